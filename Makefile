@@ -1,0 +1,75 @@
+# One door to everything. Each target installs what it needs: a fresh clone can start with any of them.
+
+VENV   := .venv
+PY     := $(VENV)/bin/python
+STAMP  := $(VENV)/.installed
+DEMO   := var/demo
+# The first interpreter of at least 3.11; say PYTHON=… to choose another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+# The foreign clients that tests/clients drives, and the packages that carry them (Debian's names).
+CLIENT_PACKAGES := isync swaks neomutt curl tmux
+CLIENT_COMMANDS := mbsync swaks neomutt curl tmux
+FAULT_ROUNDS ?= 50
+PYTEST_ARGS  ?=
+
+.PHONY: venv up demo test check test-fast test-faults bench rfc-coverage client-packages bench-packages clean
+
+venv: $(STAMP)
+
+$(STAMP): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "make: no Python 3.11 or newer found: install python3 (Debian 12: apt-get install python3 python3-venv), or say PYTHON=/path/to/python3" >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -c 'import ensurepip' 2>/dev/null || { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && \
+		{ apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv; } || \
+		{ echo "make: $(PYTHON) has no venv module: apt-get install python3-venv" >&2; exit 1; }; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
+	@touch $@
+
+up: demo
+	$(VENV)/bin/angarium up $(DEMO)
+
+# The demo site is made once; afterwards its mail stays until someone deletes var/.
+demo: $(STAMP)
+	@test -e $(DEMO)/angarium.toml || $(VENV)/bin/angarium init $(DEMO) --site demo --domain example.org --port-base 20000 --demo
+
+check: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports --no-cache
+
+test: check client-packages
+	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+
+# Without the foreign clients and the killing: for the minute before a commit.
+test-fast: $(STAMP)
+	$(PY) -m pytest -n 2 --dist loadfile tests/laws tests/contracts tests/transcripts $(PYTEST_ARGS)
+
+test-faults: $(STAMP)
+	ANGARIUM_FAULT_ROUNDS=$(FAULT_ROUNDS) $(PY) -m pytest --timeout 7200 tests/faults $(PYTEST_ARGS)
+
+bench: $(STAMP) bench-packages
+	$(PY) -m bench
+
+rfc-coverage: $(STAMP)
+	$(PY) -m tests.rfc_coverage
+
+# Root installs what is missing; anybody else, or a machine without apt, goes on: the tests that lack a client say so.
+client-packages:
+	@missing=; for c in $(CLIENT_COMMANDS); do command -v $$c >/dev/null 2>&1 || missing="$$missing $$c"; done; \
+	test -z "$$missing" && exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		apt-get update -qq; \
+		for p in $(CLIENT_PACKAGES); do DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$p >/dev/null || \
+			echo "make: could not install $$p: its client tests are skipped" >&2; done; \
+	else echo "make: missing$$missing: their client tests are skipped (apt-get install $(CLIENT_PACKAGES))" >&2; fi; true
+
+bench-packages:
+	@test -x /usr/sbin/smtp-source || command -v smtp-source >/dev/null 2>&1 && exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postfix >/dev/null; \
+	else echo "make: bench needs smtp-source: apt-get install postfix" >&2; exit 1; fi
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

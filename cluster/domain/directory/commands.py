@@ -1,0 +1,100 @@
+"""What may be asked of the directory. Addresses as people type them; decide makes them canonical."""
+
+import msgspec
+
+from cluster.domain.directory.events import Verifier
+
+
+class Command(msgspec.Struct, frozen=True):
+    """Base."""
+
+
+class AddDomain(Command, frozen=True):
+    domain: str
+    catch_all: str = ""
+    plus: bool = True
+
+
+class ChangeDomain(Command, frozen=True):
+    """None = as it is."""
+
+    domain: str
+    catch_all: str | None = None
+    plus: bool | None = None
+
+
+class RemoveDomain(Command, frozen=True):
+    """Refused (DOMAIN_IN_USE) while an address of it exists."""
+
+    domain: str
+
+
+class AddAccount(Command, frozen=True):
+    address: str
+    account: int
+    partition: str
+    name: str = ""
+    verifier: Verifier | None = None
+    administrator: bool = False
+
+
+class ChangeAccount(Command, frozen=True):
+    """None = as it is."""
+
+    address: str
+    name: str | None = None
+    administrator: bool | None = None
+    suspended: bool | None = None
+
+
+class RemoveAccount(Command, frozen=True):
+    address: str
+
+
+class SetPassword(Command, frozen=True):
+    address: str
+    verifier: Verifier
+
+
+class AddAppPassword(Command, frozen=True):
+    address: str
+    label: str
+    verifier: Verifier
+
+
+class RevokeAppPassword(Command, frozen=True):
+    address: str
+    label: str
+
+
+class AddAlias(Command, frozen=True):
+    address: str
+    targets: tuple[str, ...]
+
+
+class RemoveAlias(Command, frozen=True):
+    address: str
+
+
+class AddGroup(Command, frozen=True):
+    address: str
+    name: str = ""
+    members: tuple[str, ...] = ()
+
+
+class ChangeGroupMembers(Command, frozen=True):
+    """A group may be a member of a group, never of itself by any way (MEMBERS_LOOP)."""
+
+    address: str
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class RemoveGroup(Command, frozen=True):
+    address: str
+
+
+AnyCommand = (
+    AddDomain | ChangeDomain | RemoveDomain | AddAccount | ChangeAccount | RemoveAccount | SetPassword | AddAppPassword | RevokeAppPassword
+    | AddAlias | RemoveAlias | AddGroup | ChangeGroupMembers | RemoveGroup
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""Facts about domains, accounts, aliases and groups. Addresses are in canonical form (addresses.py)."""
+
+import msgspec
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """Base of this noun's facts."""
+
+
+class Verifier(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is kept of a password: an argon2id hash in PHC form, and SCRAM-SHA-256 (RFC 5803 form, from scramp)."""
+
+    argon2: str
+    scram_sha_256: str = ""
+
+
+class DomainAdded(Event, frozen=True, tag="DomainAdded.1"):
+    """`catch_all`: the address that takes mail for unknown names of the domain, or empty. `plus`: anna+x@ reaches anna@."""
+
+    domain: str
+    catch_all: str = ""
+    plus: bool = True
+
+
+class DomainChanged(Event, frozen=True, tag="DomainChanged.1"):
+    domain: str
+    catch_all: str
+    plus: bool
+
+
+class DomainRemoved(Event, frozen=True, tag="DomainRemoved.1"):
+    domain: str
+
+
+class AccountAdded(Event, frozen=True, tag="AccountAdded.1"):
+    """`account`: 63-bit id for ever. `partition`: where its mail is kept."""
+
+    account: int
+    address: str
+    partition: str
+    name: str = ""
+    verifier: Verifier | None = None
+    administrator: bool = False
+
+
+class AccountChanged(Event, frozen=True, tag="AccountChanged.1"):
+    """All of what may change by hand, as it is from now on."""
+
+    account: int
+    address: str
+    name: str = ""
+    administrator: bool = False
+    suspended: bool = False
+
+
+class AccountRemoved(Event, frozen=True, tag="AccountRemoved.1"):
+    account: int
+    address: str
+
+
+class PasswordChanged(Event, frozen=True, tag="PasswordChanged.1"):
+    account: int
+    address: str
+    verifier: Verifier
+
+
+class AppPasswordAdded(Event, frozen=True, tag="AppPasswordAdded.1"):
+    account: int
+    address: str
+    label: str
+    verifier: Verifier
+
+
+class AppPasswordRevoked(Event, frozen=True, tag="AppPasswordRevoked.1"):
+    account: int
+    address: str
+    label: str
+
+
+class AliasAdded(Event, frozen=True, tag="AliasAdded.1"):
+    """`targets`: addresses here or elsewhere."""
+
+    address: str
+    targets: tuple[str, ...]
+
+
+class AliasRemoved(Event, frozen=True, tag="AliasRemoved.1"):
+    address: str
+
+
+class GroupAdded(Event, frozen=True, tag="GroupAdded.1"):
+    address: str
+    name: str = ""
+    members: tuple[str, ...] = ()
+
+
+class GroupMembersChanged(Event, frozen=True, tag="GroupMembersChanged.1"):
+    address: str
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+class GroupRemoved(Event, frozen=True, tag="GroupRemoved.1"):
+    address: str
+
+
+AnyEvent = (
+    DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | AccountRemoved | PasswordChanged | AppPasswordAdded
+    | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded | GroupMembersChanged | GroupRemoved
+)  # fmt: skip
+
+
+def domain_key(domain: str) -> str:
+    return f"domain/{domain}"
+
+
+def members_key(domain: str) -> str:
+    """Changes whenever an address of the domain comes or goes: removing a domain depends on it."""
+    return f"members/{domain}"
+
+
+def address_key(address: str) -> str:
+    return f"address/{address}"
+
+
+def changes(event: AnyEvent) -> tuple[str, ...]:
+    """The keys whose last change the appender remembers."""
+    match event:
+        case DomainAdded() | DomainChanged() | DomainRemoved():
+            return (domain_key(event.domain),)
+        case AccountAdded() | AccountRemoved() | AliasAdded() | AliasRemoved() | GroupAdded() | GroupRemoved():
+            return (address_key(event.address), members_key(event.address.rpartition("@")[2]))
+        case _:
+            return (address_key(event.address),)

@@ -1,0 +1,98 @@
+"""What may be asked of an account's mail. `account` is whose mail; who asks is the actor.
+
+Ids of mailboxes to be made come with the command (63-bit random, from the World), so that decide stays pure.
+"""
+
+import msgspec
+
+from cluster.domain.mailbox.content import Content
+from cluster.domain.mailbox.events import FlagMode, Ranges
+
+
+class Command(msgspec.Struct, frozen=True):
+    account: int
+
+
+class CreateMailbox(Command, frozen=True):
+    """Superiors that are missing are made too (RFC 9051 §6.3.4); `ids` has one for each level of `name`."""
+
+    name: str
+    ids: tuple[int, ...]
+    special_use: str = ""
+
+
+class DeleteMailbox(Command, frozen=True):
+    name: str
+
+
+class RenameMailbox(Command, frozen=True):
+    """INBOX keeps its name: its messages move to the new mailbox (RFC 9051 §6.3.6). `ids`: one for each level of `new`."""
+
+    old: str
+    new: str
+    ids: tuple[int, ...]
+
+
+class Subscribe(Command, frozen=True):
+    name: str
+    subscribed: bool
+
+
+class AppendMessage(Command, frozen=True):
+    """RFC 9051 §6.3.12. Several in one command: all or none (RFC 3502)."""
+
+    mailbox: str
+    messages: tuple["NewMessage", ...]
+
+
+class NewMessage(msgspec.Struct, frozen=True):
+    content: Content
+    internal_at: int
+    internal_zone: int = 0
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+
+
+class Deliver(Command, frozen=True):
+    """One account's share of a delivery. `mailbox` falls back to INBOX if it is not there. `ids`: six, for the mailboxes
+    of an account that gets its first mail (INBOX and the special-use ones)."""
+
+    content: Content
+    internal_at: int
+    ids: tuple[int, ...]
+    mailbox: str = "INBOX"
+
+
+class OpenAccount(Command, frozen=True):
+    """Makes INBOX, Sent, Drafts, Trash, Junk, Archive where the account has no INBOX yet; else nothing. Six `ids`."""
+
+    ids: tuple[int, ...]
+
+
+class ChangeFlags(Command, frozen=True):
+    """`unchanged_since`: RFC 7162 §3.1.3, refuses (MODIFIED, detail = UIDs) only those above it; None = no condition."""
+
+    mailbox: int
+    uids: Ranges
+    mode: FlagMode
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+    unchanged_since: int | None = None
+
+
+class CopyMessages(Command, frozen=True):
+    source: int
+    target: str
+    uids: Ranges
+    moved: bool = False
+
+
+class Expunge(Command, frozen=True):
+    mailbox: int
+    uids: Ranges
+    only_deleted: bool = True
+
+
+AnyCommand = (
+    CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe | AppendMessage | Deliver | OpenAccount | ChangeFlags | CopyMessages | Expunge
+)

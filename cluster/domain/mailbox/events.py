@@ -1,0 +1,138 @@
+"""Facts about an account's mail. Past tense, frozen, added to and never edited; old versions are lifted in cluster/codec.
+
+UIDs are not in the facts that make messages: the fold gives them, in stream order, so every site gives the same
+(design: identity comes from the log). Ids of mailboxes are 63-bit random numbers decided with the command.
+"""
+
+from enum import IntEnum
+
+import msgspec
+
+from cluster.domain.mailbox.content import Content
+
+SEEN, ANSWERED, FLAGGED, DELETED, DRAFT = 1, 2, 4, 8, 16
+SYSTEM_FLAGS: dict[str, int] = {"\\Seen": SEEN, "\\Answered": ANSWERED, "\\Flagged": FLAGGED, "\\Deleted": DELETED, "\\Draft": DRAFT}
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
+    """Base of this noun's facts."""
+
+
+class Made(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One mailbox that came to be. `special_use` is a RFC 6154 attribute with its backslash, or empty."""
+
+    mailbox: int
+    name: str
+    special_use: str = ""
+    subscribed: bool = False
+
+
+class MailboxesCreated(Event, frozen=True, tag="MailboxesCreated.1"):
+    """In order; each takes the account's next UIDVALIDITY."""
+
+    made: tuple[Made, ...]
+
+
+class MailboxesRenamed(Event, frozen=True, tag="MailboxesRenamed.1"):
+    """(mailbox, new name) of the mailbox and all beneath it. Ids and UIDVALIDITY stay."""
+
+    renamed: tuple[tuple[int, str], ...]
+
+
+class MailboxDeleted(Event, frozen=True, tag="MailboxDeleted.1"):
+    mailbox: int
+
+
+class Subscribed(Event, frozen=True, tag="Subscribed.1"):
+    name: str
+    subscribed: bool
+
+
+class MessageAppended(Event, frozen=True, tag="MessageAppended.1"):
+    """A message came into a mailbox: appended by a client or delivered.
+
+    `internal_at`: unix seconds; `internal_zone`: minutes east of UTC as the client gave it.
+    """
+
+    mailbox: int
+    content: Content
+    internal_at: int
+    internal_zone: int = 0
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+    delivered: bool = False
+
+
+class FlagMode(IntEnum):
+    ADD = 1
+    REMOVE = 2
+    REPLACE = 3
+
+
+# UID sets ride as pairs (first, last), ascending, not touching.
+Ranges = tuple[tuple[int, int], ...]
+
+
+class FlagsChanged(Event, frozen=True, tag="FlagsChanged.1"):
+    """UIDs that are not there when it is folded are passed over."""
+
+    mailbox: int
+    uids: Ranges
+    mode: FlagMode
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+
+
+class MessagesCopied(Event, frozen=True, tag="MessagesCopied.1"):
+    """`moved`: they leave the source in the same fact (RFC 6851). UIDs not there are passed over, so that two people
+    who move the same message at once move it once. In ascending order of source UID."""
+
+    source: int
+    target: int
+    uids: Ranges
+    moved: bool = False
+
+
+class MessagesExpunged(Event, frozen=True, tag="MessagesExpunged.1"):
+    """`only_deleted`: of these, those that have \\Deleted when it is folded (RFC 4315 §2.1 UID EXPUNGE and EXPUNGE)."""
+
+    mailbox: int
+    uids: Ranges
+    only_deleted: bool = True
+
+
+class EpochStarted(Event, frozen=True, tag="EpochStarted.1"):
+    """A new home's first words in a partition. `ended`: every epoch that ended since the last one in history, as
+    (epoch, last sequence in history, clean). Each unclean one raises UIDNEXT of every mailbox, and every account's
+    UIDVALIDITY counter, by UID_GAP."""
+
+    ended: tuple[tuple[int, int, bool], ...]
+
+
+UID_GAP = 65_536
+
+AnyEvent = (
+    MailboxesCreated | MailboxesRenamed | MailboxDeleted | Subscribed | MessageAppended | FlagsChanged | MessagesCopied
+    | MessagesExpunged | EpochStarted
+)  # fmt: skip
+
+
+def changes(account: int, event: AnyEvent) -> tuple[str, ...]:
+    """The keys whose last change the appender remembers, so that it can refuse what was decided on a stale state."""
+    match event:
+        case MailboxesCreated() | MailboxesRenamed() | MailboxDeleted() | Subscribed():
+            return (tree_key(account),)
+        case FlagsChanged() | MessagesExpunged():
+            return (messages_key(account, event.mailbox),)
+        case MessagesCopied():
+            return (messages_key(account, event.source),)
+        case _:
+            return ()
+
+
+def tree_key(account: int) -> str:
+    return f"tree/{account}"
+
+
+def messages_key(account: int, mailbox: int) -> str:
+    return f"messages/{account}/{mailbox}"

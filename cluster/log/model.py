@@ -1,0 +1,102 @@
+"""The shapes of the log and its port."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+import msgspec
+
+from cluster.position import Position
+
+CHUNK_BYTES_MAX = 1 << 20  # of clear content in one content message
+INLINE_BYTES_MAX = 1 << 20  # content that rides in an append itself; more is uploaded first
+BATCH_MESSAGES_MAX = 1000  # the engine's limit on an atomic batch
+EVENT_BYTES_MAX = 4 << 20
+APPEND_S_MAX = 10.0
+
+
+class NewEvent(msgspec.Struct, frozen=True, array_like=True):
+    """`payload`: the envelope in MessagePack (cluster/codec). `changes`: keys that this event changes."""
+
+    noun: str
+    entity: str
+    payload: bytes
+    changes: tuple[str, ...] = ()
+
+
+class Blob(msgspec.Struct, frozen=True, array_like=True):
+    """Content carried along. `hash`: SHA-256 of `data`, the clear bytes."""
+
+    hash: bytes
+    data: bytes
+
+
+class Append(msgspec.Struct, frozen=True, array_like=True):
+    """One command's events, all or none. Refused as stale if one of `depends` changed after `read_at`.
+
+    `command`: 16 random bytes; a repeated one is answered with its first outcome. `entity` of the contents' subject is
+    that of the first event. `uploaded`: hashes sent before by `upload`, that the events name.
+    """
+
+    partition: str
+    command: bytes
+    events: tuple[NewEvent, ...]
+    depends: tuple[str, ...] = ()
+    read_at: int = 0
+    contents: tuple[Blob, ...] = ()
+    uploaded: tuple[bytes, ...] = ()
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True, tag="stored"):
+    """Durable as promised. `first` and `last`: positions of the command's first and last event."""
+
+    first: int
+    last: int
+    repeated: bool = False
+
+
+class Stale(msgspec.Struct, frozen=True, array_like=True, tag="stale"):
+    """Decided on a state older than `changed_at`: wait for the tables to reach it, load, decide and try again."""
+
+    changed_at: int
+
+
+class LogUnavailable(Exception):
+    """No answer in time. The append may or may not be in the log: retry with the same command id."""
+
+
+class Record(msgspec.Struct, frozen=True):
+    """One message of the log, as a follower meets it. `noun` is empty for a chunk of content: then `hash`, `chunk`
+    (0-based), `chunks` say which, and `payload` is its clear bytes."""
+
+    position: int
+    noun: str
+    entity: str
+    payload: bytes
+    hash: bytes = b""
+    chunk: int = 0
+    chunks: int = 1
+
+
+class Log(Protocol):
+    async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
+        """Raises LogUnavailable."""
+        ...
+
+    async def upload(self, partition: str, entity: str, blobs: AsyncIterator[Blob], timeout_s: float = APPEND_S_MAX) -> tuple[bytes, ...]:
+        """Puts content in the log ahead of the event that will name it; `timeout_s` for each. A blob larger than
+        CHUNK_BYTES_MAX goes as several chunks. Returns the hashes. Raises LogUnavailable."""
+        ...
+
+    def follow(self, partition: str, after: Position, *, contents: bool = True) -> AsyncIterator[tuple[Record, ...]]:
+        """Records above `after` and not above the mark, in order, for ever, as they become durable; batches of what is
+        there, never empty. Survives the engine's restarts. Ends when closed."""
+        ...
+
+    async def mark(self, partition: str) -> Position:
+        """Up to where the partition's events are durable as promised (its last event, when nothing is in flight).
+        Raises LogUnavailable."""
+        ...
+
+    async def drop_contents(self, partition: str, upto: Position) -> None:
+        """Content messages at or below `upto` may go: every copy has them as blobs on disk."""
+        ...

@@ -1,0 +1,278 @@
+"""All that a session may ask of its site. The one door between the languages of the world and the domain.
+
+`Site` is implemented once (storage/site.py); protocols know nothing else. Every method may be called from any task; none
+blocks the event loop. Where a method can fail for the outside's sake it returns a Refusal (UNAVAILABLE) and does not raise.
+"""
+
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+
+from cluster.domain.actor import Actor
+from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
+from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
+from cluster.domain.mailbox.commands import Deliver
+from cluster.domain.mailbox.content import Content
+from cluster.domain.mailbox.events import Ranges
+from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
+from cluster.domain.refusal import Refusal
+
+
+class World(Protocol):
+    """Time and chance, passed in."""
+
+    def now(self) -> float:
+        """Unix seconds."""
+        ...
+
+    def monotonic(self) -> float: ...
+    def new_id(self) -> int:
+        """63 random bits, never 0."""
+        ...
+
+    def entropy(self, size: int) -> bytes: ...
+
+
+class Account(msgspec.Struct, frozen=True):
+    """`credential`: how it signed in: password, or the label of an app password."""
+
+    id: int
+    address: str
+    name: str
+    administrator: bool = False
+    credential: str = "password"
+
+
+class ScramKeys(msgspec.Struct, frozen=True):
+    """RFC 5802 §3. All bytes; `account` None where the name is unknown (then keys are made up, the same each time, so
+    that nobody learns which names exist)."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+    account: Account | None
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A command's outcome. `position`: of its last event (0 = nothing had to change). `uidvalidity` of the mailbox in
+    which `uids` were made (APPENDUID, COPYUID: in the order of `sources`), `sources` the UIDs that were really copied.
+    `modified`: UIDs that UNCHANGEDSINCE spared."""
+
+    position: int
+    uidvalidity: int = 0
+    uids: tuple[int, ...] = ()
+    sources: tuple[int, ...] = ()
+    modified: Ranges = ()
+
+
+class Mailbox(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    uidvalidity: int
+    special_use: str
+    subscribed: bool
+
+
+class Status(msgspec.Struct, frozen=True):
+    """`deleted_bytes`… sizes in bytes of RFC822.SIZE. `first_unseen` 0 = none."""
+
+    mailbox: Mailbox
+    messages: int
+    unseen: int
+    deleted: int
+    size: int
+    uidnext: int
+    highestmodseq: int
+    recent_from: int  # UIDs at or above it have not been announced as \\Recent to a revision-1 session (not replicated)
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """A mailbox as it stands at `highestmodseq`: all its UIDs, ascending; `keywords` in use."""
+
+    status: Status
+    uids: "array[int]"
+    keywords: tuple[str, ...]
+    first_unseen: int
+
+
+class Flags(msgspec.Struct, frozen=True):
+    """`flags`: bits of cluster.domain.mailbox.events (SEEN…)."""
+
+    uid: int
+    flags: int
+    keywords: tuple[str, ...]
+    modseq: int
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A row for FETCH and SEARCH. `description`: mime.Description in MessagePack, empty where it was not asked for;
+    `segments` too. `saved_at`: unix seconds when it came into this mailbox (SAVEDATE)."""
+
+    uid: int
+    flags: int
+    keywords: tuple[str, ...]
+    modseq: int
+    size: int
+    internal_at: int
+    internal_zone: int
+    saved_at: int
+    sent: int | None
+    email_id: bytes
+    thread_id: int
+    description: bytes = b""
+    content: Content | None = None
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What happened in a mailbox above a MODSEQ: messages that came or whose flags changed (as they are now), and UIDs
+    that went (of all that ever were below uidnext). `gone`: the mailbox itself was deleted."""
+
+    highestmodseq: int
+    uidnext: int
+    changed: tuple[Flags, ...] = ()
+    vanished: Ranges = ()
+    gone: bool = False
+
+
+class Watch(Protocol):
+    """Tells that something changed; what, the watcher asks by `changes`. Never queues more than one."""
+
+    async def wait(self, timeout_s: float) -> bool:
+        """True when something changed since the last call returned True; False on timeout."""
+        ...
+
+
+class Recipient(msgspec.Struct, frozen=True):
+    """Where mail for an address goes: to accounts here (after aliases, groups, plus, catch-all; each once) and to
+    addresses elsewhere. Both empty = no such address here."""
+
+    address: str
+    accounts: tuple[int, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    local_domain: bool = True
+
+
+class Ingest(Protocol):
+    """Takes a message's bytes as they come. Above 1 MiB they are on disk, not in memory. Bounded: `feed` says when it
+    is too big and keeps nothing then."""
+
+    size: int
+
+    async def feed(self, data: bytes | memoryview) -> bool:
+        """False once the message is larger than the limit it was made with; later bytes are thrown away."""
+        ...
+
+    def head(self, limit: int) -> bytes:
+        """The first bytes, up to `limit` (≤ 1 MiB), to look at the header before it is finished."""
+        ...
+
+    async def finish(self, prepend: bytes = b"", header: bytes | None = None) -> "Spooled | Refusal":
+        """The message described and hashed. `prepend`: trace headers. `header`: what replaces the original header block
+        (including its closing empty line), where submission mends it."""
+        ...
+
+    def abandon(self) -> None:
+        """Frees what it holds. Harmless after finish or twice."""
+        ...
+
+
+class Spooled(Protocol):
+    """A finished message, ready to be named by commands; `release` when they are done."""
+
+    content: Content
+
+    def release(self) -> None: ...
+
+
+class Site(Protocol):
+    world: World
+    name: str
+
+    # -- signing in ---------------------------------------------------------------------------------------------------
+    async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        """WRONG_PASSWORD, ACCOUNT_SUSPENDED, THROTTLED, UNAVAILABLE. Slow (25 ms) once, then from a cache."""
+        ...
+
+    async def scram_keys(self, address: str) -> ScramKeys | Refusal: ...
+
+    async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
+        """Tells the outcome of a SCRAM exchange (None = it failed), for throttling and the audit trail."""
+        ...
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+    async def execute(
+        self, actor: Actor, command: MailboxCommand | DirectoryCommand | OutboxCommand, contents: Sequence[Spooled] = ()
+    ) -> Done | Refusal:
+        """Decided, in the log, and in this site's tables. `contents`: what the command names and the log does not have."""
+        ...
+
+    async def deliver(self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Spooled]) -> "list[Done | Refusal]":
+        """Durable in the log when it returns; the tables follow. One answer for each, in order."""
+        ...
+
+    async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[Spooled]) -> Done | Refusal:
+        """Durable in the log when it returns."""
+        ...
+
+    # -- messages coming in -------------------------------------------------------------------------------------------
+    def ingest(self, limit_bytes: int) -> Ingest: ...
+
+    # -- the directory ------------------------------------------------------------------------------------------------
+    async def resolve(self, address: str) -> Recipient | Refusal:
+        """Refusals: NO_SUCH_ADDRESS (a local domain without it), ADDRESS_INVALID, UNAVAILABLE."""
+        ...
+
+    async def may_send_as(self, account: Account, address: str) -> bool | Refusal:
+        """Its own address, an alias that leads to it, a group it is in directly."""
+        ...
+
+    # -- mailboxes ----------------------------------------------------------------------------------------------------
+    async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
+        """Ordered by name; INBOX first. Makes the standard ones for an account that has none yet."""
+        ...
+
+    async def subscriptions(self, account: int) -> list[str] | Refusal:
+        """Names subscribed to, also of mailboxes that are not there (RFC 9051 §6.3.9)."""
+        ...
+
+    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+        """For each that exists, in the order asked."""
+        ...
+
+    async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
+        """`recent`: take the \\Recent messages for this session (revision 1, SELECT but not EXAMINE)."""
+        ...
+
+    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
+        """Those with modseq > since, by UID; of messages that are there."""
+        ...
+
+    def messages(
+        self, account: int, mailbox: int, uids: Ranges, *, since: int = 0, described: bool = False, contents: bool = False
+    ) -> AsyncIterator[list[Message]]:
+        """In order of UID, in batches, from a cursor; also messages expunged a short time ago (their flags with
+        \\Deleted), as sessions may still hold their UIDs. Raises SiteUnavailable."""
+        ...
+
+    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal: ...
+
+    def watch(self, account: int, mailbox: int | None = None) -> AbstractAsyncContextManager[Watch]:
+        """One mailbox, or all and the tree of an account (None)."""
+        ...
+
+    # -- contents -----------------------------------------------------------------------------------------------------
+    def read(self, content: Content, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        """The message's bytes of a range, in pieces of at most 256 KiB. Raises SiteUnavailable (a blob cannot be had)."""
+        ...
+
+    async def read_many(self, contents: Sequence[Content]) -> list[bytes | None]:
+        """Whole messages, of at most 4 MiB together, in one go; None where one cannot be had."""
+        ...
+
+
+class SiteUnavailable(Exception):
+    """The tables or a blob cannot be reached now; text is for the log. Sessions answer UNAVAILABLE and go on."""

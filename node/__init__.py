@@ -1,1 +1,1 @@
-"""One process set of a site: wires the floors below together, supervises the engines and the workers, decides nothing."""
+"""One process set of a site: wires the floors below, supervises the engines and the workers, decides nothing."""

@@ -1,0 +1,138 @@
+"""A certificate authority of the site's own and the server certificate that it signs (RFC 5280), for sites that have no
+other. `cryptography` does the work: X.509 and its encodings are not written twice.
+"""
+
+import datetime
+import ipaddress
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+CA_DAYS = 3650
+SERVER_DAYS = 820  # Apple's systems refuse longer ones, also of an authority that the user added
+BACKDATE = datetime.timedelta(hours=1)  # clients' clocks are not ours
+
+
+def make_authority(site: str, now: datetime.datetime) -> tuple[bytes, bytes]:
+    """A new authority as PEM: (certificate, key)."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    owner = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Angarium")
+    name = x509.Name([owner, x509.NameAttribute(NameOID.COMMON_NAME, f"{site} CA")])
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    certificate = (
+        _builder(name, name, key.public_key(), now, CA_DAYS)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage(signs_certificates=True), critical=True)
+        .add_extension(identifier, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+
+
+def issue(
+    authority: bytes, authority_key: bytes, names: tuple[str, ...], now: datetime.datetime
+) -> tuple[bytes, bytes]:
+    """A server certificate (PEM chain, key) for `names`, which are host names or addresses; the first is its subject.
+    It also serves as a client certificate, because sites authenticate to each other with it."""
+    issuer = x509.load_pem_x509_certificate(authority)
+    issuer_key = serialization.load_pem_private_key(authority_key, None)
+    if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
+        raise ValueError("the authority's key is not an elliptic-curve key")
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
+    public = issuer_key.public_key()
+    certificate = (
+        _builder(subject, issuer.subject, key.public_key(), now, SERVER_DAYS)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage(signs_certificates=False), critical=True)
+        .add_extension(
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
+        )
+        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .sign(issuer_key, hashes.SHA256())
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM) + authority, _key_pem(key)
+
+
+class Certificate:
+    """What a check needs to know of a certificate and its key on disk. Raises OSError or ValueError if unreadable."""
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        self._certificate = x509.load_pem_x509_certificate(certificate.read_bytes())
+        self._key = serialization.load_pem_private_key(key.read_bytes(), None)
+
+    @property
+    def valid_from(self) -> datetime.datetime:
+        return self._certificate.not_valid_before_utc
+
+    @property
+    def valid_until(self) -> datetime.datetime:
+        return self._certificate.not_valid_after_utc
+
+    @property
+    def key_matches(self) -> bool:
+        form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        return self._certificate.public_key().public_bytes(*form) == self._key.public_key().public_bytes(*form)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Host names and addresses of the subject alternative name (RFC 9525 §6: nothing else counts)."""
+        try:
+            found = self._certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return ()
+        return (*found.get_values_for_type(x509.DNSName), *map(str, found.get_values_for_type(x509.IPAddress)))
+
+
+def covers(names: tuple[str, ...], host: str) -> bool:
+    """Whether a certificate for `names` serves `host`; a wildcard stands for one whole label (RFC 9525 §6.3)."""
+    wanted = host.lower()
+    wildcard = f"*.{wanted.partition('.')[2]}"
+    return any(name.lower() in (wanted, wildcard) for name in names)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, now: datetime.datetime, days: int
+) -> x509.CertificateBuilder:
+    start = now - BACKDATE
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + datetime.timedelta(days=days))
+    )
+
+
+def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _general_name(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )

@@ -1,0 +1,381 @@
+"""angarium.toml and secrets.toml, read once into frozen values. An unknown key, or a value of the wrong kind, is
+refused with the file, the line and the key: a mistyped limit must not be a limit that is not there.
+"""
+
+import hashlib
+import ipaddress
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Literal, TypeVar
+from urllib.parse import quote
+
+import msgspec
+
+from node.limits import Limits
+
+SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 with its final NUL (unix(7)); a margin for the engine's own suffixes
+PORT_BASE_MAX = 65535 - 4222
+DATABASE_SOCKET_NAME = ".s.PGSQL.5432"
+
+STANDARD_PORTS: dict[str, int] = {
+    "smtp": 25, "submission": 587, "submissions": 465, "lmtp": 24, "imap": 143, "imaps": 993,
+    "http": 80, "https": 443, "nats": 4222,
+}
+
+
+class ConfigRefused(Exception):
+    """The configuration cannot be used; the text is one line that says where and what to do."""
+
+
+class Secret(str):
+    """A string that does not show itself in a repr, so that a logged struct gives nothing away."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+T = TypeVar("T")
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """Where each language listens; 0 = not at all (nats: never 0)."""
+
+    smtp: int
+    submission: int
+    submissions: int
+    lmtp: int
+    imap: int
+    imaps: int
+    http: int
+    https: int
+    nats: int
+
+
+class TlsConfig(msgspec.Struct, frozen=True):
+    """PEM files. `ca` is what clients are told to trust; `ca_key` is read only to issue certificates."""
+
+    ca: Path
+    ca_key: Path
+    certificate: Path
+    key: Path
+
+
+class NatsConfig(msgspec.Struct, frozen=True):
+    """How to reach the log's engine. `own`: the supervisor starts it. `system_password` is of its account SYS."""
+
+    url: str
+    user: str
+    password: Secret
+    own: bool
+    domain: str
+    system_password: Secret
+
+
+class SmarthostConfig(msgspec.Struct, frozen=True):
+    """Where mail for other domains goes. `tls`: starttls (required), implicit, or none."""
+
+    host: str
+    port: int
+    tls: Literal["starttls", "implicit", "none"]
+    user: str
+    password: Secret
+
+
+class Config(msgspec.Struct, frozen=True):
+    """All that a process of this node knows at start. Paths are absolute."""
+
+    dir: Path
+    site: str
+    domain: str
+    hostname: str
+    bind: str
+    port_base: int
+    ports: Ports
+    tls: TlsConfig
+    nats: NatsConfig
+    database_url: str
+    database_own: bool
+    workers: int
+    worker_module: str
+    limits: Limits
+    plaintext_networks: tuple[Network, ...]
+    smarthost: SmarthostConfig | None
+    lmtp_socket: Path | None
+    log_level: str
+    log_format: Literal["auto", "json", "console"]
+    api_token: Secret
+    hmac_key: Secret
+
+    @property
+    def run_dir(self) -> Path:
+        """Pid files, the lock and sockets of the running site."""
+        return self.dir / "run"
+
+    @property
+    def log_dir(self) -> Path:
+        return self.dir / "log"
+
+    @property
+    def blob_dir(self) -> Path:
+        return self.dir / "blobs"
+
+    @property
+    def demo_file(self) -> Path:
+        return self.dir / "demo.toml"
+
+    @property
+    def database_socket_dir(self) -> Path:
+        return socket_dir(self.dir) / "pg"
+
+
+class DemoPerson(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Somebody whom the first start of a demo site makes an account for."""
+
+    address: str
+    name: str
+    password: str
+
+
+# The files as they are written; Config is what they mean.
+
+
+class _Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    name: str
+    domain: str
+    hostname: str = ""
+
+
+class _Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    bind: str = "127.0.0.1"
+    port_base: int = 0
+    lmtp_socket: str = "lmtp.sock"
+
+
+class _OwnPorts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    smtp: int | None = None
+    submission: int | None = None
+    submissions: int | None = None
+    lmtp: int | None = None
+    imap: int | None = None
+    imaps: int | None = None
+    http: int | None = None
+    https: int | None = None
+    nats: int | None = None
+
+
+class _Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    ca: str = "tls/ca.pem"
+    ca_key: str = "tls/ca.key"
+    certificate: str = "tls/server.pem"
+    key: str = "tls/server.key"
+
+
+class _Engines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    nats_url: str = ""
+    database_url: str = ""
+
+
+class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    workers: int = 1
+    worker_module: str = "node.worker"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["auto", "json", "console"] = "auto"
+
+
+class _Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    plaintext_networks: tuple[str, ...] = ()
+
+
+class _Smarthost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    host: str
+    port: int = 587
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    user: str = ""
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    site: _Site
+    listen: _Listen = _Listen()
+    ports: _OwnPorts = _OwnPorts()
+    tls: _Tls = _Tls()
+    engines: _Engines = _Engines()
+    node: _Node = _Node()
+    limits: Limits = Limits()
+    security: _Security = _Security()
+    smarthost: _Smarthost | None = None
+
+
+class _NatsSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    password: str
+    system_password: str = ""
+    user: str = "angarium"
+
+
+class _SmarthostSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    password: str = ""
+
+
+class _Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    api_token: str
+    hmac_key: str
+    nats: _NatsSecrets
+    smarthost: _SmarthostSecrets = _SmarthostSecrets()
+
+
+class _Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    person: tuple[DemoPerson, ...]
+
+
+def load(directory: Path) -> Config:
+    """The configuration of the site in `directory`. Raises ConfigRefused."""
+    home = directory.absolute()
+    file = _read(home / "angarium.toml", _File)
+    secrets = _read(home / "secrets.toml", _Secrets)
+    _check(home / "angarium.toml", file)
+    ports = _ports(file)
+    own_nats, own_database = not file.engines.nats_url, not file.engines.database_url
+    return Config(
+        dir=home,
+        site=file.site.name,
+        domain=file.site.domain.lower(),
+        hostname=file.site.hostname or f"mail.{file.site.domain}",
+        bind=file.listen.bind,
+        port_base=file.listen.port_base,
+        ports=ports,
+        tls=TlsConfig(*(home / path for path in (file.tls.ca, file.tls.ca_key, file.tls.certificate, file.tls.key))),
+        nats=NatsConfig(
+            url=file.engines.nats_url or f"nats://127.0.0.1:{ports.nats}",
+            user=secrets.nats.user,
+            password=Secret(secrets.nats.password),
+            own=own_nats,
+            domain=f"site-{file.site.name}",
+            system_password=Secret(secrets.nats.system_password),
+        ),
+        database_url=file.engines.database_url or _own_database_url(home),
+        database_own=own_database,
+        workers=file.node.workers or os.cpu_count() or 1,
+        worker_module=file.node.worker_module,
+        limits=file.limits,
+        plaintext_networks=tuple(ipaddress.ip_network(text) for text in file.security.plaintext_networks),
+        smarthost=_smarthost(file, secrets),
+        lmtp_socket=_lmtp_socket(home, file.listen.lmtp_socket),
+        log_level=file.node.log_level,
+        log_format=file.node.log_format,
+        api_token=Secret(secrets.api_token),
+        hmac_key=Secret(secrets.hmac_key),
+    )
+
+
+def load_demo(path: Path) -> tuple[DemoPerson, ...]:
+    """The people of a demo site, none where it is not one. Raises ConfigRefused."""
+    return _read(path, _Demo).person if path.exists() else ()
+
+
+def socket_dir(home: Path) -> Path:
+    """Where the site's unix sockets live: its run folder, or a short folder of its own where that path is too long for
+    a socket. Every process of the site derives the same one."""
+    near = home / "run"
+    if len(os.fsencode(near / "pg" / DATABASE_SOCKET_NAME)) < SOCKET_PATH_BYTES_MAX:
+        return near
+    return Path("/tmp") / f"angarium-{os.geteuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+
+
+def valid_site_name(name: str) -> bool:
+    return re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) is not None
+
+
+def valid_domain(domain: str) -> bool:
+    """RFC 1035 §2.3.1 labels, at least two; a name in another script is written in its A-labels (RFC 5890 §2.3.2.1)."""
+    label = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+    return len(domain) <= 253 and re.fullmatch(rf"{label}(\.{label})+", domain) is not None
+
+
+def _own_database_url(home: Path) -> str:
+    return f"postgresql://angarium@/angarium?host={quote(str(socket_dir(home) / 'pg'), safe='/')}"
+
+
+def _lmtp_socket(home: Path, path: str) -> Path | None:
+    """A relative path is one beside the site's other sockets; empty = no such socket."""
+    return socket_dir(home) / path if path else None
+
+
+def _ports(file: _File) -> Ports:
+    chosen = msgspec.structs.asdict(file.ports)
+    base = file.listen.port_base
+    return Ports(**{name: base + std if chosen[name] is None else chosen[name] for name, std in STANDARD_PORTS.items()})
+
+
+def _smarthost(file: _File, secrets: _Secrets) -> SmarthostConfig | None:
+    if file.smarthost is None:
+        return None
+    there = file.smarthost
+    return SmarthostConfig(there.host, there.port, there.tls, there.user, Secret(secrets.smarthost.password))
+
+
+def _read(path: Path, kind: type[T]) -> T:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigRefused(f"{path} is not there: make a site with `angarium init`, or name its folder") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigRefused(f"{path} cannot be read: {error}") from None
+    try:
+        return msgspec.convert(tomllib.loads(text), kind, strict=True)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigRefused(f"{path}: not TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise ConfigRefused(f"{path}{_line_of(text, str(error))}: {error}") from None
+
+
+def _line_of(text: str, complaint: str) -> str:
+    """`:12` if the complaint names a key that stands in the text, else nothing."""
+    where = re.search(r"at `\$\.?([\w.]*)", complaint)
+    unknown = re.search(r"unknown field `([^`]+)`", complaint)
+    path = [part for part in (where.group(1) if where else "").split(".") if part]
+    if unknown:
+        path.append(unknown.group(1))
+    if not path:
+        return ""
+    key, section = path[-1], ".".join(path[:-1])
+    inside = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[+\s*([\w.]+)\s*\]+", line)
+        if header:
+            inside = header.group(1)
+            if inside == ".".join(path):
+                return f":{number}"
+        elif inside == section and re.match(rf"\s*{re.escape(key)}\s*=", line):
+            return f":{number}"
+    return ""
+
+
+def _check(path: Path, file: _File) -> None:
+    """What the types alone cannot say. Raises ConfigRefused."""
+    if not valid_site_name(file.site.name):
+        raise ConfigRefused(f"{path}: site.name must be lower-case letters, digits and dashes, not {file.site.name!r}")
+    if not valid_domain(file.site.domain):
+        raise ConfigRefused(f"{path}: site.domain must be a domain like example.org, not {file.site.domain!r}")
+    if not 0 <= file.listen.port_base <= PORT_BASE_MAX:
+        raise ConfigRefused(f"{path}: listen.port_base must be between 0 and {PORT_BASE_MAX}")
+    if not 0 <= file.node.workers <= 64:
+        raise ConfigRefused(f"{path}: node.workers must be between 0 (one for each core) and 64")
+    for name, port in msgspec.structs.asdict(file.ports).items():
+        if port is not None and not (1 if name == "nats" else 0) <= port <= 65535:
+            raise ConfigRefused(f"{path}: ports.{name} must be a port number" + (", or 0 for none" * (name != "nats")))
+    for name, value in msgspec.structs.asdict(file.limits).items():
+        if value <= 0:
+            raise ConfigRefused(f"{path}: limits.{name} must be above 0")
+    try:
+        ipaddress.ip_address(file.listen.bind)
+    except ValueError:
+        raise ConfigRefused(f"{path}: listen.bind must be an address like 0.0.0.0, not {file.listen.bind!r}") from None
+    for text in file.security.plaintext_networks:
+        try:
+            ipaddress.ip_network(text)
+        except ValueError as error:
+            raise ConfigRefused(f"{path}: security.plaintext_networks: {error}") from None

@@ -1,0 +1,183 @@
+"""Makes the folder of a new site: its configuration, its certificates, its secrets. Never writes over anything."""
+
+import datetime
+import os
+import secrets
+import socket
+from pathlib import Path
+
+import msgspec
+
+from node import certs
+from node.config import STANDARD_PORTS, Config, ConfigRefused, load, valid_domain, valid_site_name
+from node.limits import Limits
+
+DEMO_PEOPLE = (("anna", "Anna Example"), ("ben", "Ben Example"))
+OWN_FILES = ("angarium.toml", "secrets.toml", "demo.toml", "tls")
+
+CONFIGURATION = """\
+# The configuration of one Angarium site. What is not set here has the default that the comment shows.
+# Domains, people, aliases and groups are not here: they are in the log (`angarium --dir DIR account add …`).
+
+[site]
+name = "{site}"  # one word, unique among the sites of the organisation; never changes
+domain = "{domain}"  # the first start adds this domain if the directory is empty
+hostname = "{hostname}"  # how this server calls itself to others, and what clients connect to
+
+[listen]
+bind = "{bind}"  # 0.0.0.0 or :: to serve the network
+port_base = {port_base}  # every port is this number + its protocol's standard port; 0 = the standard ports
+# lmtp_socket = "lmtp.sock"       # beside the site's other sockets; an absolute path, or "" for none
+
+[ports]                           # a port of its own for one language; 0 switches it off
+{ports}
+
+[tls]                             # PEM files, relative to this folder; SIGHUP to `angarium up` reads them again
+# certificate = "tls/server.pem"
+# key = "tls/server.key"
+# ca = "tls/ca.pem"               # what mail clients are told to trust
+# ca_key = "tls/ca.key"           # only for issuing certificates: `angarium certificate renew`
+
+[engines]                         # both are started and watched by `angarium up` unless a URL of your own is given
+# nats_url = "nats://log.example.org:4222"                   # its password is in secrets.toml
+# database_url = "postgresql://angarium@db.example.org/angarium"
+
+[node]
+# workers = 1                     # processes that serve clients; 0 = one for each core
+# log_level = "info"              # debug, info, warning, error
+# log_format = "auto"             # json, console; auto = console on a terminal, json elsewhere
+
+[security]
+# Networks where passwords are taken without TLS and sign-in is not throttled: for test tools and old devices only.
+plaintext_networks = [{plaintext}]
+
+[limits]
+{limits}
+
+# [smarthost]                     # takes the mail for other domains; its password is in secrets.toml
+# host = "relay.example.net"
+# port = 587
+# tls = "starttls"                # starttls (required), implicit, none
+# user = ""
+"""
+
+SECRETS = """\
+# Secrets of the site: readable by its owner only, never in a log, never in a repository.
+
+api_token = "{api_token}"         # the bearer token of the administration interface
+hmac_key = "{hmac_key}"
+
+[nats]
+user = "angarium"
+password = "{nats_password}"
+system_password = "{nats_system_password}"
+
+[smarthost]
+password = ""
+"""
+
+
+class Plan(msgspec.Struct, frozen=True):
+    """What `angarium init` was asked for."""
+
+    dir: Path
+    site: str
+    domain: str
+    hostname: str
+    bind: str = "127.0.0.1"
+    port_base: int = 0
+    demo: bool = False
+
+
+def make_site(plan: Plan, now: datetime.datetime) -> Config:
+    """Writes the folder and gives its configuration. Raises ConfigRefused, before anything is written, if the plan is
+    not sound or one of the files is there already."""
+    home = plan.dir.absolute()
+    _refuse_unsound(plan, home)
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    (home / "tls").mkdir(mode=0o700)
+    authority, authority_key = certs.make_authority(plan.site, now)
+    certificate, key = certs.issue(authority, authority_key, certificate_names(plan.hostname), now)
+    _write(home / "tls" / "ca.pem", authority, 0o644)
+    _write(home / "tls" / "ca.key", authority_key, 0o600)
+    _write(home / "tls" / "server.pem", certificate, 0o644)
+    _write(home / "tls" / "server.key", key, 0o600)
+    _write(home / "secrets.toml", _secrets_text().encode(), 0o600)
+    if plan.demo:
+        _write(home / "demo.toml", _demo_text(plan.domain).encode(), 0o600)
+    # Last, because it is what makes the folder a site.
+    _write(home / "angarium.toml", _configuration_text(plan).encode(), 0o600)
+    return load(home)
+
+
+def certificate_names(hostname: str) -> tuple[str, ...]:
+    """What a self-made server certificate is for: the mail host name, and this machine under its usual names."""
+    return tuple(dict.fromkeys((hostname, socket.gethostname(), "localhost", "127.0.0.1", "::1")))
+
+
+def renew_certificate(config: Config, now: datetime.datetime) -> None:
+    """A new server certificate by the site's own authority, put in the old one's place. Raises ConfigRefused."""
+    try:
+        authority, authority_key = config.tls.ca.read_bytes(), config.tls.ca_key.read_bytes()
+        certificate, key = certs.issue(authority, authority_key, certificate_names(config.hostname), now)
+    except (OSError, ValueError) as error:
+        advice = f"put a certificate of your own in {config.tls.certificate}"
+        raise ConfigRefused(f"the site's own authority cannot issue: {error}; {advice}") from None
+    for path, content, mode in ((config.tls.key, key, 0o600), (config.tls.certificate, certificate, 0o644)):
+        fresh = path.with_name(path.name + ".new")
+        fresh.unlink(missing_ok=True)
+        _write(fresh, content, mode)
+        fresh.replace(path)
+
+
+def _refuse_unsound(plan: Plan, home: Path) -> None:
+    if not valid_site_name(plan.site):
+        raise ConfigRefused(f"--site must be lower-case letters, digits and dashes (at most 31), not {plan.site!r}")
+    for option, name in (("--domain", plan.domain), ("--hostname", plan.hostname)):
+        if not valid_domain(name):
+            raise ConfigRefused(f"{option} must be a name like example.org, not {name!r}")
+    there = [name for name in OWN_FILES if (home / name).exists()]
+    if there:
+        raise ConfigRefused(f"{home / there[0]} is there already: nothing was changed; choose another folder")
+    if home.exists() and not home.is_dir():
+        raise ConfigRefused(f"{home} is not a folder: choose another")
+
+
+def _configuration_text(plan: Plan) -> str:
+    limits = msgspec.structs.asdict(Limits())
+    return CONFIGURATION.format(
+        site=plan.site,
+        domain=plan.domain.lower(),
+        hostname=plan.hostname.lower(),
+        bind=plan.bind,
+        port_base=plan.port_base,
+        plaintext='"127.0.0.0/8", "::1/128"' if plan.demo else "",
+        ports="\n".join(f"# {name} = {plan.port_base + port}" for name, port in STANDARD_PORTS.items()),
+        limits="\n".join(f"# {name} = {value}" for name, value in limits.items()),
+    )
+
+
+def _secrets_text() -> str:
+    return SECRETS.format(
+        api_token=secrets.token_urlsafe(32),
+        hmac_key=secrets.token_hex(32),
+        nats_password=secrets.token_urlsafe(24),
+        nats_system_password=secrets.token_urlsafe(24),
+    )
+
+
+def _demo_text(domain: str) -> str:
+    text = "# People of a demo site: the first start makes their accounts. Delete this file in a real one.\n"
+    for local, name in DEMO_PEOPLE:
+        text += f'\n[[person]]\naddress = "{local}@{domain.lower()}"\nname = "{name}"\n'
+        text += f'password = "{secrets.token_urlsafe(9)}"\n'
+    return text
+
+
+def _write(path: Path, content: bytes, mode: int) -> None:
+    """A new file with its mode from its first moment; refuses one that is there."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""Becomes another program: writes a pid file, binds its life to its parent's, puts off root if told so, then executes it.
+"""Becomes another program: writes a pid file, binds its life to its parent's, puts off root, then executes it.
 
 Run as a script by the supervisor, before every engine and worker. It exists because PostgreSQL refuses to run as root,
 and because what must be done between fork and exec is not safe in a process with an event loop. It uses the standard
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--pid-file")
     parser.add_argument("--parent", type=int, help="the parent's pid; exit if it is gone")
     parser.add_argument("--death-signal", type=int, default=int(signal.SIGKILL))
-    parser.add_argument("command", nargs="*")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="after --: an absolute path and its arguments")
     options = parser.parse_args()
     if options.pid_file:
         _write_pid_file(options.pid_file)
@@ -54,11 +54,12 @@ def main() -> None:
         _must(libc.prctl(PR_SET_PDEATHSIG, options.death_signal, 0, 0, 0))
         if os.getppid() != options.parent:
             sys.exit(1)
-    os.execv(options.command[0], options.command)
+    command = options.command[1:]  # without the --
+    os.execv(command[0], command)
 
 
 def _write_pid_file(path: str) -> None:
-    """Our pid, which the program keeps, and when it began: a number may be given again, both together may not."""
+    """Our pid, which the program keeps, and when it began: a number is used again, the two together are not."""
     with open("/proc/self/stat", encoding="ascii") as stat:
         began = stat.read().rpartition(")")[2].split()[19]  # proc(5): field 22, counted from the state, field 3
     with open(f"{path}.new", "w", encoding="ascii") as file:

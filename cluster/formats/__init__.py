@@ -1,0 +1,1 @@
+"""The languages that content is written in, read and written without I/O, clock or chance."""

@@ -95,6 +95,6 @@ class RemoveGroup(Command, frozen=True):
 
 
 AnyCommand = (
-    AddDomain | ChangeDomain | RemoveDomain | AddAccount | ChangeAccount | RemoveAccount | SetPassword | AddAppPassword | RevokeAppPassword
-    | AddAlias | RemoveAlias | AddGroup | ChangeGroupMembers | RemoveGroup
+    AddDomain | ChangeDomain | RemoveDomain | AddAccount | ChangeAccount | RemoveAccount | SetPassword | AddAppPassword
+    | RevokeAppPassword | AddAlias | RemoveAlias | AddGroup | ChangeGroupMembers | RemoveGroup
 )  # fmt: skip

@@ -15,7 +15,8 @@ class Verifier(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class DomainAdded(Event, frozen=True, tag="DomainAdded.1"):
-    """`catch_all`: the address that takes mail for unknown names of the domain, or empty. `plus`: anna+x@ reaches anna@."""
+    """`catch_all`: the address that takes mail for unknown names of the domain, or empty. `plus`: anna+x@ reaches
+    anna@."""
 
     domain: str
     catch_all: str = ""
@@ -105,8 +106,9 @@ class GroupRemoved(Event, frozen=True, tag="GroupRemoved.1"):
 
 
 AnyEvent = (
-    DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | AccountRemoved | PasswordChanged | AppPasswordAdded
-    | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded | GroupMembersChanged | GroupRemoved
+    DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | AccountRemoved | PasswordChanged
+    | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded | GroupMembersChanged
+    | GroupRemoved
 )  # fmt: skip
 
 

@@ -26,7 +26,8 @@ class DeleteMailbox(Command, frozen=True):
 
 
 class RenameMailbox(Command, frozen=True):
-    """INBOX keeps its name: its messages move to the new mailbox (RFC 9051 §6.3.6). `ids`: one for each level of `new`."""
+    """INBOX keeps its name: its messages move to the new mailbox (RFC 9051 §6.3.6). `ids`: one for each level of
+    `new`."""
 
     old: str
     new: str
@@ -54,8 +55,8 @@ class NewMessage(msgspec.Struct, frozen=True):
 
 
 class Deliver(Command, frozen=True):
-    """One account's share of a delivery. `mailbox` falls back to INBOX if it is not there. `ids`: six, for the mailboxes
-    of an account that gets its first mail (INBOX and the special-use ones)."""
+    """One account's share of a delivery. `mailbox` falls back to INBOX if it is not there. `ids`: six, for the
+    mailboxes of an account that gets its first mail (INBOX and the special-use ones)."""
 
     content: Content
     internal_at: int
@@ -70,7 +71,7 @@ class OpenAccount(Command, frozen=True):
 
 
 class ChangeFlags(Command, frozen=True):
-    """`unchanged_since`: RFC 7162 §3.1.3, refuses (MODIFIED, detail = UIDs) only those above it; None = no condition."""
+    """`unchanged_since`: RFC 7162 §3.1.3: those above it are spared (Decision.modified); None = no condition."""
 
     mailbox: int
     uids: Ranges
@@ -94,5 +95,6 @@ class Expunge(Command, frozen=True):
 
 
 AnyCommand = (
-    CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe | AppendMessage | Deliver | OpenAccount | ChangeFlags | CopyMessages | Expunge
-)
+    CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe | AppendMessage | Deliver | OpenAccount | ChangeFlags
+    | CopyMessages | Expunge
+)  # fmt: skip

@@ -1,4 +1,5 @@
-"""Facts about an account's mail. Past tense, frozen, added to and never edited; old versions are lifted in cluster/codec.
+"""Facts about an account's mail. Past tense, frozen, added to and never edited; old versions are lifted in
+cluster/codec.
 
 UIDs are not in the facts that make messages: the fold gives them, in stream order, so every site gives the same
 (design: identity comes from the log). Ids of mailboxes are 63-bit random numbers decided with the command.
@@ -11,7 +12,13 @@ import msgspec
 from cluster.domain.mailbox.content import Content
 
 SEEN, ANSWERED, FLAGGED, DELETED, DRAFT = 1, 2, 4, 8, 16
-SYSTEM_FLAGS: dict[str, int] = {"\\Seen": SEEN, "\\Answered": ANSWERED, "\\Flagged": FLAGGED, "\\Deleted": DELETED, "\\Draft": DRAFT}
+SYSTEM_FLAGS: dict[str, int] = {
+    "\\Seen": SEEN,
+    "\\Answered": ANSWERED,
+    "\\Flagged": FLAGGED,
+    "\\Deleted": DELETED,
+    "\\Draft": DRAFT,
+}
 
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):

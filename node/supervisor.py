@@ -74,7 +74,7 @@ class Keeper:
                 break
             failures = 1 if clock() - began > STEADY_S else failures + 1
             if not self.first_ready.done() and failures >= FIRST_TRIES_MAX:
-                self.first_ready.set_exception(StartFailed(f"{name} does not start: {reason}"))
+                self.first_ready.set_exception(StartFailed(f"{name} does not start: {reason}: run `angarium doctor`"))
                 break
             pause = min(BACKOFF_S_MIN * 2 ** (failures - 1), BACKOFF_S_MAX)
             self._tell(Happening(name, "ended", reason, seconds=pause))
@@ -102,6 +102,8 @@ class Keeper:
         except (ChildFailed, OSError) as error:
             return str(error)
         try:
+            if self._stopping.is_set():  # told to stop while it was being started
+                await child.stop()
             await child.until_ready()
             took = asyncio.get_running_loop().time() - began
             self._tell(Happening(self._part.name, "ready", seconds=took, pid=child.pid))
@@ -230,8 +232,7 @@ async def _run_site(
         except StartFailed as error:
             failure = error
         finally:
-            if ready_file is not None:
-                ready_file.unlink(missing_ok=True)
+            _remove_ready_file(ready_file)
             await asyncio.gather(*(keeper.stop() for keeper in workers))
             for keeper in reversed(engines):
                 await keeper.stop()
@@ -275,3 +276,8 @@ def _write_ready_file(path: Path | None) -> None:
         fresh = path.with_name(path.name + ".new")
         fresh.write_text(f"{os.getpid()}\n", encoding="ascii")
         fresh.replace(path)
+
+
+def _remove_ready_file(path: Path | None) -> None:
+    if path is not None:
+        path.unlink(missing_ok=True)

@@ -183,9 +183,12 @@ def _make(home: Path, data: Path, programs: Path, identity: Identity) -> None:
 def _run(identity: Identity, command: tuple[str, ...], stdin: bytes) -> None:
     argv = [sys.executable, "-I", "-S", str(LAUNCHER), "--parent", str(os.getpid()), *identity.launch, "--", *command]
     # `--parent` binds its life to this thread, which waits for it.
-    done = subprocess.run(
-        argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=INIT_S_MAX, check=False
-    )
+    try:
+        done = subprocess.run(
+            argv, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=INIT_S_MAX, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ChildFailed(f"{Path(command[0]).name} took longer than {INIT_S_MAX:.0f} s") from None
     if done.returncode != 0:
         words = done.stdout.decode("utf-8", "replace").strip().splitlines()
         raise ChildFailed(f"{Path(command[0]).name} failed: {' '.join(words[-2:])}")

@@ -1,0 +1,37 @@
+"""`angarium init`: the folder of a new site."""
+
+import datetime
+from pathlib import Path
+
+import click
+
+from node.cli.shape import Complaint, answer, json_option
+from node.config import PORT_BASE_MAX, Config, ConfigRefused
+from node.init import Plan, make_site
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path))
+@click.option("--site", required=True, help="The site's name, one word; it never changes.")
+@click.option("--domain", required=True, help="The first mail domain.")
+@click.option("--hostname", help="How the server calls itself [mail.DOMAIN].")
+@click.option("--port-base", type=click.IntRange(0, PORT_BASE_MAX), default=0, help="Added to every standard port.")
+@click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen on.")
+@click.option("--demo", is_flag=True, help="With two people, whose passwords are printed.")
+@json_option
+def command(
+    directory: Path, site: str, domain: str, hostname: str | None, port_base: int, bind: str, demo: bool, as_json: bool
+) -> None:  # one parameter for each option of the verb: more than six is what the verb is
+    """Make a new site in DIRECTORY: configuration, certificates, secrets."""
+    plan = Plan(directory, site, domain, hostname or f"mail.{domain}", bind, port_base, demo)
+    try:
+        config = make_site(plan, datetime.datetime.now(datetime.UTC))
+    except ConfigRefused as error:
+        raise Complaint(str(error)) from None
+    except OSError as error:
+        raise Complaint(f"{error.filename}: {error.strerror}: choose a folder that you may write to") from None
+    answer(as_json, _facts(config), f"Made site {site} in {config.dir}. Start it: angarium up {directory}")
+
+
+def _facts(config: Config) -> dict[str, str]:
+    return {"dir": str(config.dir), "site": config.site, "domain": config.domain, "ca": str(config.tls.ca)}

@@ -1,0 +1,242 @@
+"""Looks a site over without changing it. Each check gives findings; one that is not well says what to do."""
+
+import asyncio
+import ctypes
+import datetime
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from node.certs import Certificate, covers
+from node.child import ChildFailed
+from node.config import DATABASE_SOCKET_NAME, Config, ConfigRefused, load
+from node.engines import nats, postgres
+from node.supervisor import running_pid
+
+PROBE_S_MAX = 3.0
+DISK_FREE_BYTES_MIN = 1024**3
+DISK_FREE_SHARE_MIN = 0.05
+FSYNC_S_WARN = 0.020  # group commit still gives a few hundred messages a second beyond it; people notice
+FSYNC_TRIES = 9
+RENEW_DAYS = 30
+NATS_VERSION_MIN = (2, 14)
+POSTGRES_VERSION_MIN = (15,)
+CLOCK_UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
+
+
+class Finding(msgspec.Struct, frozen=True):
+    check: str
+    level: Literal["ok", "warning", "error"]
+    text: str
+    remedy: str = ""
+
+
+def examine(directory: Path, now: datetime.datetime) -> list[Finding]:
+    """All findings, in the order of the checks. Never raises for a sick site."""
+    try:
+        config = load(directory)
+    except ConfigRefused as error:
+        return [Finding("configuration", "error", str(error), "mend it, or make a site with `angarium init`")]
+    findings = [Finding("configuration", "ok", f"site {config.site}, {config.domain}, {config.workers} worker(s)")]
+    for check in CHECKS:
+        findings += check(config, now)
+    return findings
+
+
+def check_secrets(config: Config, now: datetime.datetime) -> list[Finding]:
+    exposed = [
+        path
+        for path in (config.dir / "secrets.toml", config.tls.key, config.tls.ca_key)
+        if path.exists() and path.stat().st_mode & 0o077
+    ]
+    if not exposed:
+        return [Finding("secrets", "ok", "readable by their owner only")]
+    return [Finding("secrets", "error", f"{path} is readable by others", f"chmod 600 {path}") for path in exposed]
+
+
+def check_ports(config: Config, now: datetime.datetime) -> list[Finding]:
+    pid = running_pid(config.run_dir)
+    doors = {name: port for name, port in msgspec.structs.asdict(config.ports).items() if port}
+    nats_port = doors.pop("nats")
+    places = [(name, config.bind, port) for name, port in doors.items()]
+    if config.nats.own:
+        places.append(("nats", "127.0.0.1", nats_port))
+    judge = _answered if pid is not None else _free
+    findings = [finding for name, host, port in places if (finding := judge(name, host, port)) is not None]
+    state = f"the site is running (pid {pid})" if pid is not None else "the site is not running, its ports are free"
+    return findings or [Finding("ports", "ok", state)]
+
+
+def check_certificates(config: Config, now: datetime.datetime) -> list[Finding]:
+    renew = f"angarium --dir {config.dir} certificate renew"
+    try:
+        certificate = Certificate(config.tls.certificate, config.tls.key)
+    except (OSError, ValueError) as error:
+        return [Finding("certificates", "error", f"{config.tls.certificate}: {error}", renew)]
+    findings = []
+    if not certificate.key_matches:
+        findings.append(Finding("certificates", "error", "the key is not the certificate's", renew))
+    if not covers(certificate.names, config.hostname):
+        text = f"the certificate is for {', '.join(certificate.names)}, not for {config.hostname}"
+        findings.append(Finding("certificates", "error", text, f"{renew}, or change site.hostname"))
+    if now < certificate.valid_from:
+        text = f"not valid before {certificate.valid_from:%Y-%m-%d %H:%M} UTC"
+        findings.append(Finding("certificates", "error", text, "set this machine's clock"))
+    days = (certificate.valid_until - now).days
+    if days < RENEW_DAYS:
+        level: Literal["warning", "error"] = "error" if days < 0 else "warning"
+        findings.append(Finding("certificates", level, f"valid until {certificate.valid_until:%Y-%m-%d}", renew))
+    return findings or [Finding("certificates", "ok", f"valid until {certificate.valid_until:%Y-%m-%d}")]
+
+
+def check_disk(config: Config, now: datetime.datetime) -> list[Finding]:
+    usage = shutil.disk_usage(config.dir)
+    free = f"{usage.free / 1024**3:.1f} GiB free"
+    if usage.free < max(DISK_FREE_BYTES_MIN, int(usage.total * DISK_FREE_SHARE_MIN)):
+        remedy = f"make room on the disk of {config.dir}: mail is refused when it is full"
+        space = Finding("disk", "error", free, remedy)
+    else:
+        space = Finding("disk", "ok", free)
+    try:
+        latency = fsync_s(config.dir)
+    except OSError as error:
+        return [space, Finding("disk", "error", f"cannot write: {error}", f"make {config.dir} writable")]
+    text = f"fsync takes {latency * 1000:.1f} ms"
+    if latency <= FSYNC_S_WARN:
+        return [space, Finding("disk", "ok", text)]
+    remedy = "every acknowledgement waits for it: move the site to a faster disk"
+    return [space, Finding("disk", "warning", text, remedy)]
+
+
+def fsync_s(folder: Path) -> float:
+    """The median time of writing 4 KiB and waiting for the disk, in seconds. Raises OSError."""
+    path, times = folder / ".fsync-probe", []
+    try:
+        with path.open("wb", buffering=0) as file:
+            for _ in range(FSYNC_TRIES):
+                file.write(bytes(4096))
+                began = time.perf_counter()
+                os.fsync(file.fileno())
+                times.append(time.perf_counter() - began)
+    finally:
+        path.unlink(missing_ok=True)
+    return median(times)
+
+
+def check_engines(config: Config, now: datetime.datetime) -> list[Finding]:
+    running = running_pid(config.run_dir) is not None
+    return asyncio.run(_engines(config, running))
+
+
+def check_clock(config: Config, now: datetime.datetime) -> list[Finding]:
+    made = datetime.datetime.fromtimestamp((config.dir / "angarium.toml").stat().st_mtime, datetime.UTC)
+    if now < made - datetime.timedelta(minutes=5):
+        text = f"it shows {now:%Y-%m-%d %H:%M} UTC, before this site was made"
+        return [Finding("clock", "error", text, "set the clock and run NTP")]
+    # adjtimex(2): with modes = 0 it only reports; struct timex is 208 bytes on 64-bit Linux.
+    state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512))
+    if state == CLOCK_UNSYNCHRONISED:
+        text = "nothing keeps this machine's clock in step"
+        return [Finding("clock", "warning", text, "run chrony or systemd-timesyncd: mail carries these times")]
+    return [Finding("clock", "ok", f"{now:%Y-%m-%d %H:%M:%S} UTC")]
+
+
+def _free(name: str, host: str, port: int) -> Finding | None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            door.bind((host, port))
+        except OSError as error:
+            return Finding("ports", "error", f"{name}: {host}:{port}: {error.strerror}", _remedy(error, port))
+    return None
+
+
+def _remedy(error: OSError, port: int) -> str:
+    if error.errno == errno.EACCES:
+        return "ports below 1024 need root or CAP_NET_BIND_SERVICE: or choose listen.port_base"
+    if error.errno == errno.EADDRINUSE:
+        return f"another program has it (ss -ltnp 'sport = :{port}' names it): stop it, or set another port in [ports]"
+    return "set listen.bind to an address of this machine"
+
+
+def _answered(name: str, host: str, port: int) -> Finding | None:
+    there = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 (compared, not bound)
+    try:
+        socket.create_connection((there, port), PROBE_S_MAX).close()
+    except OSError as error:
+        remedy = "the site starts or is stuck: look at its output, then restart it"
+        return Finding("ports", "error", f"{name}: {host}:{port} does not answer ({error})", remedy)
+    return None
+
+
+async def _engines(config: Config, running: bool) -> list[Finding]:
+    findings = []
+    if config.nats.own:
+        findings.append(_version("nats-server", nats.binary, NATS_VERSION_MIN))
+    if config.database_own:
+        findings.append(_version("postgres", lambda: str(postgres.binaries() / "postgres"), POSTGRES_VERSION_MIN))
+    if running or not config.nats.own:
+        findings.append(await _reachable_log(config))
+    if config.database_own and running:
+        findings.append(await _reachable_tables(config))
+    return findings
+
+
+def _version(name: str, find: Callable[[], str], least: tuple[int, ...]) -> Finding:
+    try:
+        done = subprocess.run([find(), "--version"], capture_output=True, text=True, timeout=PROBE_S_MAX, check=True)
+        words = next(word for word in done.stdout.split() if word.lstrip("v")[:1].isdigit()).lstrip("v")
+        version = tuple(int(part) for part in words.split(".") if part.isdigit())
+    except ChildFailed as error:
+        return Finding("engines", "error", str(error), "install it, or give the URL of one that you run in [engines]")
+    except (OSError, subprocess.SubprocessError, StopIteration) as error:
+        return Finding("engines", "error", f"{name} does not run: {error}", "install its package again")
+    if version < least:
+        wanted = ".".join(map(str, least))
+        return Finding("engines", "error", f"{name} {words} is too old", f"install {wanted} or newer")
+    return Finding("engines", "ok", f"{name} {words}")
+
+
+async def _reachable_log(config: Config) -> Finding:
+    place = urlsplit(config.nats.url)
+    host, port = place.hostname or "127.0.0.1", place.port or 4222
+    user, password = place.username or config.nats.user, place.password or config.nats.password
+    try:
+        well = await asyncio.wait_for(nats.answers(host, port, user, password), PROBE_S_MAX)
+    except (OSError, EOFError, TimeoutError) as error:
+        text = f"nats-server at {host}:{port} does not answer: {error}"
+        return Finding("engines", "error", text, _look("nats", config))
+    if well:
+        return Finding("engines", "ok", f"nats-server at {host}:{port} lets us in and keeps streams")
+    remedy = "set its user and password in secrets.toml, and JetStream in its configuration"
+    return Finding("engines", "error", f"nats-server at {host}:{port} does not let us in, or keeps no streams", remedy)
+
+
+async def _reachable_tables(config: Config) -> Finding:
+    path = config.database_socket_dir / DATABASE_SOCKET_NAME
+    try:
+        if await asyncio.wait_for(postgres.answers(path), PROBE_S_MAX):
+            return Finding("engines", "ok", "PostgreSQL lets us in")
+        reason = "it refuses"
+    except (OSError, EOFError, TimeoutError) as error:
+        reason = str(error)
+    return Finding("engines", "error", f"PostgreSQL at {path} does not answer: {reason}", _look("postgres", config))
+
+
+def _look(name: str, config: Config) -> str:
+    return f"read {config.log_dir / name}.log; `angarium up` starts it again when it dies"
+
+
+Check = Callable[[Config, datetime.datetime], list[Finding]]
+CHECKS: tuple[Check, ...] = (check_secrets, check_ports, check_certificates, check_disk, check_engines, check_clock)

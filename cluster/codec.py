@@ -1,8 +1,9 @@
 """Event ↔ bytes. The one place that knows the wire form of facts and lifts old versions of them.
 
 An envelope is a MessagePack map, so that anyone may read the log with a plain MessagePack reader:
-`v` version of the envelope, `at` unix microseconds, `by` actor, `id` command id (16 bytes), `cause` command id of what
-led to it, `noun`, `data` (a map whose `type` is the fact's name and version).
+`v` version of the envelope, `at` unix microseconds, `by` actor, `id` command id (16 bytes), `n` which of the command's
+events this is (0-based: the fold knows a repeated one by both), `cause` command id of what led to it, `noun`, `data` (a
+map whose `type` is the fact's name and version).
 """
 
 from typing import Any
@@ -24,6 +25,7 @@ class Envelope(msgspec.Struct, frozen=True, omit_defaults=True):
     id: bytes
     noun: str
     data: msgspec.Raw
+    n: int = 0
     cause: bytes = b""
 
 
@@ -43,9 +45,9 @@ def noun_of(event: msgspec.Struct) -> str:
     return _noun_of[type(event)]
 
 
-def encode(event: msgspec.Struct, *, at_us: int, by: Actor, command: bytes, cause: bytes = b"") -> bytes:
+def encode(event: msgspec.Struct, *, at_us: int, by: Actor, command: bytes, n: int = 0, cause: bytes = b"") -> bytes:
     data = msgspec.Raw(_encoder.encode(event))
-    return _encoder.encode(Envelope(ENVELOPE_VERSION, at_us, by, command, noun_of(event), data, cause))
+    return _encoder.encode(Envelope(ENVELOPE_VERSION, at_us, by, command, noun_of(event), data, n, cause))
 
 
 def decode(payload: bytes) -> tuple[Envelope, Any]:

@@ -1,0 +1,102 @@
+"""How far a partition has been folded, what was folded twice, what could not be: the projector's own tables."""
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from cluster.log.model import Record
+from storage.postgres.pool import CHANNEL, Connection
+
+NOTIFY_BYTES_MAX = 7_000  # the engine's limit is 8,000
+
+
+class Folded(msgspec.Struct, frozen=True):
+    """`digest`: 32 bytes, rolling over (position, payload, outcome). `events`: how many in all."""
+
+    position: int
+    digest: bytes
+    events: int
+    pruned_at: int
+
+
+class News(msgspec.Struct, frozen=True, array_like=True):
+    """What a notification says. `touched`: account → mailboxes (0 = the tree); None = too many to name."""
+
+    partition: str
+    position: int
+    touched: dict[int, list[int]] | None
+
+
+NOTHING_FOLDED = Folded(0, bytes(32), 0, 0)
+
+
+class FoldedStore:
+    def __init__(self, db: Connection, partition: str) -> None:
+        self.db = db
+        self.partition = partition
+        self._held: set[tuple[str, str]] = set()
+
+    async def load(self) -> Folded:
+        held = await self.db.fetch(
+            "SELECT DISTINCT noun, entity FROM quarantine WHERE partition = $1 AND held", self.partition
+        )
+        self._held = {(row["noun"], row["entity"]) for row in held}
+        row = await self.db.fetchrow(
+            "SELECT position, digest, events, pruned_at FROM folded WHERE partition = $1", self.partition
+        )
+        return NOTHING_FOLDED if row is None else Folded(*row)
+
+    async def save(self, folded: Folded) -> None:
+        await self.db.execute(
+            "INSERT INTO folded VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition) DO UPDATE "
+            "SET position = $2, digest = $3, events = $4, pruned_at = $5",
+            self.partition,
+            folded.position,
+            folded.digest,
+            folded.events,
+            folded.pruned_at,
+        )
+
+    async def tell(self, folded: Folded, touched: Mapping[int, set[int]]) -> None:
+        """One notification a batch; it goes out with the commit."""
+        news = News(self.partition, folded.position, {account: sorted(boxes) for account, boxes in touched.items()})
+        payload = msgspec.json.encode(news)
+        if len(payload) > NOTIFY_BYTES_MAX:
+            payload = msgspec.json.encode(News(self.partition, folded.position, None))
+        await self.db.execute("SELECT pg_notify($1, $2)", CHANNEL, payload.decode())
+
+    async def commands(self, ids: Sequence[bytes]) -> dict[bytes, list[int]]:
+        """Of those, the ones folded before: id → [events, position, at]."""
+        rows = await self.db.fetch(
+            "SELECT id, events, position, at FROM command WHERE id = ANY ($1::bytea[])", list(set(ids))
+        )
+        return {row["id"]: [row["events"], row["position"], row["at"]] for row in rows}
+
+    async def save_commands(self, seen: Mapping[bytes, list[int]]) -> None:
+        await self.db.execute(
+            "INSERT INTO command SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::bigint[], $4::bigint[]) "
+            "ON CONFLICT (id) DO UPDATE SET events = excluded.events, position = excluded.position",
+            list(seen),
+            [events for events, _, _ in seen.values()],
+            [position for _, position, _ in seen.values()],
+            [at for _, _, at in seen.values()],
+        )
+
+    async def prune_commands(self, before: int) -> None:
+        await self.db.execute("DELETE FROM command WHERE at < $1", before)
+
+    async def is_held(self, noun: str, entity: str) -> bool:
+        return (noun, entity) in self._held
+
+    async def quarantine(self, record: Record, reason: str, held: bool) -> None:
+        if held:
+            self._held.add((record.noun, record.entity))
+        await self.db.execute(
+            "INSERT INTO quarantine VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING",
+            self.partition,
+            record.position,
+            record.noun,
+            record.entity,
+            reason[:1000],
+            held,
+        )

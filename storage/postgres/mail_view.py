@@ -1,0 +1,235 @@
+"""Reads the noun mailbox from the tables."""
+
+from array import array
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.content import Content, Segment
+from cluster.domain.mailbox.events import SEEN, Ranges
+from cluster.domain.mailbox.state import Entry, MessagesState, Tree
+from storage.postgres.pool import Database
+from storage.shapes import Changes, Flags, Mailbox, Message, Selected, Status
+
+ROWS_A_BATCH = 1000
+CONTENT_ROWS_A_BATCH = 200  # descriptions are some KB each
+COUNTED = "m.uidnext, m.modseq, m.messages, m.unseen, m.deleted, m.bytes"
+SUBSCRIBED = "EXISTS (SELECT 1 FROM subscription s WHERE s.account = m.account AND s.name = m.name)"
+MAILBOX = f"m.id, m.name, m.uidvalidity, m.special_use, {SUBSCRIBED}"
+
+_segments = msgspec.msgpack.Decoder(tuple[Segment, ...])
+
+
+class Row(NamedTuple):
+    """A mailbox and its counters, as the tables have them."""
+
+    id: int
+    name: str
+    uidvalidity: int
+    special_use: str
+    subscribed: bool
+    uidnext: int
+    modseq: int
+    messages: int
+    unseen: int
+    deleted: int
+    bytes: int
+
+    def status(self, recent_from: int = 0) -> Status:
+        mailbox = Mailbox(self.id, self.name, self.uidvalidity, self.special_use, self.subscribed)
+        return Status(
+            mailbox, self.messages, self.unseen, self.deleted, self.bytes, self.uidnext, self.modseq, recent_from
+        )
+
+
+class MailView:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def mailboxes(self, account: int) -> list[Mailbox]:
+        rows = await self.database.fetch(
+            f"SELECT {MAILBOX} FROM mailbox m WHERE account = $1 ORDER BY m.name <> 'INBOX', m.name COLLATE \"C\"",
+            account,
+        )
+        return [Mailbox(*row) for row in rows]
+
+    async def subscriptions(self, account: int) -> list[str]:
+        rows = await self.database.fetch(
+            'SELECT name FROM subscription WHERE account = $1 ORDER BY name COLLATE "C"', account
+        )
+        return [row["name"] for row in rows]
+
+    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status]:
+        rows = await self.database.fetch(
+            f"SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) "
+            "FROM unnest($2::bigint[]) WITH ORDINALITY w(id, n) JOIN mailbox m ON m.id = w.id AND m.account = $1 "
+            "LEFT JOIN recent r ON r.mailbox = m.id ORDER BY w.n",
+            account,
+            list(mailboxes),
+        )
+        return [Row(*row[:-1]).status(row[-1]) for row in rows]
+
+    async def select(self, account: int, name: str, *, recent: bool) -> Selected | None:
+        """One statement, one state of the tables."""
+        row = await self.database.row(
+            f"SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) AS recent_from, m.keywords, "
+            "(SELECT array_agg(f.uid ORDER BY f.uid) FROM flag f WHERE f.mailbox = m.id) AS uids, "
+            "CASE WHEN m.unseen > 0 THEN "
+            f"(SELECT min(f.uid) FROM flag f WHERE f.mailbox = m.id AND f.flags & {SEEN} = 0) END AS first_unseen "
+            "FROM mailbox m LEFT JOIN recent r ON r.mailbox = m.id WHERE m.account = $1 AND m.name = $2",
+            account,
+            name,
+        )
+        if row is None:
+            return None
+        mailbox = Row(*row[:11])
+        if recent:
+            await self.database.run(
+                "INSERT INTO recent AS r VALUES ($1, $2) ON CONFLICT (mailbox) DO UPDATE SET uid = greatest(r.uid, $2)",
+                mailbox.id,
+                mailbox.uidnext,
+            )
+        uids = array("I", row["uids"] or ())
+        return Selected(mailbox.status(row["recent_from"]), uids, tuple(row["keywords"]), row["first_unseen"] or 0)
+
+    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int) -> list[Flags]:
+        firsts, lasts = columns(uids)
+        rows = await self.database.fetch(
+            "SELECT f.uid, f.flags, f.keywords, f.modseq FROM unnest($2::bigint[], $3::bigint[]) r(a, b) "
+            "JOIN flag f ON f.mailbox = $1 AND f.uid BETWEEN r.a AND r.b WHERE f.modseq > $4 "
+            "AND EXISTS (SELECT 1 FROM mailbox m WHERE m.id = $1 AND m.account = $5) ORDER BY f.uid",
+            mailbox,
+            firsts,
+            lasts,
+            since,
+            account,
+        )
+        return [_flags(row) for row in rows]
+
+    async def messages(
+        self, account: int, mailbox: int, uids: Ranges, *, since: int, described: bool, contents: bool
+    ) -> AsyncIterator[list[Message]]:
+        """By key, batch after batch, so that no connection waits for a slow reader."""
+        limit = CONTENT_ROWS_A_BATCH if described or contents else ROWS_A_BATCH
+        extra = f"{'c.description' if described else 'NULL'}, {'c.segments' if contents else 'NULL'}"
+        query = MESSAGES.replace("EXTRA", extra)
+        firsts, lasts = columns(uids)
+        after = 0
+        while True:
+            rows = await self.database.fetch(query, mailbox, firsts, lasts, since, account, after, limit)
+            if rows:
+                yield [_message(row) for row in rows]
+            if len(rows) < limit:
+                return
+            after = rows[-1]["uid"]
+
+    async def changes(self, account: int, mailbox: int, since: int) -> Changes:
+        """Of one state of the tables."""
+        async with self.database.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
+            row = await db.fetchrow(
+                "SELECT modseq, uidnext FROM mailbox WHERE id = $1 AND account = $2", mailbox, account
+            )
+            if row is None:
+                return Changes(since, 0, gone=True)
+            if row["modseq"] <= since:
+                return Changes(row["modseq"], row["uidnext"])
+            changed = await db.fetch(
+                "SELECT uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND modseq > $2 ORDER BY uid",
+                mailbox,
+                since,
+            )
+            gone = await db.fetch("SELECT uid FROM expunged WHERE mailbox = $1 AND modseq > $2", mailbox, since)
+        vanished = ranges.compress(row["uid"] for row in gone)
+        return Changes(row["modseq"], row["uidnext"], tuple(_flags(row) for row in changed), vanished)
+
+    # -- what commands are decided on ---------------------------------------------------------------------------------
+
+    async def tree(self, account: int, names: Sequence[str] | None, ids: Sequence[int], *, subscriptions: bool) -> Tree:
+        """The mailboxes of these names and ids, or all (None)."""
+        async with self.database.connection() as db:
+            rows = await db.fetch(
+                "SELECT name, id, uidvalidity, special_use FROM mailbox WHERE account = $1 "
+                "AND ($2::text[] IS NULL OR name = ANY ($2) OR id = ANY ($3::bigint[]))",
+                account,
+                None if names is None else list(names),
+                list(ids),
+            )
+            count = await db.fetchval("SELECT count(*) FROM mailbox WHERE account = $1", account)
+            subscribed = []
+            if subscriptions:
+                subscribed = await db.fetch("SELECT name FROM subscription WHERE account = $1", account)
+        entries = {row["name"]: Entry(row["id"], row["uidvalidity"], row["special_use"]) for row in rows}
+        return Tree(entries, count, frozenset(row["name"] for row in subscribed))
+
+    async def messages_state(self, account: int, mailbox: int, uids: Ranges, *, modseqs: bool) -> MessagesState:
+        exists = await self.database.row("SELECT 1 FROM mailbox WHERE id = $1 AND account = $2", mailbox, account)
+        if exists is None:
+            return MessagesState(exists=False)
+        if not modseqs:
+            return MessagesState(exists=True)
+        return MessagesState(True, {row.uid: row.modseq for row in await self.flags(account, mailbox, uids, 0)})
+
+    async def made(
+        self, account: int, name: str, first: int, last: int, expected: int
+    ) -> tuple[int, list[int], list[int]]:
+        """(UIDVALIDITY, new UIDs, UIDs they were copied from) of what the events from `first` to `last` made in a
+        mailbox: about `expected` messages, near its end."""
+        async with self.database.connection() as db:
+            box = await db.fetchrow(
+                "SELECT id, uidvalidity FROM mailbox WHERE account = $1 AND name = $2", account, name
+            )
+            if box is None:
+                return 0, [], []
+            limit = expected + 64
+            while True:
+                rows = await db.fetch(
+                    "SELECT uid, origin_uid, position FROM message WHERE mailbox = $1 ORDER BY uid DESC LIMIT $2",
+                    box["id"],
+                    limit,
+                )
+                if len(rows) < limit or rows[-1]["position"] < first:
+                    break
+                limit *= 4
+        made = [row for row in reversed(rows) if first <= row["position"] <= last]
+        return box["uidvalidity"], [row["uid"] for row in made], [row["origin_uid"] for row in made]
+
+
+def columns(uids: Ranges) -> tuple[list[int], list[int]]:
+    return [first for first, _ in uids], [last for _, last in uids]
+
+
+def segments_of(packed: bytes) -> tuple[Segment, ...]:
+    return _segments.decode(packed)
+
+
+def _flags(row: Any) -> Flags:
+    return Flags(row[0], row[1], tuple(row[2]), row[3])
+
+
+def _message(row: Any) -> Message:
+    (uid, flags, keywords, modseq, size, at, zone, saved, thread, email_id, sent, description, segments) = row
+    content = None if segments is None else Content(email_id, size, segments_of(segments), b"", sent)
+    return Message(
+        uid, flags, tuple(keywords), modseq, size, at, zone, saved, sent, email_id, thread, description or b"", content
+    )
+
+
+# Expunged ones too, for sessions that still hold their UIDs (RFC 2180 §4.1.2): with \Deleted.
+MESSAGES = """
+WITH wanted AS (
+    SELECT f.uid, f.flags, f.keywords, f.modseq, m.size, m.internal_at, m.internal_zone, m.saved_at, m.thread, m.content
+    FROM unnest($2::bigint[], $3::bigint[]) r(a, b)
+    JOIN flag f ON f.mailbox = $1 AND f.uid BETWEEN r.a AND r.b AND f.uid > $6
+    JOIN message m ON m.mailbox = $1 AND m.uid = f.uid
+    WHERE f.modseq > $4 AND EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $5)
+    UNION ALL
+    SELECT x.uid, x.flags | 8, x.keywords, x.modseq, x.size, x.internal_at, x.internal_zone, x.saved_at, x.thread, x.content
+    FROM unnest($2::bigint[], $3::bigint[]) r(a, b)
+    JOIN expunged x ON x.mailbox = $1 AND x.uid BETWEEN r.a AND r.b AND x.uid > $6
+    WHERE x.modseq > $4
+    ORDER BY uid LIMIT $7
+)
+SELECT w.*, c.sent, EXTRA FROM wanted w LEFT JOIN content c ON c.hash = w.content ORDER BY w.uid
+"""

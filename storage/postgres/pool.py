@@ -1,0 +1,163 @@
+"""Connections to the site's database.
+
+`live` holds the tables made from the log, `site` what belongs to this site alone. While a rebuild runs, `next` stands
+beside `live` and takes its place at the end.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from importlib import resources
+from typing import Any
+
+import asyncpg
+import structlog
+from asyncpg.pool import PoolConnectionProxy
+
+CONNECT_S_MAX = 5.0
+QUERY_S_MAX = 30.0
+POOL_CONNECTIONS_MAX = 12
+RETRY_S = 0.2
+CHANNEL = "angarium"
+
+Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+Listener = Callable[[str], None]
+
+# What says that the database is away or was restarted, not that the question was wrong.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.DiskFullError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+)
+
+# What an event's own data brings about, at every site alike.
+DETERMINISTIC = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+
+log = structlog.get_logger("postgres")
+
+
+async def _keep_session_state(_connection: Any) -> None:
+    """In place of the pool's reset query: nothing here leaves session state behind, and a round trip is saved."""
+
+
+class Database:
+    """The pool and the listener. `start` waits until the database answers."""
+
+    def __init__(self, url: str, *, schema: str = "live", connections_max: int = POOL_CONNECTIONS_MAX) -> None:
+        self.url = url
+        self.schema = schema
+        self._connections_max = connections_max
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def start(self, timeout_s: float = 60.0) -> None:
+        """Raises TimeoutError when the database does not answer in time."""
+        async with asyncio.timeout(timeout_s):
+            while True:
+                try:
+                    await prepare(self.url)
+                    self._pool = await asyncpg.create_pool(
+                        self.url,
+                        min_size=0,
+                        max_size=self._connections_max,
+                        timeout=CONNECT_S_MAX,
+                        command_timeout=QUERY_S_MAX,
+                        reset=_keep_session_state,
+                        max_inactive_connection_lifetime=60.0,
+                        server_settings=settings(self.schema),
+                    )
+                    return
+                except AWAY as error:
+                    log.info("database not ready", error=type(error).__name__)
+                    await asyncio.sleep(RETRY_S)
+
+    async def stop(self) -> None:
+        if self._pool is not None:
+            try:
+                async with asyncio.timeout(5):
+                    await self._pool.close()
+            except TimeoutError:
+                self._pool.terminate()
+            self._pool = None
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Raises one of AWAY."""
+        if self._pool is None:
+            raise asyncpg.InterfaceError("the database is not open")
+        async with self._pool.acquire(timeout=CONNECT_S_MAX) as connection:
+            yield connection
+
+    async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
+        async with self.connection() as connection:
+            return await connection.fetch(query, *args)
+
+    async def row(self, query: str, *args: Any) -> asyncpg.Record | None:
+        async with self.connection() as connection:
+            return await connection.fetchrow(query, *args)
+
+    async def run(self, query: str, *args: Any) -> str:
+        async with self.connection() as connection:
+            return await connection.execute(query, *args)
+
+    async def own(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A connection outside of the pool, for who keeps one for long (projector, listener)."""
+        return await asyncpg.connect(
+            self.url, timeout=CONNECT_S_MAX, command_timeout=QUERY_S_MAX, server_settings=settings(self.schema)
+        )
+
+    async def listen(self, told: Listener, lost: Callable[[], Awaitable[None]]) -> None:
+        """Calls `told` with each notification, for ever. `lost` after each (re)connection: notifications may have been missed."""
+        while True:
+            ended = asyncio.Event()
+            try:
+                connection = await self.own()
+            except AWAY:
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                connection.add_termination_listener(lambda _c, ended=ended: ended.set())
+                await connection.add_listener(CHANNEL, lambda _c, _pid, _channel, payload: told(str(payload)))
+                await lost()
+                await ended.wait()
+            except AWAY as error:
+                log.info("listener lost the database", error=type(error).__name__)
+            finally:
+                connection.terminate()
+            await asyncio.sleep(RETRY_S)
+
+
+def settings(schema: str) -> dict[str, str]:
+    return {"search_path": f"{schema},site", "application_name": "angarium", "jit": "off", "statement_timeout": "60s"}
+
+
+async def prepare(url: str) -> None:
+    """Makes the schemas where they are missing; several workers may try at once."""
+    connection = await asyncpg.connect(url, timeout=CONNECT_S_MAX)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(4242)")
+            await connection.execute("CREATE SCHEMA IF NOT EXISTS site")
+            await connection.execute("SET LOCAL search_path TO site")
+            await connection.execute(sql("site"))
+            if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = 'live'"):
+                await make_tables(connection, "live")
+    finally:
+        await connection.close()
+
+
+async def make_tables(connection: Any, schema: str) -> None:
+    """Within the caller's transaction."""
+    await connection.execute(f"CREATE SCHEMA {schema}")
+    await connection.execute(f"SET LOCAL search_path TO {schema}")
+    await connection.execute(sql("tables"))
+
+
+def sql(name: str) -> str:
+    return resources.files("storage.postgres").joinpath(f"schema/{name}.sql").read_text()

@@ -1,0 +1,192 @@
+-- What a site's tables hold: made only by folding the log, thrown away and made again by `angarium rebuild`.
+-- Run with search_path set to the schema that shall hold them, so that a rebuild stands beside the living tables.
+
+CREATE TABLE folded (                 -- how far each partition has been folded, in the same transaction as its rows
+    partition  text PRIMARY KEY,
+    position   bigint NOT NULL,
+    digest     bytea  NOT NULL,         -- rolling, over (position, payload, outcome) of every event
+    events     bigint NOT NULL DEFAULT 0,
+    pruned_at  bigint NOT NULL DEFAULT 0
+);
+
+CREATE TABLE command (                  -- commands already folded: a repeated one is passed over
+    id        bytea PRIMARY KEY,
+    events    smallint NOT NULL,
+    position  bigint NOT NULL,
+    at        bigint NOT NULL           -- unix seconds of the event
+);
+CREATE INDEX command_at ON command (at);
+
+CREATE TABLE quarantine (               -- events that could not be folded, and what came after them for a held entity
+    partition text NOT NULL,
+    position  bigint NOT NULL,
+    noun      text NOT NULL,
+    entity    text NOT NULL,
+    reason    text NOT NULL,
+    held      boolean NOT NULL,         -- not the event's own fault: its entity waits for a mended release and a rebuild
+    PRIMARY KEY (partition, position)
+);
+
+-- directory -----------------------------------------------------------------------------------------------------------
+
+CREATE TABLE domain (
+    name       text PRIMARY KEY,
+    catch_all  text NOT NULL,
+    plus       boolean NOT NULL
+);
+
+CREATE TABLE account (
+    id             bigint PRIMARY KEY,
+    address        text NOT NULL UNIQUE,
+    domain         text NOT NULL,
+    name           text NOT NULL,
+    partition      text NOT NULL,
+    administrator  boolean NOT NULL,
+    suspended      boolean NOT NULL DEFAULT false
+);
+CREATE INDEX account_domain ON account (domain, address);
+
+CREATE TABLE credential (               -- label '' = the password; others are app passwords
+    account        bigint NOT NULL,
+    label          text NOT NULL,
+    argon2         text NOT NULL,
+    scram_sha_256  text NOT NULL,
+    position       bigint NOT NULL,
+    PRIMARY KEY (account, label)
+);
+
+CREATE TABLE alias (
+    address  text PRIMARY KEY,
+    domain   text NOT NULL,
+    targets  text[] NOT NULL
+);
+CREATE INDEX alias_targets ON alias USING gin (targets);
+
+CREATE TABLE distribution_group (
+    address  text PRIMARY KEY,
+    domain   text NOT NULL,
+    name     text NOT NULL,
+    members  text[] NOT NULL
+);
+CREATE INDEX distribution_group_members ON distribution_group USING gin (members);
+
+-- mailbox -------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE content (                  -- a message described once, however many mailboxes hold it
+    hash         bytea PRIMARY KEY,
+    size         bigint NOT NULL,
+    sent         bigint,
+    segments     bytea NOT NULL,        -- MessagePack of cluster.domain.mailbox.content.Segment, in order
+    description  bytea NOT NULL         -- MessagePack of cluster.formats.mime.Description
+);
+ALTER TABLE content ALTER segments SET STORAGE MAIN, ALTER description SET STORAGE MAIN;
+
+CREATE TABLE mail_account (
+    account      bigint PRIMARY KEY,
+    partition    text NOT NULL,
+    uidvalidity  bigint NOT NULL        -- the last one given
+);
+
+CREATE TABLE mail_partition (
+    partition         text PRIMARY KEY,
+    uidvalidity_base  bigint NOT NULL   -- where an account without a fact yet starts: the tail that was lost may have known it
+);
+
+CREATE TABLE mailbox (
+    id           bigint PRIMARY KEY,
+    account      bigint NOT NULL,
+    name         text NOT NULL,
+    uidvalidity  bigint NOT NULL,
+    uidnext      bigint NOT NULL,
+    modseq       bigint NOT NULL,
+    special_use  text NOT NULL,
+    keywords     text[] NOT NULL DEFAULT '{}',      -- every one that was ever used in it
+    messages     bigint NOT NULL DEFAULT 0,
+    unseen       bigint NOT NULL DEFAULT 0,
+    deleted      bigint NOT NULL DEFAULT 0,
+    bytes        bigint NOT NULL DEFAULT 0,
+    -- Deferrable, so that one statement may rename a/b to a and a/b/b to a/b.
+    CONSTRAINT mailbox_name UNIQUE (account, name) DEFERRABLE INITIALLY IMMEDIATE
+) WITH (fillfactor = 50);
+
+CREATE TABLE subscription (
+    account  bigint NOT NULL,
+    name     text NOT NULL,
+    PRIMARY KEY (account, name)
+);
+
+CREATE TABLE message (                  -- never updated
+    mailbox        bigint NOT NULL,
+    uid            bigint NOT NULL,
+    content        bytea NOT NULL,
+    size           bigint NOT NULL,
+    internal_at    bigint NOT NULL,
+    internal_zone  smallint NOT NULL,
+    saved_at       bigint NOT NULL,
+    position       bigint NOT NULL,     -- of the event that made it
+    thread         bigint NOT NULL,     -- of the event that brought its first copy into the account
+    origin_uid     bigint NOT NULL,     -- UID that it was copied from, 0 = it came from outside
+    PRIMARY KEY (mailbox, uid)
+);
+
+-- Flags stand apart: narrow and often updated, with no tree over modseq, so that updates stay on their page (HOT).
+CREATE TABLE flag (
+    mailbox   bigint NOT NULL,
+    uid       bigint NOT NULL,
+    modseq    bigint NOT NULL,
+    flags     smallint NOT NULL,
+    keywords  text[] NOT NULL,
+    PRIMARY KEY (mailbox, uid)
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 1000);
+-- Block ranges only: since PostgreSQL 16 such an index leaves updates on their page.
+CREATE INDEX flag_modseq ON flag USING brin (modseq) WITH (pages_per_range = 16, autosummarize = on);
+
+CREATE TABLE expunged (                 -- what VANISHED tells; and content outlives sessions that still hold its UID
+    mailbox        bigint NOT NULL,
+    uid            bigint NOT NULL,
+    modseq         bigint NOT NULL,
+    flags          smallint NOT NULL,
+    keywords       text[] NOT NULL,
+    content        bytea NOT NULL,
+    size           bigint NOT NULL,
+    internal_at    bigint NOT NULL,
+    internal_zone  smallint NOT NULL,
+    saved_at       bigint NOT NULL,
+    thread         bigint NOT NULL,
+    at             bigint NOT NULL,
+    PRIMARY KEY (mailbox, uid)
+);
+CREATE INDEX expunged_modseq ON expunged (mailbox, modseq);
+
+CREATE TABLE mailbox_deleted (
+    id           bigint PRIMARY KEY,
+    account      bigint NOT NULL,
+    name         text NOT NULL,
+    uidvalidity  bigint NOT NULL,
+    position     bigint NOT NULL,
+    at           bigint NOT NULL
+);
+
+-- outbox --------------------------------------------------------------------------------------------------------------
+
+CREATE TABLE queued (
+    queued     bigint PRIMARY KEY,
+    partition  text NOT NULL,
+    sender     text NOT NULL,
+    account    bigint NOT NULL,
+    content    bytea NOT NULL,
+    body_8bit  boolean NOT NULL,
+    smtputf8   boolean NOT NULL,
+    queued_at  bigint NOT NULL,
+    next_at    bigint NOT NULL,
+    attempts   integer NOT NULL DEFAULT 0
+);
+CREATE INDEX queued_next ON queued (partition, next_at);
+
+CREATE TABLE queued_recipient (         -- those still pending
+    queued     bigint NOT NULL,
+    recipient  text NOT NULL,
+    code       integer NOT NULL DEFAULT 0,
+    text       text NOT NULL DEFAULT '',
+    PRIMARY KEY (queued, recipient)
+);

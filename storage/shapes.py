@@ -1,0 +1,124 @@
+"""The shapes in which a site answers questions: what views give and sessions take. protocols/port.py hands them on."""
+
+from array import array
+
+import msgspec
+
+from cluster.domain.mailbox.content import Content
+from cluster.domain.mailbox.events import Ranges
+
+
+class Account(msgspec.Struct, frozen=True):
+    """`credential`: how it signed in: password, or the label of an app password."""
+
+    id: int
+    address: str
+    name: str
+    administrator: bool = False
+    credential: str = "password"
+
+
+class ScramKeys(msgspec.Struct, frozen=True):
+    """RFC 5802 §3. All bytes; `account` None where the name is unknown (then keys are made up, the same each time, so
+    that nobody learns which names exist)."""
+
+    salt: bytes
+    iterations: int
+    stored_key: bytes
+    server_key: bytes
+    account: Account | None
+
+
+class Done(msgspec.Struct, frozen=True):
+    """A command's outcome. `position`: of its last event (0 = nothing had to change). `uidvalidity` of the mailbox in
+    which `uids` were made (APPENDUID, COPYUID: in the order of `sources`), `sources` the UIDs that were really copied.
+    `modified`: UIDs that UNCHANGEDSINCE spared."""
+
+    position: int
+    uidvalidity: int = 0
+    uids: tuple[int, ...] = ()
+    sources: tuple[int, ...] = ()
+    modified: Ranges = ()
+
+
+class Mailbox(msgspec.Struct, frozen=True):
+    id: int
+    name: str
+    uidvalidity: int
+    special_use: str
+    subscribed: bool
+
+
+class Status(msgspec.Struct, frozen=True):
+    """`deleted_bytes`… sizes in bytes of RFC822.SIZE. `first_unseen` 0 = none."""
+
+    mailbox: Mailbox
+    messages: int
+    unseen: int
+    deleted: int
+    size: int
+    uidnext: int
+    highestmodseq: int
+    recent_from: int  # UIDs at or above it have not been announced as \\Recent to a revision-1 session (not replicated)
+
+
+class Selected(msgspec.Struct, frozen=True):
+    """A mailbox as it stands at `highestmodseq`: all its UIDs, ascending; `keywords` in use."""
+
+    status: Status
+    uids: "array[int]"
+    keywords: tuple[str, ...]
+    first_unseen: int
+
+
+class Flags(msgspec.Struct, frozen=True):
+    """`flags`: bits of cluster.domain.mailbox.events (SEEN…)."""
+
+    uid: int
+    flags: int
+    keywords: tuple[str, ...]
+    modseq: int
+
+
+class Message(msgspec.Struct, frozen=True):
+    """A row for FETCH and SEARCH. `description`: mime.Description in MessagePack, empty where it was not asked for;
+    `segments` too. `saved_at`: unix seconds when it came into this mailbox (SAVEDATE)."""
+
+    uid: int
+    flags: int
+    keywords: tuple[str, ...]
+    modseq: int
+    size: int
+    internal_at: int
+    internal_zone: int
+    saved_at: int
+    sent: int | None
+    email_id: bytes
+    thread_id: int
+    description: bytes = b""
+    content: Content | None = None
+
+
+class Changes(msgspec.Struct, frozen=True):
+    """What happened in a mailbox above a MODSEQ: messages that came or whose flags changed (as they are now), and UIDs
+    that went (of all that ever were below uidnext). `gone`: the mailbox itself was deleted."""
+
+    highestmodseq: int
+    uidnext: int
+    changed: tuple[Flags, ...] = ()
+    vanished: Ranges = ()
+    gone: bool = False
+
+
+class Recipient(msgspec.Struct, frozen=True):
+    """Where mail for an address goes: to accounts here (after aliases, groups, plus, catch-all; each once) and to
+    addresses elsewhere. Both empty = no such address here."""
+
+    address: str
+    accounts: tuple[int, ...] = ()
+    elsewhere: tuple[str, ...] = ()
+    local_domain: bool = True
+
+
+class SiteUnavailable(Exception):
+    """The tables or a blob cannot be reached now; text is for the log. Sessions answer UNAVAILABLE and go on."""

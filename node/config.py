@@ -2,6 +2,7 @@
 refused with the file, the line and the key: a mistyped limit must not be a limit that is not there.
 """
 
+import contextlib
 import hashlib
 import ipaddress
 import os
@@ -283,6 +284,15 @@ def socket_dir(home: Path) -> Path:
     if len(os.fsencode(near / "pg" / DATABASE_SOCKET_NAME)) < SOCKET_PATH_BYTES_MAX:
         return near
     return Path("/tmp") / f"angarium-{os.geteuid()}-{hashlib.sha256(os.fsencode(home)).hexdigest()[:16]}"
+
+
+def remove_short_sockets(home: Path) -> None:
+    """The short folder goes with the site's run; one with anything but our empty folder in it stays."""
+    short = socket_dir(home)
+    if short != home / "run":
+        with contextlib.suppress(OSError):
+            (short / "pg").rmdir()
+            short.rmdir()
 
 
 def valid_site_name(name: str) -> bool:

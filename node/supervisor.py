@@ -17,7 +17,7 @@ from pathlib import Path
 import msgspec
 
 from node.child import Child, ChildFailed, Spec, describe, end_leftovers
-from node.config import Config
+from node.config import Config, remove_short_sockets
 from node.engines import nats, postgres
 
 FIRST_TRIES_MAX = 3  # a program that has never been ready is given up, with its last words, after so many ends
@@ -125,8 +125,11 @@ async def supervise(config: Config, tell: Tell, ready_file: Path | None = None) 
         signals = {nats.NAME: nats.DEATH_SIGNAL, postgres.NAME: postgres.DEATH_SIGNAL}
         for name in await asyncio.to_thread(end_leftovers, config.run_dir, signals):
             tell(Happening(name, "leftover", "an earlier start was killed; what it left was ended"))
-        with _signals() as (stop, reload):
-            await _run_site(config, tell, ready_file, stop, reload)
+        try:
+            with _signals() as (stop, reload):
+                await _run_site(config, tell, ready_file, stop, reload)
+        finally:
+            remove_short_sockets(config.dir)
 
 
 @contextlib.contextmanager

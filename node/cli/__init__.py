@@ -36,7 +36,7 @@ class Verbs(click.Group):
 @click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     envvar="ANGARIUM_DIR",
     default=".",
     help="The site's folder [env ANGARIUM_DIR, else the current one].",

@@ -11,7 +11,7 @@ from node.init import Plan, make_site
 
 
 @click.command()
-@click.argument("directory", type=click.Path(path_type=Path))
+@click.argument("directory", type=click.Path(path_type=Path, readable=False))
 @click.option("--site", required=True, help="The site's name, one word; it never changes.")
 @click.option("--domain", required=True, help="The first mail domain.")
 @click.option("--hostname", help="How the server calls itself [mail.DOMAIN].")

@@ -19,8 +19,8 @@ COLOURS = {"ready": "green", "serving": "green", "ended": "red", "leftover": "ye
 
 
 @click.command()
-@click.argument("site_dir", metavar="[DIRECTORY]", type=click.Path(path_type=Path), required=False)
-@click.option("--ready-file", type=click.Path(path_type=Path), help="Written when every listener answers.")
+@click.argument("site_dir", metavar="[DIRECTORY]", type=click.Path(path_type=Path, readable=False), required=False)
+@click.option("--ready-file", type=click.Path(path_type=Path, readable=False), help="Written when every listener answers.")
 @json_option
 @click.pass_obj
 def command(directory: Path, site_dir: Path | None, ready_file: Path | None, as_json: bool) -> None:
@@ -71,15 +71,15 @@ def client_table(config: Config, people: tuple[DemoPerson, ...]) -> Table:
     if config.bind in ("0.0.0.0", "::"):  # noqa: S104
         host = config.hostname
     rows = [
-        ("Read mail (IMAP)", _door(host, config.ports.imaps, "TLS"), _door(host, config.ports.imap, "STARTTLS")),
+        ("IMAP, to read", _door(host, config.ports.imaps, "TLS"), _door(host, config.ports.imap, "STARTTLS")),
         (
-            "Send mail (SMTP)",
+            "SMTP, to send",
             _door(host, config.ports.submissions, "TLS"),
             _door(host, config.ports.submission, "STARTTLS"),
         ),
-        ("Mail from others (SMTP)", _door(host, config.ports.smtp, "STARTTLS"), ""),
-        ("Administration (HTTP)", _door(host, config.ports.https, "TLS"), _door(host, config.ports.http, "plain")),
-        ("Authority to trust", str(config.tls.ca), ""),
+        ("SMTP, from others", _door(host, config.ports.smtp, "STARTTLS"), ""),
+        ("HTTP, to manage", _door(host, config.ports.https, "TLS"), _door(host, config.ports.http, "plain")),
+        ("Trust this CA", str(config.tls.ca), ""),
     ]
     rows += [(person.name, person.address, f"password {person.password}") for person in people]
     table = Table(title=f"Site {config.site}, {config.domain}", show_header=False, title_justify="left")

@@ -53,7 +53,7 @@ def binary() -> str:
 async def prepare(config: Config) -> Spec:
     """Writes the engine's configuration and says how to run it. Raises ChildFailed."""
     home = config.dir / "nats"
-    (home / "store").mkdir(parents=True, exist_ok=True, mode=0o700)
+    home.mkdir(exist_ok=True, mode=0o700)
     file = home / "nats.conf"
     text = configuration(config, home / "store")
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -52,6 +52,7 @@ jit = off
 huge_pages = off
 random_page_cost = 1.1
 wal_level = minimal
+max_logical_replication_workers = 0
 max_wal_senders = 0
 wal_buffers = 4MB
 min_wal_size = 80MB

@@ -1,10 +1,12 @@
-"""A worker that serves nobody: it keeps the promises that the supervisor asks of one, and writes down what it was told.
+"""A worker that serves nobody: it keeps the promises that the supervisor asks of one, and says on its output what it
+was told, in the shape of the supervisor's own lines.
 
 Run as `python -m tests.contracts.supervised_worker DIR --index i --ready-fd fd`.
 """
 
 import argparse
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -15,11 +17,9 @@ from node.engines import nats, postgres
 
 async def serve(directory: Path, index: int, ready_fd: int) -> None:
     config = load(directory)
-    journal = directory / f"journal-{index}"
 
     def note(word: str) -> None:
-        with journal.open("a", encoding="ascii") as file:
-            file.write(f"{os.getpid()} {word}\n")
+        print(json.dumps({"part": f"worker-{index}", "what": word, "pid": os.getpid()}), flush=True)
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

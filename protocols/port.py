@@ -16,6 +16,7 @@ from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.refusal import Refusal
+from cluster.world import World
 from storage.shapes import (
     Account,
     Changes,
@@ -48,21 +49,6 @@ __all__ = [
     "Watch",
     "World",
 ]
-
-
-class World(Protocol):
-    """Time and chance, passed in."""
-
-    def now(self) -> float:
-        """Unix seconds."""
-        ...
-
-    def monotonic(self) -> float: ...
-    def new_id(self) -> int:
-        """63 random bits, never 0."""
-        ...
-
-    def entropy(self, size: int) -> bytes: ...
 
 
 class Watch(Protocol):

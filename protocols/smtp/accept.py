@@ -1,0 +1,135 @@
+"""What becomes of a message that has come in whole. 250 is said only when the log has it on disk (RFC 5321 §6.1)."""
+
+from cluster.domain.mailbox.commands import Deliver
+from cluster.domain.outbox.commands import QueueMessage
+from cluster.domain.refusal import Refusal
+from protocols.port import Done, Spooled
+from protocols.smtp import trace
+from protocols.smtp.content import Incoming
+from protocols.smtp.errors import passes, refused
+from protocols.smtp.model import Reply, Role
+from protocols.smtp.state import Conversation, Transaction
+
+LOOP = Reply(554, "5.4.6", ("Too many hops; the mail goes in circles",))
+STANDARD_MAILBOXES = 6  # for which an account's first mail brings ids
+
+
+async def accept(talk: Conversation, transaction: Transaction, incoming: Incoming) -> list[Reply]:
+    """One reply; by LMTP one for every recipient, in order (RFC 2033 §4.2)."""
+    count = len(transaction.recipients) if talk.role is Role.LMTP else 1
+    if incoming.refusal is not None:
+        return [incoming.refusal] * count
+    head = incoming.ingest.head(trace.HEADER_BYTES_MAX)
+    if trace.hops(head) >= talk.settings.hops_max:
+        incoming.abandon()
+        return [LOOP] * count
+    leaves = any(accepted.recipient.elsewhere for accepted in transaction.recipients)
+    prepended, header = _fields(talk, transaction, head, final=not leaves)
+    spooled = await incoming.ingest.finish(prepended, header)
+    if isinstance(spooled, Refusal):
+        return [refused(spooled)] * count
+    try:
+        if leaves:
+            return [await _queue(talk, transaction, incoming, spooled)] * count
+        return await _deliver(talk, transaction, incoming, spooled)
+    finally:
+        spooled.release()
+
+
+def _fields(talk: Conversation, transaction: Transaction, head: bytes, final: bool) -> tuple[bytes, bytes | None]:
+    """What is put before the message, and what replaces its header. `final`: it stays here."""
+    at = int(talk.site.world.now())
+    only = transaction.recipients[0].address if len(transaction.recipients) == 1 else ""
+    prepended = trace.received(
+        trace.Hop(
+            hello=talk.hello,
+            peer=talk.peer,
+            host=talk.settings.hostname,
+            protocol=trace.protocol(
+                talk.role is Role.LMTP, talk.extended, talk.wire.secured, talk.account is not None, transaction.smtputf8
+            ),
+            id=transaction.id,
+            cipher=talk.wire.cipher,
+            recipient=only,
+            at=at,
+        )
+    )
+    if final:
+        prepended = trace.return_path(transaction.sender_address) + prepended
+    if not talk.role.signs_in:
+        return prepended, None
+    mended = trace.mended(head, at, f"{transaction.id:016x}@{talk.settings.hostname}")
+    return prepended + mended.added, mended.header
+
+
+async def _queue(
+    talk: Conversation, transaction: Transaction, incoming: Incoming, spooled: Spooled, only: tuple[str, ...] = ()
+) -> Reply:
+    """Whole into the outbox, the local recipients too, so that a retry by the client doubles nothing. An alias's own
+    people are found again by its address; its addresses elsewhere stand for themselves."""
+    recipients = only or tuple(
+        dict.fromkeys(
+            address
+            for accepted in transaction.recipients
+            for address in ((accepted.address,) if accepted.recipient.accounts else ()) + accepted.recipient.elsewhere
+        )
+    )
+    command = QueueMessage(
+        queued=transaction.id,
+        sender=transaction.sender_address,
+        recipients=recipients,
+        content=spooled.content,
+        account=talk.account.id if talk.account else 0,
+        body_8bit=incoming.eight_bit,
+        smtputf8=transaction.smtputf8,
+    )
+    done = await talk.site.queue(talk.actor(), command, (spooled,))
+    return refused(done) if isinstance(done, Refusal) else _accepted(transaction)
+
+
+async def _deliver(talk: Conversation, transaction: Transaction, incoming: Incoming, spooled: Spooled) -> list[Reply]:
+    """Each account gets the message once, whichever of its addresses were named."""
+    world = talk.site.world
+    at = int(world.now())
+    accounts = tuple(dict.fromkeys(account for one in transaction.recipients for account in one.recipient.accounts))
+    deliveries = [
+        Deliver(
+            account=account,
+            content=spooled.content,
+            internal_at=at,
+            ids=tuple(world.new_id() for _ in range(STANDARD_MAILBOXES)),
+        )
+        for account in accounts
+    ]
+    outcomes = await talk.site.deliver(talk.actor(), deliveries, (spooled,), transaction.id)
+    results = dict(zip(accounts, outcomes, strict=True))
+    # Who shares a reply shares its fate: all recipients by SMTP, each for itself by LMTP.
+    if talk.role is Role.LMTP:
+        shares = [(one.address, one.recipient.accounts) for one in transaction.recipients]
+    else:
+        shares = [("", accounts)]
+    replies: list[Reply] = []
+    for address, share in shares:
+        refusals = [outcome for account in share if isinstance(outcome := results[account], Refusal)]
+        if not refusals:
+            replies.append(_accepted(transaction))
+        elif len(refusals) == len(share):
+            replies.append(refused(next((one for one in refusals if passes(one)), refusals[0])))
+        else:
+            left = (address,) if address else _addresses(transaction, results)
+            replies.append(await _queue(talk, transaction, incoming, spooled, left))
+    return replies
+
+
+def _addresses(transaction: Transaction, results: dict[int, Done | Refusal]) -> tuple[str, ...]:
+    """Addresses of those whom the message has not reached. It is the outbox's from here on: to refuse it would double
+    it for the others. Who has it already is passed over, as the transaction's number is the same."""
+    return tuple(
+        one.address
+        for one in transaction.recipients
+        if any(isinstance(results[account], Refusal) for account in one.recipient.accounts)
+    )
+
+
+def _accepted(transaction: Transaction) -> Reply:
+    return Reply(250, "2.0.0", (f"Accepted as {transaction.id:x}",))

@@ -1,0 +1,179 @@
+"""A very small site for SMTP's own tests: what was delivered and queued can be looked at, what fails can be set."""
+
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from cluster.domain.actor import Actor
+from cluster.domain.mailbox.commands import Deliver
+from cluster.domain.mailbox.content import Content, Segment
+from cluster.domain.outbox.commands import AnyCommand, QueueMessage, RecordAttempt
+from cluster.domain.refusal import Reason, Refusal
+from protocols.port import Account, Done, Recipient, ScramKeys, Site
+
+NOW = 1_790_000_000
+
+
+class SteadyWorld:
+    def __init__(self) -> None:
+        self._ids = itertools.count(0x1000)
+        self.at = float(NOW)
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def new_id(self) -> int:
+        return next(self._ids)
+
+    def entropy(self, size: int) -> bytes:
+        return hashlib.shake_128(str(next(self._ids)).encode()).digest(size)
+
+
+class Memo:
+    """A finished message in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        digest = hashlib.sha256(data).digest()
+        self.data = data
+        self.content = Content(digest, len(data), (Segment(digest, len(data)),), b"")
+        self.released = False
+
+    def release(self) -> None:
+        self.released = True
+
+
+class MemoryIngest:
+    def __init__(self, site: "SmallSite", limit: int) -> None:
+        self._site = site
+        self._limit = limit
+        self._data = bytearray()
+        self.size = 0
+
+    async def feed(self, data: bytes | memoryview) -> bool:
+        if self._site.feed_fails:
+            raise OSError(28, "No space left on device")
+        self.size += len(data)
+        if self.size > self._limit:
+            self._data.clear()
+            return False
+        self._data += data
+        return True
+
+    def head(self, limit: int) -> bytes:
+        return bytes(self._data[:limit])
+
+    async def finish(self, prepend: bytes = b"", header: bytes | None = None) -> Memo | Refusal:
+        body = bytes(self._data)
+        if header is not None:
+            _, blank, rest = body.partition(b"\r\n\r\n")
+            body = header + (rest if blank else b"")
+        return Memo(prepend + body)
+
+    def abandon(self) -> None:
+        self._site.abandoned += 1
+
+
+@dataclass
+class SmallSite:
+    """`people`: address → account; `aliases`: address → what resolve answers."""
+
+    people: dict[str, int] = field(default_factory=lambda: {"alice@example.org": 1, "bob@example.org": 2})
+    aliases: dict[str, Recipient | Refusal] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=lambda: {"alice@example.org": "secret"})
+    domains: set[str] = field(default_factory=lambda: {"example.org"})
+    world: SteadyWorld = field(default_factory=SteadyWorld)
+    name: str = "north"
+    delivered: list[tuple[int, bytes]] = field(default_factory=list)
+    queued: list[tuple[QueueMessage, bytes]] = field(default_factory=list)
+    recorded: list[RecordAttempt] = field(default_factory=list)
+    refuse: dict[int, Refusal] = field(default_factory=dict)  # deliveries to these accounts
+    refuse_queue: Refusal | None = None
+    refuse_all: Refusal | None = None
+    actors: list[Actor] = field(default_factory=list)
+    seen: dict[tuple[int, int], Done] = field(default_factory=dict)
+    blobs: dict[bytes, bytes] = field(default_factory=dict)
+    feed_fails: bool = False
+    abandoned: int = 0
+    scram: dict[str, ScramKeys] = field(default_factory=dict)
+    throttled: list[bool] = field(default_factory=list)
+
+    async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        self.throttled.append(throttled)
+        if self.passwords.get(address) != password:
+            return Refusal(Reason.WRONG_PASSWORD)
+        return Account(self.people[address], address, address)
+
+    async def scram_keys(self, address: str) -> ScramKeys | Refusal:
+        return self.scram[address]
+
+    async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
+        return account or Refusal(Reason.WRONG_PASSWORD)
+
+    async def deliver(
+        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Memo], transaction: int = 0
+    ) -> list[Done | Refusal]:
+        self.actors.append(actor)
+        answers: list[Done | Refusal] = []
+        for one in deliveries:
+            refusal = self.refuse_all or self.refuse.get(one.account)
+            key = (transaction, one.account)
+            if refusal is not None:
+                answers.append(refusal)
+            elif transaction and key in self.seen:
+                answers.append(self.seen[key])
+            else:
+                self.delivered.append((one.account, _bytes(one.content, contents)))
+                self.seen[key] = Done(len(self.delivered))
+                answers.append(self.seen[key])
+        return answers
+
+    async def queue(self, actor: Actor, command: AnyCommand, contents: Sequence[Memo]) -> Done | Refusal:
+        if self.refuse_queue is not None:
+            return self.refuse_queue
+        if isinstance(command, QueueMessage):
+            data = _bytes(command.content, contents)
+            self.blobs[command.content.hash] = data
+            self.queued.append((command, data))
+        else:
+            self.recorded.append(command)
+        return Done(1)
+
+    async def execute(self, actor: Actor, command: AnyCommand, contents: Sequence[Memo] = ()) -> Done | Refusal:
+        return await self.queue(actor, command, contents)
+
+    def ingest(self, limit_bytes: int) -> MemoryIngest:
+        return MemoryIngest(self, limit_bytes)
+
+    async def resolve(self, address: str) -> Recipient | Refusal:
+        address = address.lower()
+        if self.refuse_all is not None:
+            return self.refuse_all
+        if address in self.aliases:
+            return self.aliases[address]
+        if address in self.people:
+            return Recipient(address, (self.people[address],))
+        if address.rpartition("@")[2] not in self.domains:
+            return Recipient(address, (), (address,), local_domain=False)
+        return Refusal(Reason.NO_SUCH_ADDRESS)
+
+    async def may_send_as(self, account: Account, address: str) -> bool | Refusal:
+        return account.address == address
+
+    async def read(self, content: Content, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        data = self.blobs[content.hash][start:end]
+        for at in range(0, len(data), 4096):
+            yield data[at : at + 4096]
+
+    @property
+    def port(self) -> Site:
+        """As sessions see it: SMTP asks nothing of mailboxes."""
+        return cast(Site, cast(Any, self))
+
+
+def _bytes(content: Content, contents: Sequence[Memo]) -> bytes:
+    return next(memo.data for memo in contents if memo.content.hash == content.hash and not memo.released)

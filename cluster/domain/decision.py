@@ -1,4 +1,4 @@
-"""What decide answers when it does not refuse."""
+"""What decide answers when it does not refuse, and what evolve answers when a fact has no meaning."""
 
 import msgspec
 
@@ -11,3 +11,9 @@ class Decision(msgspec.Struct, frozen=True):
     events: tuple[tuple[str, msgspec.Struct], ...] = ()
     depends: tuple[str, ...] = ()
     modified: tuple[tuple[int, int], ...] = ()
+
+
+class Unappliable(msgspec.Struct, frozen=True):
+    """The event has no meaning in this state: it is quarantined, the same at every site, and nothing is changed."""
+
+    why: str

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from cluster.domain.decision import Unappliable as Unappliable
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
@@ -82,12 +83,6 @@ class MailState(msgspec.Struct, frozen=True):
 
     accounts: Mapping[int, AccountMail] = {}
     uidvalidity_base: int = 0
-
-
-class Unappliable(msgspec.Struct, frozen=True):
-    """The event has no meaning in this state: it is quarantined, and nothing is changed."""
-
-    why: str
 
 
 class Entry(msgspec.Struct, frozen=True):

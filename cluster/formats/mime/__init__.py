@@ -7,7 +7,7 @@ values that msgspec encodes. Ranges always give the message back byte for byte. 
 
 from cluster.formats.mime.addresses import addr_spec, mailboxes, parse_address, parse_addresses
 from cluster.formats.mime.dates import format_date, format_internaldate, parse_date, parse_internaldate
-from cluster.formats.mime.describe import describe, message_ids
+from cluster.formats.mime.description import describe, message_ids
 from cluster.formats.mime.headers import filename, header_fields, header_value, parameter
 from cluster.formats.mime.model import (
     ADDRESSES_MAX,

@@ -14,9 +14,11 @@ from cluster.formats.mime.model import ADDRESSES_MAX, Address
 _TOKENS = re.compile(
     rb'([ \t\r\n]+)|"([^"\\]*(?:\\.[^"\\]*)*)(?:"|\\?\Z)|([<>,;:@])|(\[[^\[\]]*\]|[^ \t\r\n"<>,;:@(]+)|(.)', re.DOTALL
 )
-_SIMPLE = re.compile(
-    rb'(?:"([^"\\]*)"[ \t]*|([^"\\<>,;:@()\[\]]*))<([^\s"\\<>,;:@()\[\]]+)@([^\s"\\<>,;:@()\[\]]+)>[ \t]*\Z'
+_WORD = rb'([^\s"\\<>,;:@()\[\]]+)'
+_PLAIN = re.compile(
+    rb'(?:(?:"([^"\\]*)"[ \t]*|([^"\\<>,;:@()\[\]]*))<' + _WORD + b"@" + _WORD + b">|" + _WORD + b"@" + _WORD + rb")\Z"
 )
+_NOT_PLAIN = re.compile(rb'["(\\:;\[]')
 _PARENTHESIS = re.compile(rb"\\.|[()]", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\-\x80-\U0010ffff]"  # RFC 5322 §3.2.3, RFC 6532 §3.2
@@ -38,14 +40,32 @@ def parse_addresses(value: str | bytes) -> tuple[Address, ...]:
     if not value:
         return ()
     value = value.replace(b"\0", b"")
-    if simple := _SIMPLE.match(value):
-        return (Address((simple[1] or simple[2] or b"").strip() or None, None, simple[3], simple[4]),)
+    if plain := _plain_addresses(value):
+        return plain
     reader = _Reader()
     for token in _tokens(value):
         reader.take(token)
         if len(reader.found) >= ADDRESSES_MAX - 2:
             break
     return reader.finish()
+
+
+def _plain_addresses(value: bytes) -> tuple[Address, ...]:
+    """The short way for lists that hold nothing special, as nearly all do; empty when it does not lead there."""
+    pieces = [value] if _NOT_PLAIN.search(value) else value.split(b",", ADDRESSES_MAX)
+    if len(pieces) > ADDRESSES_MAX:
+        return ()
+    out: list[Address] = []
+    for piece in pieces:
+        found = _PLAIN.match(piece.strip(b" \t\r\n"))
+        if found is None:
+            return ()
+        quoted, bare, mailbox, host, lone_mailbox, lone_host = found.groups()
+        if lone_host:
+            out.append(Address(None, None, lone_mailbox, lone_host))
+        else:
+            out.append(Address((quoted or bare or b"").strip() or None, None, mailbox, host))
+    return tuple(out)
 
 
 def parse_address(value: str | bytes) -> Address | None:

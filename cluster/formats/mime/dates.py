@@ -22,14 +22,15 @@ _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _ZONES = {"UT": 0, "GMT": 0, "UTC": 0, "EST": -300, "EDT": -240, "CST": -360, "CDT": -300, "MST": -420, "MDT": -360}
 _ZONES |= {"PST": -480, "PDT": -420, "CET": 60, "CEST": 120, "BST": 60, "MET": 60, "MEST": 120, "JST": 540}
 
+_NAME = "(" + "|".join(_MONTHS) + ")[a-z]*"
 _DAY_FIRST = re.compile(
-    r"(\d{1,2})[\s-]+([A-Za-z]{3})[A-Za-z]*[.,\s-]+(\d{2,4})"
-    r"(?:[,\sT]+(\d{1,2})\s?[:.]\s?(\d{1,2})(?:\s?[:.]\s?(\d{1,2}))?(?:[.,]\d+)?\s*([+-]\s?\d{1,2}:?\d{2}|[A-Za-z]+)?)?",
-    re.ASCII,
+    rf"(\d{{1,2}})[\s-]+{_NAME}[.,\s-]+(\d{{2,4}})"
+    r"(?:[,\sT]+(\d{1,2})\s*[:.]\s*(\d{1,2})(?:\s*[:.]\s*(\d{1,2}))?(?:[.,]\d+)?\s*([+-]\s?\d{1,2}:?\d{2}|[A-Za-z]+)?)?",
+    re.ASCII | re.IGNORECASE,
 )
 _MONTH_FIRST = re.compile(  # asctime, as old agents wrote it
-    r"([A-Za-z]{3})[A-Za-z]*\s+(\d{1,2})\s+(\d{1,2}):(\d{2})(?::(\d{2}))?\s+([+-]\d{4}|[A-Za-z]{2,4})?\s*(\d{4})",
-    re.ASCII,
+    _NAME + r"\s+(\d{1,2})\s+(\d{1,2}):(\d{2})(?::(\d{2}))?\s+([+-]\d{4}|[A-Za-z]{2,4})?\s*(\d{4})",
+    re.ASCII | re.IGNORECASE,
 )
 _YEAR_FIRST = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})[T\s]+(\d{1,2}):(\d{2})(?::(\d{2}))?(?:\.\d+)?\s*([+-]\d{2}:?\d{2}|[A-Za-z]+)?",

@@ -26,7 +26,7 @@ _CHARSETS = {  # names met in mail that Python lacks, or reads too narrowly
 }
 _NOT_CHARSETS = frozenset({"unicode-escape", "raw-unicode-escape", "idna", "punycode", "undefined", "mbcs", "oem"})
 _CHARSET_NAME = re.compile(r"[a-z0-9][a-z0-9_.:+-]*")
-_UNFIT = re.compile("[\0\ud800-\udfff]")  # neither a table nor UTF-8 holds these
+_SURROGATE = re.compile("[\ud800-\udfff]")  # UTF-7 lets them pass, UTF-8 cannot write them
 _WORD = re.compile(rb"=\?([^?\s*]{1,40})(?:\*[^?\s]{0,40})?\?([bBqQ])\?([^?]*)\?=")
 _Q_HEX = re.compile(rb"=([0-9A-Fa-f]{2})")
 _NOT_BASE64 = bytes(set(range(256)) - set(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"))
@@ -59,7 +59,9 @@ def decode_charset(data: bytes, charset: str | None) -> str:
             text = data.decode(codec, "replace")
         except (UnicodeError, ValueError, LookupError):  # some multi-byte codecs raise in spite of "replace"
             text = data.decode("latin-1")
-    return _UNFIT.sub("", text)
+        if codec == "utf-7":
+            text = _SURROGATE.sub("", text)
+    return text.replace("\0", "")  # no table holds it
 
 
 def decode_words(value: bytes) -> str:

@@ -102,7 +102,7 @@ class Fold:
                         await self.directory.apply(self.db, event, record.position)
                 case "outbox":
                     async with self.db.transaction():
-                        await self.outbox.apply(self.db, event, at)
+                        await self.outbox.apply(self.db, event, record.position, at)
         except Unappliable as error:
             await self._quarantine(record, str(error), held=False)
             return QUARANTINED

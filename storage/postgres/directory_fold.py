@@ -30,7 +30,7 @@ class DirectoryFold:
                 await db.execute("DELETE FROM credential WHERE account = $1 AND label = $2", event.account, event.label)
             case e.AliasAdded():
                 await db.execute(
-                    "INSERT INTO alias VALUES ($1, $2, $3) ON CONFLICT (address) DO UPDATE SET targets = $3",
+                    "INSERT INTO alias (address, domain, targets) VALUES ($1, $2, $3)",
                     event.address,
                     _domain(event.address),
                     list(event.targets),
@@ -83,17 +83,18 @@ class DirectoryFold:
         match event:
             case e.GroupAdded():
                 await db.execute(
-                    "INSERT INTO distribution_group VALUES ($1, $2, $3, $4) ON CONFLICT (address) DO UPDATE SET name = $3, members = $4",
+                    "INSERT INTO distribution_group (address, domain, name, members) VALUES ($1, $2, $3, $4)",
                     event.address,
                     _domain(event.address),
                     event.name,
-                    sorted(set(event.members)),
+                    list(event.members),
                 )
             case e.GroupMembersChanged():
-                members = await db.fetchval("SELECT members FROM distribution_group WHERE address = $1", event.address)
-                now = (set(members or ()) | set(event.added)) - set(event.removed)
+                row = await db.fetchrow("SELECT members FROM distribution_group WHERE address = $1", event.address)
+                members = dict.fromkeys(m for m in (row["members"] if row else ()) if m not in event.removed)
+                members.update(dict.fromkeys(event.added))
                 await db.execute(
-                    "UPDATE distribution_group SET members = $2 WHERE address = $1", event.address, sorted(now)
+                    "UPDATE distribution_group SET members = $2 WHERE address = $1", event.address, list(members)
                 )
             case e.GroupRemoved():
                 await db.execute("DELETE FROM distribution_group WHERE address = $1", event.address)

@@ -3,27 +3,28 @@
 import msgspec
 
 from cluster.domain.outbox import events as e
+from cluster.domain.outbox.state import attempted
+from storage.postgres.outbox_view import load
 from storage.postgres.pool import Connection
-
-PENDING_OUTCOMES = ("deferred",)
 
 
 class OutboxFold:
     def __init__(self, partition: str) -> None:
         self.partition = partition
 
-    async def apply(self, db: Connection, event: e.AnyEvent, at: int) -> None:
+    async def apply(self, db: Connection, event: e.AnyEvent, position: int, at: int) -> None:
         """`at`: unix seconds of the event."""
         match event:
             case e.MessageQueued():
-                await self._queued(db, event, at)
+                await self._queued(db, event, position, at)
             case e.DeliveryAttempted():
                 await self._attempted(db, event)
 
-    async def _queued(self, db: Connection, event: e.MessageQueued, at: int) -> None:
+    async def _queued(self, db: Connection, event: e.MessageQueued, position: int, at: int) -> None:
         content = event.content
         await db.execute(
-            "INSERT INTO content (hash, size, sent, segments, description) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING",
+            "INSERT INTO content (hash, size, sent, segments, description) VALUES ($1, $2, $3, $4, $5) "
+            "ON CONFLICT DO NOTHING",
             content.hash,
             content.size,
             content.sent,
@@ -31,10 +32,11 @@ class OutboxFold:
             content.description,
         )
         await db.execute(
-            "INSERT INTO queued (queued, partition, sender, account, content, body_8bit, smtputf8, queued_at, next_at) "
-            "VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $8)",
+            "INSERT INTO queued (queued, partition, position, sender, account, content, body_8bit, smtputf8, queued_at, "
+            "next_at, attempts) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0)",
             event.queued,
             self.partition,
+            position,
             event.sender,
             event.account,
             content.hash,
@@ -43,31 +45,38 @@ class OutboxFold:
             at,
         )
         await db.execute(
-            "INSERT INTO queued_recipient (queued, recipient) SELECT $1, unnest($2::text[]) ON CONFLICT DO NOTHING",
+            "INSERT INTO queued_recipient SELECT $1, n, recipient, 0, 0, '' "
+            "FROM unnest($2::text[]) WITH ORDINALITY r(recipient, n)",
             event.queued,
-            list(event.recipients),
+            list(dict.fromkeys(event.recipients)),
         )
 
     async def _attempted(self, db: Connection, event: e.DeliveryAttempted) -> None:
-        done = [a.recipient for a in event.attempts if a.outcome not in PENDING_OUTCOMES]
+        message = await load(db, event.queued)
+        if message is None:
+            return
+        after = attempted(message, event)
+        await db.execute("DELETE FROM queued_recipient WHERE queued = $1", event.queued)
+        if not after.pending:
+            await db.execute("DELETE FROM queued WHERE queued = $1", event.queued)
+            return
         await db.execute(
-            "DELETE FROM queued_recipient WHERE queued = $1 AND recipient = ANY ($2::text[])", event.queued, done
+            "UPDATE queued SET attempts = $2, next_at = $3 WHERE queued = $1",
+            event.queued,
+            after.attempts,
+            after.next_at,
         )
-        for attempt in event.attempts:
-            if attempt.outcome in PENDING_OUTCOMES:
-                await db.execute(
-                    "UPDATE queued_recipient SET code = $3, text = $4 WHERE queued = $1 AND recipient = $2",
+        await db.executemany(
+            "INSERT INTO queued_recipient VALUES ($1, $2, $3, $4, $5, $6)",
+            [
+                (
                     event.queued,
-                    attempt.recipient,
-                    attempt.code,
-                    attempt.text,
+                    n,
+                    one.recipient,
+                    one.attempts,
+                    one.last.code if one.last else 0,
+                    one.last.text if one.last else "",
                 )
-        await db.execute(
-            "UPDATE queued SET attempts = attempts + 1, next_at = greatest($2, next_at) WHERE queued = $1",
-            event.queued,
-            event.next_at,
-        )
-        await db.execute(
-            "DELETE FROM queued q WHERE queued = $1 AND NOT EXISTS (SELECT 1 FROM queued_recipient r WHERE r.queued = q.queued)",
-            event.queued,
+                for n, one in enumerate(after.pending, 1)
+            ],
         )

@@ -172,6 +172,7 @@ CREATE TABLE mailbox_deleted (
 CREATE TABLE queued (
     queued     bigint PRIMARY KEY,
     partition  text NOT NULL,
+    position   bigint NOT NULL,
     sender     text NOT NULL,
     account    bigint NOT NULL,
     content    bytea NOT NULL,
@@ -179,14 +180,16 @@ CREATE TABLE queued (
     smtputf8   boolean NOT NULL,
     queued_at  bigint NOT NULL,
     next_at    bigint NOT NULL,
-    attempts   integer NOT NULL DEFAULT 0
+    attempts   integer NOT NULL
 );
 CREATE INDEX queued_next ON queued (partition, next_at);
 
 CREATE TABLE queued_recipient (         -- those still pending
     queued     bigint NOT NULL,
+    n          integer NOT NULL,
     recipient  text NOT NULL,
-    code       integer NOT NULL DEFAULT 0,
-    text       text NOT NULL DEFAULT '',
-    PRIMARY KEY (queued, recipient)
+    attempts   integer NOT NULL,
+    code       integer NOT NULL,        -- of the last attempt
+    text       text NOT NULL,
+    PRIMARY KEY (queued, n)
 );

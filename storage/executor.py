@@ -1,0 +1,295 @@
+"""A command's way: load the small state it needs, decide, append, and wait until the tables show it.
+
+What was decided on a state that changed meanwhile is refused by the log as stale; then all is done again, a few times.
+A retry for want of an answer goes with the same command id, so it can never happen twice.
+"""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from cluster import codec, partitions
+from cluster.domain.actor import Actor
+from cluster.domain.decision import Decision
+from cluster.domain.directory import decide as directory
+from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
+from cluster.domain.directory.commands import Command as DirectoryBase
+from cluster.domain.directory.events import changes as directory_changes
+from cluster.domain.directory.state import Slice
+from cluster.domain.mailbox import decide as mailbox
+from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
+from cluster.domain.mailbox.commands import AppendMessage, ChangeFlags, CopyMessages, Deliver, Expunge, Subscribe
+from cluster.domain.mailbox.commands import Command as MailboxBase
+from cluster.domain.mailbox.events import changes as mailbox_changes
+from cluster.domain.mailbox.state import MessagesState, Tree
+from cluster.domain.outbox import decide as outbox
+from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
+from cluster.domain.outbox.events import changes as outbox_changes
+from cluster.domain.refusal import Reason, Refusal
+from cluster.log.model import Append, Blob, Log, LogUnavailable, NewEvent, Stored
+from cluster.world import World
+from storage.news import Hub
+from storage.postgres.directory_view import DirectoryView
+from storage.postgres.mail_view import MailView
+from storage.postgres.outbox_view import OutboxView
+from storage.postgres.pool import AWAY
+from storage.shapes import Done
+
+TRIES_MAX = 5  # decisions on a state that turned out stale
+SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
+CATCH_UP_S_MAX = 5.0  # for the tables to reach what made a decision stale
+COMMAND_ID_BYTES = 16
+TREES_KEPT_MAX = 50_000
+LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end it sooner
+
+CONFLICT = Refusal(Reason.CONFLICT, "Others changed the same thing at the same time; try again.")
+UNAVAILABLE = Refusal(Reason.UNAVAILABLE, "The site cannot take changes at the moment; try again later.")
+NOT_SHOWN_YET = Refusal(Reason.NOT_SHOWN_YET, "It is safe in the log, but this site cannot show it yet.")
+
+log = structlog.get_logger("executor")
+
+
+class Carried(Protocol):
+    """A message that commands name: storage.ingest.SpooledMessage."""
+
+    inline_bytes: int
+
+    def blobs(self) -> AsyncIterator[Blob]: ...
+    async def inline(self) -> tuple[Blob, ...] | None: ...
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """`stored` None = nothing had to change."""
+
+    stored: Stored | None
+    partition: str
+    decisions: tuple[Decision | Refusal, ...]
+
+
+class Executor:
+    def __init__(self, world: World, site: str, source: Log, hub: Hub, views: "Views") -> None:
+        self.world = world
+        self.site = site
+        self.source = source
+        self.hub = hub
+        self.views = views
+        # An account's standard mailboxes with the position they were read at: the log refuses what rests on an old one.
+        self._trees: OrderedDict[int, tuple[Tree, int]] = OrderedDict()
+
+    async def execute(
+        self, actor: Actor, command: MailboxCommand | DirectoryCommand | OutboxCommand, contents: Sequence[Carried]
+    ) -> Done | Refusal:
+        """Decided, in the log and in the tables."""
+        outcome = await self.decided(actor, [command], contents)
+        if isinstance(outcome, Refusal):
+            return outcome
+        decision = outcome.decisions[0]
+        if isinstance(decision, Refusal):
+            return decision
+        if outcome.stored is None:
+            return Done(0, modified=decision.modified)
+        if not await self.hub.reached(outcome.partition, outcome.stored.last, SHOWN_S_MAX):
+            return NOT_SHOWN_YET
+        try:
+            return await self._done(command, decision, outcome.stored)
+        except AWAY:
+            return NOT_SHOWN_YET
+
+    async def deliver(
+        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Carried]
+    ) -> list[Done | Refusal]:
+        """In the log when it returns. One append for each partition."""
+        groups: dict[str | None, list[int]] = {}
+        for n, delivery in enumerate(deliveries):
+            groups.setdefault(await self._partition_of(delivery.account), []).append(n)
+        answers: list[Done | Refusal] = [UNAVAILABLE] * len(deliveries)
+        for partition, numbers in groups.items():
+            if partition is None:
+                for n in numbers:
+                    answers[n] = Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.")
+                continue
+            outcome = await self.decided(actor, [deliveries[n] for n in numbers], contents)
+            for k, n in enumerate(numbers):
+                if isinstance(outcome, Refusal):
+                    answers[n] = outcome
+                else:
+                    decision = outcome.decisions[k]
+                    position = outcome.stored.last if outcome.stored else 0
+                    answers[n] = decision if isinstance(decision, Refusal) else Done(position)
+        return answers
+
+    async def decided(
+        self,
+        actor: Actor,
+        commands: Sequence[MailboxCommand | DirectoryCommand | OutboxCommand],
+        contents: Sequence[Carried],
+    ) -> Outcome | Refusal:
+        """Commands of one partition, decided and appended together. Refused as a whole only for the outside's sake."""
+        command_id = self.world.entropy(COMMAND_ID_BYTES)
+        blobs: tuple[Blob, ...] | None = None
+        uploaded: tuple[bytes, ...] = ()
+        try:
+            partition = await self._partition(commands[0])
+            if partition is None:
+                return Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.")
+            for attempt in range(TRIES_MAX):
+                read_at = self.hub.position(partition)
+                decisions, read_at = await self._decide(commands, read_at, fresh=attempt > 0)
+                made = [decision for decision in decisions if isinstance(decision, Decision)]
+                events = self._encoded(actor, command_id, made)
+                if not events:
+                    return Outcome(None, partition, tuple(decisions))
+                if blobs is None:
+                    blobs, uploaded = await self._carry(partition, events[0].entity, contents)
+                depends = tuple(dict.fromkeys(key for decision in made for key in decision.depends))
+                append = Append(partition, command_id, events, depends, read_at, blobs, uploaded)
+                answer = await self.source.append(append)
+                if isinstance(answer, Stored):
+                    return Outcome(answer, partition, tuple(decisions))
+                if not await self.hub.reached(partition, answer.changed_at, CATCH_UP_S_MAX):
+                    return UNAVAILABLE
+            return CONFLICT
+        except AWAY as error:
+            log.warning("database away", error=type(error).__name__)
+            return UNAVAILABLE
+        except (LogUnavailable, OSError) as error:
+            log.warning("log away", error=f"{type(error).__name__}: {error}")
+            return UNAVAILABLE
+
+    # -- state and decision -------------------------------------------------------------------------------------------
+
+    async def _decide(
+        self, commands: Sequence[MailboxCommand | DirectoryCommand | OutboxCommand], read_at: int, *, fresh: bool
+    ) -> tuple[list[Decision | Refusal], int]:
+        """The decisions, and the oldest position that they rest on."""
+        decisions: list[Decision | Refusal] = []
+        for command in commands:
+            match command:
+                case Deliver():
+                    tree, at = await self._delivery_tree(command, read_at, fresh=fresh)
+                    read_at = min(read_at, at)
+                    decisions.append(mailbox.decide(tree, command))
+                case MailboxBase():
+                    decisions.append(mailbox.decide(await self._mail_state(command), command))
+                case DirectoryBase():
+                    decisions.append(directory.decide(await self._directory_state(command), command))
+                case _:
+                    decisions.append(outbox.decide(await self.views.outbox.message(command.queued), command))
+        return decisions, read_at
+
+    async def _delivery_tree(self, command: Deliver, read_at: int, *, fresh: bool) -> tuple[Tree, int]:
+        kept = None if fresh else self._trees.get(command.account)
+        if kept is None or (command.mailbox != "INBOX" and command.mailbox not in kept[0].entries):
+            needs = mailbox.tree_needs(command)
+            kept = await self.views.mail.tree(command.account, needs, (), subscriptions=False), read_at
+            self._trees[command.account] = kept
+            while len(self._trees) > TREES_KEPT_MAX:
+                self._trees.popitem(last=False)
+        if "INBOX" not in kept[0].entries:
+            # About to be opened: what is kept would be stale at once.
+            self._trees.pop(command.account, None)
+        return kept
+
+    async def _mail_state(self, command: MailboxCommand) -> Tree | MessagesState:
+        if not isinstance(command, ChangeFlags | Expunge):
+            return await self.views.mail.tree(
+                command.account,
+                mailbox.tree_needs(command),
+                mailbox.tree_ids(command),
+                subscriptions=isinstance(command, Subscribe),
+            )
+        return await self.views.mail.messages_state(
+            command.account, command.mailbox, command.uids, modseqs=mailbox.reads_modseqs(command)
+        )
+
+    async def _directory_state(self, command: DirectoryCommand) -> Slice:
+        known = Slice()
+        for _ in range(LOOK_UPS_MAX):
+            missing = directory.needs(known, command)
+            if not missing:
+                return known
+            known = await self.views.directory.look_up(missing, known)
+        raise RuntimeError("a directory command never had enough")
+
+    def _encoded(self, actor: Actor, command_id: bytes, decisions: Sequence[Decision]) -> tuple[NewEvent, ...]:
+        at_us = int(self.world.now() * 1_000_000)
+        events: list[NewEvent] = []
+        for decision in decisions:
+            for entity, event in decision.events:
+                payload = codec.encode(event, at_us=at_us, by=actor, command=command_id, n=len(events))
+                events.append(NewEvent(codec.noun_of(event), entity, payload, _changes(entity, event)))
+        return tuple(events)
+
+    async def _carry(
+        self, partition: str, entity: str, contents: Sequence[Carried]
+    ) -> tuple[tuple[Blob, ...], tuple[bytes, ...]]:
+        """What rides in the append, and what was sent ahead of it."""
+        inline: list[Blob] = []
+        uploaded: list[bytes] = []
+        room = 1 << 20
+        for content in contents:
+            blobs = await content.inline() if content.inline_bytes <= room else None
+            if blobs is not None:
+                inline.extend(blobs)
+                room -= content.inline_bytes
+            else:
+                uploaded.extend(await self.source.upload(partition, entity, content.blobs()))
+        return tuple(inline), tuple(uploaded)
+
+    async def _partition(self, command: MailboxCommand | DirectoryCommand | OutboxCommand) -> str | None:
+        match command:
+            case MailboxBase():
+                return await self._partition_of(command.account)
+            case DirectoryBase():
+                return partitions.DIRECTORY
+            case _:
+                return partitions.queue(self.site)
+
+    async def _partition_of(self, account: int) -> str | None:
+        return await self.views.accounts.partition_of(account)
+
+    # -- what was made ------------------------------------------------------------------------------------------------
+
+    async def _done(
+        self, command: MailboxCommand | DirectoryCommand | OutboxCommand, decision: Decision, stored: Stored
+    ) -> Done:
+        match command:
+            case AppendMessage():
+                name, expected = command.mailbox, len(command.messages)
+            case CopyMessages():
+                name, expected = command.target, ranges.count(command.uids)
+            case _:
+                return Done(stored.last, modified=decision.modified)
+        canonical = names.canonical(name)
+        uidvalidity, uids, sources = await self.views.mail.made(
+            command.account, canonical, stored.first, stored.last, expected
+        )
+        return Done(stored.last, uidvalidity, tuple(uids), tuple(sources))
+
+
+class Accounts(Protocol):
+    async def partition_of(self, account: int) -> str | None: ...
+
+
+class Views:
+    """The tables, as commands read them."""
+
+    def __init__(self, mail: MailView, directory: DirectoryView, outbox: OutboxView, accounts: Accounts) -> None:
+        self.mail = mail
+        self.directory = directory
+        self.outbox = outbox
+        self.accounts = accounts
+
+
+def _changes(entity: str, event: msgspec.Struct) -> tuple[str, ...]:
+    match codec.noun_of(event):
+        case "mailbox":
+            return mailbox_changes(int(entity), event)  # type: ignore[arg-type]
+        case "directory":
+            return directory_changes(event)  # type: ignore[arg-type]
+        case _:
+            return outbox_changes(event)  # type: ignore[arg-type]

@@ -1,0 +1,105 @@
+"""Keeps this site's tables and blobs in step with a partition's log, for as long as the process lives.
+
+Several processes of a site may run one for the same partition: an advisory lock of the database lets one work, the others
+wait for its end. Blobs are written before the events that name them are folded, so who meets an event finds its content.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import Sequence
+
+import structlog
+
+from cluster.log.model import Log, LogUnavailable, Record
+from cluster.position import Position
+from storage.blobs import Blobs, BlobsUnavailable, Intake
+from storage.postgres.pool import AWAY, DETERMINISTIC, Connection, Database
+from storage.projector import OURS, Fold
+
+LOCK_POLL_S = 0.5
+RETRY_S = 0.25
+KEEP_EVERY_S = 5.0
+
+log = structlog.get_logger("follower")
+
+
+class Follower:
+    def __init__(self, partition: str, source: Log, database: Database, blobs: Blobs) -> None:
+        self.partition = partition
+        self.source = source
+        self.database = database
+        self.blobs = blobs
+        self._folded = 0
+
+    async def run(self) -> None:
+        while True:
+            try:
+                connection = await self.database.own()
+            except AWAY:
+                await asyncio.sleep(RETRY_S)
+                continue
+            try:
+                await self._locked(connection)
+            except (*AWAY, LogUnavailable, BlobsUnavailable) as error:
+                log.warning("following pauses", partition=self.partition, error=f"{type(error).__name__}: {error}")
+            except Exception:
+                log.exception("following failed", partition=self.partition)
+            finally:
+                connection.terminate()
+            await asyncio.sleep(RETRY_S)
+
+    async def _locked(self, connection: Connection) -> None:
+        key = int.from_bytes(hashlib.sha256(b"projector/" + self.partition.encode()).digest()[:8], "big", signed=True)
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):  # noqa: ASYNC110
+            await asyncio.sleep(LOCK_POLL_S)
+        fold = Fold(connection, self.partition)
+        self._folded = (await fold.start()).position
+        kept = await self.database.row("SELECT position FROM blobs_kept WHERE partition = $1", self.partition)
+        # What was folded but not yet kept comes once more: the disk may not have had it when the machine went down.
+        after = min(self._folded, kept["position"] if kept else 0)
+        log.info("following", partition=self.partition, after=after, folded=self._folded)
+        intake = self.blobs.intake()
+        keeper = asyncio.create_task(self._keep(intake))
+        try:
+            async for records in self.source.follow(self.partition, Position(after)):
+                await self._batch(fold, intake, records)
+        finally:
+            keeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeper
+            intake.close()
+
+    async def _batch(self, fold: Fold, intake: Intake, records: Sequence[Record]) -> None:
+        taken = await intake.take(records)
+        for corrupt in taken.corrupt:
+            log.error("content in the log belies its name", partition=self.partition, hash=corrupt.hex())
+        events = [record for record in records if record.noun and record.position > self._folded]
+        if events:
+            try:
+                await fold.batch(events)
+            except (*DETERMINISTIC, *OURS):
+                await fold.batch_around_faults(events)
+        self._folded = max(self._folded, records[-1].position)
+
+    async def _keep(self, intake: Intake) -> None:
+        """Contents whose blobs are on disk leave the log."""
+        kept = 0
+        while True:
+            await asyncio.sleep(KEEP_EVERY_S)
+            upto = intake.confirmable(self._folded)
+            if upto <= kept:
+                continue
+            try:
+                await self.blobs.sync()
+                await self.database.run(
+                    "INSERT INTO blobs_kept VALUES ($1, $2) ON CONFLICT (partition) DO UPDATE SET position = $2",
+                    self.partition,
+                    upto,
+                )
+                await self.source.drop_contents(self.partition, Position(upto))
+                kept = upto
+            except (*AWAY, LogUnavailable, BlobsUnavailable) as error:
+                log.warning(
+                    "contents stay in the log", partition=self.partition, error=f"{type(error).__name__}: {error}"
+                )

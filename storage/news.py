@@ -1,0 +1,132 @@
+"""What a process knows of how far its site's tables have come, and who waits to hear of it.
+
+Fed by the database's notifications, one a folded batch. What is known is never ahead of the tables, so it may serve as
+`read_at` of whatever is read afterwards.
+"""
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+import structlog
+
+from storage.postgres.folded import News
+from storage.postgres.pool import AWAY, Database
+
+log = structlog.get_logger("news")
+_decoder = msgspec.json.Decoder(News)
+
+
+class Watch:
+    """Wakes its one waiter when what it watches changed. Changes that come together are one."""
+
+    def __init__(self, mailbox: int | None) -> None:
+        self.mailbox = mailbox
+        self._changed = asyncio.Event()
+
+    def wake(self) -> None:
+        self._changed.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """True when something changed since the last call returned True; False on timeout."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
+        except TimeoutError:
+            return False
+        self._changed.clear()
+        return True
+
+
+class Hub:
+    """One a process. `run` listens for ever."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self.positions: dict[str, int] = {}
+        self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
+        self._watches: dict[int, set[Watch]] = {}
+        self._hooks: list[tuple[str, Callable[[], None]]] = []
+        self._order = 0
+
+    async def run(self) -> None:
+        await self.database.listen(self._told, self._reload)
+
+    def position(self, partition: str) -> int:
+        """Up to where this site's tables are known to have come."""
+        return self.positions.get(partition, 0)
+
+    def on_change(self, partition: str, hook: Callable[[], None]) -> None:
+        """Calls `hook` whenever events of the partition were folded: for who keeps copies of rows."""
+        self._hooks.append((partition, hook))
+
+    async def reached(self, partition: str, position: int, timeout_s: float) -> bool:
+        """Whether the tables came to `position` in time."""
+        if self.position(partition) >= position:
+            return True
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._order += 1
+        heapq.heappush(self._waiting.setdefault(partition, []), (position, self._order, future))
+        try:
+            async with asyncio.timeout(timeout_s):
+                await future
+        except TimeoutError:
+            return False
+        return True
+
+    @contextmanager
+    def watch(self, account: int, mailbox: int | None) -> Iterator[Watch]:
+        watch = Watch(mailbox)
+        self._watches.setdefault(account, set()).add(watch)
+        try:
+            yield watch
+        finally:
+            watches = self._watches[account]
+            watches.discard(watch)
+            if not watches:
+                del self._watches[account]
+
+    def _told(self, payload: str) -> None:
+        try:
+            news = _decoder.decode(payload)
+        except msgspec.MsgspecError:
+            log.error("notification not understood")
+            return
+        self._came_to(news.partition, news.position)
+        if news.touched is None:
+            self._wake_all()
+            return
+        for account, mailboxes in news.touched.items():
+            for watch in self._watches.get(account, ()):
+                if watch.mailbox is None or watch.mailbox in mailboxes:
+                    watch.wake()
+
+    async def _reload(self) -> None:
+        """After a new connection: notifications may have been missed."""
+        try:
+            rows = await self.database.fetch("SELECT partition, position FROM folded")
+        except AWAY:
+            log.warning("positions could not be read after the listener came back")
+            return
+        for row in rows:
+            self._came_to(row["partition"], row["position"])
+        self._wake_all()
+
+    def _came_to(self, partition: str, position: int) -> None:
+        if position > self.positions.get(partition, 0):
+            self.positions[partition] = position
+        waiting = self._waiting.get(partition, [])
+        while waiting and waiting[0][0] <= position:
+            _, _, future = heapq.heappop(waiting)
+            if not future.done():
+                future.set_result(None)
+        for wanted, hook in self._hooks:
+            if wanted == partition:
+                hook()
+
+    def _wake_all(self) -> None:
+        for watches in self._watches.values():
+            for watch in watches:
+                watch.wake()

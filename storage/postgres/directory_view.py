@@ -1,0 +1,118 @@
+"""Reads the noun directory from the tables."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from cluster.domain.directory.events import Verifier
+from cluster.domain.directory.state import Account, Alias, Domain, Entry, Group, Missing, Slice
+from storage.postgres.pool import Connection, Database
+
+ENTRIES = """
+SELECT 1 AS kind, a.address, a.id, a.partition, a.name, a.administrator, a.suspended, NULL::text[] AS list,
+    (SELECT jsonb_object_agg(c.label, jsonb_build_array(c.argon2, c.scram_sha_256)) FROM credential c WHERE c.account = a.id) AS credentials
+FROM account a WHERE a.address = ANY ($1::text[])
+UNION ALL SELECT 2, address, 0, '', '', false, false, targets, NULL FROM alias WHERE address = ANY ($1::text[])
+UNION ALL SELECT 3, address, 0, '', name, false, false, members, NULL FROM distribution_group WHERE address = ANY ($1::text[])
+"""
+
+# The rule is cluster.domain.directory.state.postmasters, in its order.
+POSTMASTERS = """
+SELECT array_agg(id ORDER BY address COLLATE "C") FROM account WHERE domain = $1 AND administrator AND NOT suspended
+UNION ALL SELECT array_agg(id ORDER BY address COLLATE "C") FROM account WHERE administrator AND NOT suspended
+UNION ALL SELECT array_agg(id) FROM (SELECT id FROM account WHERE domain = $1 ORDER BY address COLLATE "C" LIMIT 1) one
+UNION ALL SELECT array_agg(id) FROM (SELECT id FROM account ORDER BY address COLLATE "C" LIMIT 1) one
+"""
+
+MEMBERS = """
+SELECT (SELECT count(*) FROM account WHERE domain = $1) + (SELECT count(*) FROM alias WHERE domain = $1)
+    + (SELECT count(*) FROM distribution_group WHERE domain = $1)
+"""
+
+
+class DirectoryView:
+    def __init__(self, database: Database) -> None:
+        self.database = database
+
+    async def look_up(self, missing: Missing, known: Slice) -> Slice:
+        """`known` and what was missing, of one state of the tables."""
+        async with self.database.connection() as db:
+            entries: dict[str, Entry | None] = dict.fromkeys(missing.addresses)
+            if missing.addresses:
+                for row in await db.fetch(ENTRIES, list(missing.addresses)):
+                    entries[row["address"]] = _entry(row)
+            domains: dict[str, Domain | None] = dict.fromkeys(missing.domains)
+            if missing.domains:
+                rows = await db.fetch(
+                    "SELECT name, catch_all, plus FROM domain WHERE name = ANY ($1::text[])", list(missing.domains)
+                )
+                domains.update({row["name"]: Domain(*row) for row in rows})
+            members = {domain: await db.fetchval(MEMBERS, domain) for domain in missing.members}
+            postmasters = {domain: await _postmasters(db, domain) for domain in missing.postmasters}
+        return Slice(
+            {**known.entries, **entries},
+            {**known.domains, **domains},
+            {**known.members, **members},
+            {**known.postmasters, **postmasters},
+        )
+
+    async def partition_of(self, account: int) -> str | None:
+        row = await self.database.row("SELECT partition FROM account WHERE id = $1", account)
+        return None if row is None else str(row["partition"])
+
+    async def domains(self) -> list[tuple[Domain, int]]:
+        """Each with how many accounts it has."""
+        rows = await self.database.fetch(
+            "SELECT name, catch_all, plus, (SELECT count(*) FROM account a WHERE a.domain = d.name) AS accounts "
+            'FROM domain d ORDER BY name COLLATE "C"'
+        )
+        return [(Domain(row["name"], row["catch_all"], row["plus"]), row["accounts"]) for row in rows]
+
+    async def addresses(self, kind: str, domain: str | None, after: str, limit: int) -> list[str]:
+        """Addresses of a kind (account, alias, group) above `after`, in order."""
+        table = {"account": "account", "alias": "alias", "group": "distribution_group"}[kind]
+        rows = await self.database.fetch(
+            f'SELECT address FROM {table} WHERE ($1::text IS NULL OR domain = $1) AND address COLLATE "C" > $2 '
+            'ORDER BY address COLLATE "C" LIMIT $3',
+            domain,
+            after,
+            limit,
+        )
+        return [row["address"] for row in rows]
+
+    async def usage(self, accounts: list[int]) -> dict[int, tuple[int, int]]:
+        """Messages and bytes in the mailboxes of each."""
+        rows = await self.database.fetch(
+            "SELECT account, sum(messages)::bigint AS messages, sum(bytes)::bigint AS bytes FROM mailbox "
+            "WHERE account = ANY ($1::bigint[]) GROUP BY account",
+            accounts,
+        )
+        return {row["account"]: (row["messages"], row["bytes"]) for row in rows}
+
+    async def is_empty(self) -> bool:
+        return await self.database.row("SELECT 1 FROM domain LIMIT 1") is None
+
+
+async def _postmasters(db: Connection, domain: str) -> tuple[int, ...]:
+    rows = await db.fetch(POSTMASTERS, domain)
+    return next((tuple(row[0]) for row in rows if row[0]), ())
+
+
+def _entry(row: Any) -> Entry:
+    match row["kind"]:
+        case 1:
+            credentials = {label: Verifier(*kept) for label, kept in _json(row["credentials"]).items()}
+            verifier = credentials.pop("", None)
+            return Account(
+                row["id"], row["address"], row["partition"], row["name"], verifier,
+                row["administrator"], row["suspended"], credentials,
+            )  # fmt: skip
+        case 2:
+            return Alias(row["address"], tuple(row["list"]))
+        case _:
+            return Group(row["address"], row["name"], tuple(row["list"]))
+
+
+def _json(text: str | None) -> Mapping[str, list[str]]:
+    return msgspec.json.decode(text, type=dict[str, list[str]]) if text else {}

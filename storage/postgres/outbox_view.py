@@ -1,0 +1,66 @@
+"""Reads the noun outbox from the tables."""
+
+from typing import Any
+
+from cluster.domain.mailbox.content import Content
+from cluster.domain.outbox.events import Attempt
+from cluster.domain.outbox.state import DEFERRED, Pending, Queued
+from storage.postgres.mail_view import segments_of
+from storage.postgres.pool import Connection, Database
+
+MESSAGE = """
+SELECT q.queued, q.sender, q.content, q.position, q.account, q.body_8bit, q.smtputf8, q.attempts, q.next_at, q.queued_at,
+    c.size, c.segments, c.description, c.sent
+FROM queued q JOIN content c ON c.hash = q.content
+"""
+
+
+class OutboxView:
+    def __init__(self, database: Database, partition: str) -> None:
+        self.database = database
+        self.partition = partition
+
+    async def message(self, queued: int) -> Queued | None:
+        async with self.database.connection() as db:
+            return await load(db, queued)
+
+    async def due(self, now: int, limit: int) -> list[tuple[Queued, int]]:
+        """Messages whose next try is not after `now`, oldest first, each with when it was queued (unix seconds)."""
+        async with self.database.connection() as db:
+            rows = await db.fetch(
+                f"{MESSAGE} WHERE q.partition = $1 AND q.next_at <= $2 ORDER BY q.next_at, q.position LIMIT $3",
+                self.partition,
+                now,
+                limit,
+            )
+            return [(await _message(db, row), row["queued_at"]) for row in rows]
+
+    async def next_at(self) -> int | None:
+        """When the next try is due (unix seconds; 0 = at once); None = nothing is queued."""
+        row = await self.database.row("SELECT min(next_at) FROM queued WHERE partition = $1", self.partition)
+        return None if row is None else row[0]
+
+
+async def load(db: Connection, queued: int) -> Queued | None:
+    row = await db.fetchrow(f"{MESSAGE} WHERE q.queued = $1", queued)
+    return None if row is None else await _message(db, row)
+
+
+async def _message(db: Connection, row: Any) -> Queued:
+    recipients = await db.fetch(
+        "SELECT recipient, attempts, code, text FROM queued_recipient WHERE queued = $1 ORDER BY n", row["queued"]
+    )
+    pending = tuple(
+        Pending(
+            r["recipient"],
+            r["attempts"],
+            Attempt(r["recipient"], DEFERRED, r["code"], r["text"]) if r["attempts"] else None,
+        )
+        for r in recipients
+    )
+    segments = segments_of(row["segments"])
+    content = Content(row["content"], row["size"], segments, row["description"], row["sent"])
+    return Queued(
+        row["queued"], row["sender"], content, row["position"], pending, row["account"], row["body_8bit"], row["smtputf8"],
+        row["attempts"], row["next_at"],
+    )  # fmt: skip

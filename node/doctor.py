@@ -188,8 +188,10 @@ async def _engines(config: Config, running: bool) -> list[Finding]:
         findings.append(_version("postgres", lambda: str(postgres.binaries() / "postgres"), POSTGRES_VERSION_MIN))
     if running or not config.nats.own:
         findings.append(await _reachable_log(config))
-    if config.database_own and running:
+    if running and config.database_own:
         findings.append(await _reachable_tables(config))
+    if not config.database_own:
+        findings.append(_reachable_elsewhere(config))
     return findings
 
 
@@ -232,6 +234,19 @@ async def _reachable_tables(config: Config) -> Finding:
     except (OSError, EOFError, TimeoutError) as error:
         reason = str(error)
     return Finding("engines", "error", f"PostgreSQL at {path} does not answer: {reason}", _look("postgres", config))
+
+
+def _reachable_elsewhere(config: Config) -> Finding:
+    """The operator's own PostgreSQL: whether somebody listens there. Signing in is left to the workers."""
+    try:
+        place = urlsplit(config.database_url)
+        host, port = place.hostname, place.port or 5432
+        if host is None:
+            return Finding("engines", "ok", "PostgreSQL on a unix socket of the operator's")
+        socket.create_connection((host, port), PROBE_S_MAX).close()
+    except (OSError, ValueError) as error:
+        return Finding("engines", "error", f"engines.database_url: {error}", "start that server, or mend the URL")
+    return Finding("engines", "ok", f"PostgreSQL at {host}:{port} listens")
 
 
 def _look(name: str, config: Config) -> str:

@@ -207,6 +207,15 @@ def test_doctor_names_a_port_that_another_program_has(tmp_path: Path) -> None:
     assert len(ports) == 1 and ports[0].level == "error" and "another program" in ports[0].remedy
 
 
+def test_doctor_asks_the_engines_of_the_operator(config: Config) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        port = deaf.getsockname()[1]
+        change(config, "[engines]", f'[engines]\ndatabase_url = "postgresql://u@127.0.0.1:{port}/mail"')
+        assert f"PostgreSQL at 127.0.0.1:{port} listens" in [finding.text for finding in examine(config.dir, NOW)]
+    lost = [finding for finding in examine(config.dir, NOW) if "database_url" in finding.text]
+    assert [finding.level for finding in lost] == ["error"] and "refused" in lost[0].text and lost[0].remedy
+
+
 def test_the_command_line_keeps_its_manners(tmp_path: Path) -> None:
     arguments = ("init", str(tmp_path / "new"), "--site", "north", "--domain", "example.org", "--json")
     made = run(*arguments)

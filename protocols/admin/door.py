@@ -1,0 +1,53 @@
+"""What a handler is given: the door it stands in, and the call it answers."""
+
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+from cluster.domain.actor import Actor
+from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
+from cluster.domain.directory.events import Verifier
+from cluster.domain.refusal import Refusal
+from protocols.admin.port import Administration
+from protocols.port import Account, Done, World
+
+
+class Directory(Protocol):
+    """What of `Site` (protocols/port.py) this language uses."""
+
+    @property
+    def world(self) -> World: ...
+
+    async def execute(self, actor: Actor, command: DirectoryCommand) -> Done | Refusal: ...
+
+    async def sign_in(self, address: str, password: str, actor: Actor) -> Account | Refusal: ...
+
+
+class Passwords(Protocol):
+    """Makes what is kept of a password (storage/credentials.py). Both raise CredentialsBusy."""
+
+    async def make(self, password: str) -> Verifier: ...
+
+    async def make_generated(self, password: str) -> Verifier: ...
+
+    def weakness(self, password: str, address: str) -> Refusal | None: ...
+
+    def generate(self) -> str: ...
+
+
+class Door(NamedTuple):
+    site: Directory
+    administration: Administration
+    passwords: Passwords
+
+
+class Call(NamedTuple):
+    """`path`: its variables. `query` and `body`: as the route's types say (None where it has none; str for CSV)."""
+
+    actor: Actor
+    path: dict[str, str]
+    query: Any
+    body: Any
+
+
+Answer = msgspec.Struct | Refusal | None

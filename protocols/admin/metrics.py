@@ -1,0 +1,61 @@
+"""What the site tells of itself in numbers, for Prometheus. One object, made by the worker and passed to every part.
+
+Names end in their unit. Labels have few values, known before: never an address, a mailbox or an account.
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+LAG_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+BATCH_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+SIZE_BYTES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26)
+CONTENT_TYPE: str = CONTENT_TYPE_LATEST
+
+
+class Metrics:
+    """The registry and what is counted in it. `outcome` labels: ok, refused, invalid, failed."""
+
+    def __init__(self, site: str, worker: str) -> None:
+        registry = CollectorRegistry()
+        self._registry = registry
+        build = Gauge("angarium_worker", "1 for each worker that runs", ("site", "worker"), registry=registry)
+        build.labels(site, worker).set(1)
+        self.messages_accepted = Counter(
+            "angarium_messages_accepted", "Messages that are durable in the log", ("protocol",), registry=registry
+        )
+        self.message_bytes = Histogram(
+            "angarium_message_bytes", "Sizes of accepted messages", ("protocol",), buckets=SIZE_BYTES, registry=registry
+        )
+        self.messages_refused = Counter(
+            "angarium_messages_refused", "Messages refused at the door", ("protocol", "reason"), registry=registry
+        )
+        self.requests = Counter(
+            "angarium_requests", "Requests by protocol, word and outcome", ("protocol", "word", "outcome"), registry=registry
+        )
+        self.request_seconds = Histogram(
+            "angarium_request_seconds", "Time to answer", ("protocol",), buckets=SECONDS, registry=registry
+        )
+        self.sessions = Gauge("angarium_sessions", "Open sessions", ("protocol",), registry=registry)
+        self.sign_ins = Counter(
+            "angarium_sign_ins", "Sign-ins by protocol and outcome", ("protocol", "outcome"), registry=registry
+        )
+        self.append_batch_events = Histogram(
+            "angarium_append_batch_events", "Events in one batch", buckets=BATCH_EVENTS, registry=registry
+        )
+        self.append_seconds = Histogram(
+            "angarium_append_seconds", "From asking the log to durable", buckets=SECONDS, registry=registry
+        )
+        self.projection_lag_events = Gauge(
+            "angarium_projection_lag_events", "Events that the tables lack", ("partition",), registry=registry
+        )
+        self.quarantined_events = Gauge(
+            "angarium_quarantined_events", "Events put aside", ("partition",), registry=registry
+        )
+        self.loop_lag_seconds = Histogram(
+            "angarium_loop_lag_seconds", "How late the event loop was", buckets=LAG_SECONDS, registry=registry
+        )
+
+    def text(self) -> bytes:
+        """In the exposition format that CONTENT_TYPE names."""
+        return generate_latest(self._registry)

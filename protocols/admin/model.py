@@ -1,0 +1,245 @@
+"""The nouns of the administrator's language, as they stand in JSON. An unknown field is refused with its name.
+
+Numbers of 63 bits (ids, positions) are strings, since JSON's readers keep 53 bits (RFC 8259 §6).
+"""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from protocols.admin.port import Alias, Domain, Engine, Group, Progress
+
+BODY_BYTES_MAX = 64 * 1024
+IMPORT_BYTES_MAX = 32 * 1024 * 1024
+PAGE_MAX = 1000
+PAGE_DEFAULT = 100
+NAME_CHARS_MAX = 200
+ADDRESS_CHARS_MAX = 320
+PASSWORD_CHARS_MAX = 1024
+MEMBERS_MAX = 1000
+
+Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
+Address = Annotated[str, Meta(min_length=1, max_length=ADDRESS_CHARS_MAX, description="local@domain")]
+DomainName = Annotated[str, Meta(min_length=1, max_length=255)]
+Password = Annotated[str, Meta(max_length=PASSWORD_CHARS_MAX, extra_json_schema={"format": "password", "writeOnly": True})]
+Label = Annotated[str, Meta(min_length=1, max_length=64, description="what the password is for: a device, a program")]
+Addresses = Annotated[tuple[Address, ...], Meta(max_length=MEMBERS_MAX)]
+Cursor = Annotated[str, Meta(max_length=ADDRESS_CHARS_MAX, description="the `next` of the page before")]
+PositionText = Annotated[str, Meta(pattern=r"^\d{1,7}\.\d{1,13}$", description="epoch.sequence")]
+
+
+class Asked(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of what clients send."""
+
+
+# -- what is asked ------------------------------------------------------------------------------------------------------
+
+
+class Paging(Asked, frozen=True):
+    domain: str = ""
+    after: Cursor = ""
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+
+
+class DomainPaging(Asked, frozen=True):
+    after: Cursor = ""
+    limit: Annotated[int, Meta(ge=1, le=PAGE_MAX)] = PAGE_DEFAULT
+
+
+class NewDomain(Asked, frozen=True):
+    domain: DomainName
+    catch_all: str = ""
+    plus: bool = True
+
+
+class DomainChange(Asked, frozen=True):
+    catch_all: str | UnsetType = UNSET
+    plus: bool | UnsetType = UNSET
+
+
+class NewAccount(Asked, frozen=True):
+    """Without a password nobody can sign in until one is set."""
+
+    address: Address
+    password: Password | None = None
+    name: Name = ""
+    administrator: bool = False
+
+
+class AccountChange(Asked, frozen=True):
+    name: Name | UnsetType = UNSET
+    administrator: bool | UnsetType = UNSET
+    suspended: bool | UnsetType = UNSET
+
+
+class NewPassword(Asked, frozen=True):
+    password: Password
+
+
+class NewAppPassword(Asked, frozen=True):
+    label: Label
+
+
+class NewAlias(Asked, frozen=True):
+    address: Address
+    targets: Annotated[tuple[Address, ...], Meta(min_length=1, max_length=MEMBERS_MAX)]
+
+
+class NewGroup(Asked, frozen=True):
+    address: Address
+    name: Name = ""
+    members: Addresses = ()
+
+
+class MembersChange(Asked, frozen=True):
+    add: Addresses = ()
+    remove: Addresses = ()
+
+
+class Tail(Asked, frozen=True):
+    partition: str = ""
+    after: PositionText = "0.0"
+    follow: bool = False
+
+
+class NewBackup(Asked, frozen=True):
+    """`target`: an absolute path on the site's machine, of a folder that is not there yet."""
+
+    target: Annotated[str, Meta(pattern="^/", max_length=4096)]
+
+
+# -- what is answered ---------------------------------------------------------------------------------------------------
+
+
+class Domains(msgspec.Struct, frozen=True):
+    items: tuple[Domain, ...]
+    next: str | None = None
+
+
+class Account(msgspec.Struct, frozen=True):
+    """`app_passwords`: their labels. `messages` and `size_bytes`: what the mailboxes hold; null where not counted."""
+
+    id: str
+    address: str
+    name: str
+    partition: str
+    administrator: bool
+    suspended: bool
+    has_password: bool
+    app_passwords: tuple[str, ...]
+    messages: int | None
+    size_bytes: int | None
+
+
+class Accounts(msgspec.Struct, frozen=True):
+    items: tuple[Account, ...]
+    next: str | None = None
+
+
+class AppPasswords(msgspec.Struct, frozen=True):
+    items: tuple[str, ...]
+
+
+class AppPassword(msgspec.Struct, frozen=True):
+    """The only time that the password is shown."""
+
+    label: str
+    password: str
+
+
+class Aliases(msgspec.Struct, frozen=True):
+    items: tuple[Alias, ...]
+    next: str | None = None
+
+
+class Groups(msgspec.Struct, frozen=True):
+    items: tuple[Group, ...]
+    next: str | None = None
+
+
+class Members(msgspec.Struct, frozen=True):
+    items: tuple[str, ...]
+
+
+class Partition(msgspec.Struct, frozen=True):
+    name: str
+    home: str
+    epoch: int
+    mark: PositionText
+    applied: PositionText
+    lag_events: int
+    digest: str
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    partition: str
+    position: PositionText
+    noun: str
+    entity: str
+    why: str
+    at: str
+
+
+class State(msgspec.Struct, frozen=True):
+    """Times in RFC 3339 form, UTC."""
+
+    site: str
+    node: str
+    version: str
+    started_at: str
+    engines: tuple[Engine, ...]
+    partitions: tuple[Partition, ...]
+    quarantine: tuple[Quarantined, ...]
+
+
+# -- lines of streams ---------------------------------------------------------------------------------------------------
+
+
+class Problem(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="problem"):
+    """RFC 9457 §3.1. `reason`: one word for programs. `field`: what of the request was wrong. `names`: what was refused."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    reason: str
+    field: str = ""
+    names: tuple[str, ...] = ()
+
+
+class Finished(msgspec.Struct, frozen=True, tag_field="kind", tag="finished"):
+    """The last line of work that was done to its end; a stream that ends without it was cut."""
+
+    text: str
+
+
+class Imported(msgspec.Struct, frozen=True, tag_field="kind", tag="row"):
+    """What became of one line of a CSV (1 is the header). `problem` null = the account was made."""
+
+    line: int
+    address: str
+    problem: Problem | None
+
+
+class Event(msgspec.Struct, frozen=True, tag_field="kind", tag="event"):
+    """A fact of the log for people. Secrets and contents are masked. `index`: which of its command's events it is."""
+
+    at: str
+    partition: str
+    position: PositionText
+    noun: str
+    entity: str
+    type: str
+    by: str
+    protocol: str
+    address: str
+    session: str
+    command: str
+    index: int
+    data: dict[str, object]
+
+
+WorkLine = Progress | Finished | Problem
+ImportLine = Progress | Imported | Finished | Problem
+LogLine = Event | Finished | Problem

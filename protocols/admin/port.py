@@ -1,0 +1,68 @@
+"""What an administrator may ask of the site beyond `Site`: to look at the directory, the log and the engines, and to
+start long work. Implemented once, by the floors below; changes of the directory go through `Site.execute`.
+
+Addresses are taken as people type them and given in canonical form. Lists are ordered by their key (a domain or an
+address), which is also the cursor: a page begins after `after`.
+"""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from cluster.domain.refusal import Refusal
+from storage.overview import AccountRow, Alias, Domain, Engine, Group, Logged, Partition, Progress, Quarantined, State
+
+__all__ = [
+    "AccountRow",
+    "Administration",
+    "Alias",
+    "Domain",
+    "Engine",
+    "Group",
+    "Logged",
+    "Partition",
+    "Progress",
+    "Quarantined",
+    "State",
+]
+
+
+class Administration(Protocol):
+    """Nothing here raises for the outside's sake: refusals are values (NO_SUCH_…, UNAVAILABLE). Long work that fails
+    ends its iterator with a Refusal; closing the iterator stops the work and leaves the site as it was."""
+
+    async def domains(self, *, after: str, limit: int) -> list[Domain] | Refusal: ...
+
+    async def domain(self, domain: str) -> Domain | Refusal: ...
+
+    async def accounts(self, *, domain: str, after: str, limit: int) -> list[AccountRow] | Refusal:
+        """Of one domain, or of all where `domain` is empty."""
+        ...
+
+    async def account(self, address: str) -> AccountRow | Refusal: ...
+
+    async def aliases(self, *, domain: str, after: str, limit: int) -> list[Alias] | Refusal: ...
+
+    async def alias(self, address: str) -> Alias | Refusal: ...
+
+    async def groups(self, *, domain: str, after: str, limit: int) -> list[Group] | Refusal: ...
+
+    async def group(self, address: str) -> Group | Refusal: ...
+
+    async def place(self, address: str) -> str | Refusal:
+        """The partition in which a new account's mail is to be kept."""
+        ...
+
+    def log_tail(self, partition: str, *, after: int, follow: bool) -> AsyncIterator[Logged | Refusal]:
+        """Events above `after`, in each partition's order; all partitions where `partition` is empty. Without `follow` it
+        ends at the mark, with it never."""
+        ...
+
+    async def state(self) -> State | Refusal: ...
+
+    def rebuild(self) -> AsyncIterator[Progress | Refusal]:
+        """The tables from the log, beside the living ones, and their exchange at the end."""
+        ...
+
+    def backup(self, target: str) -> AsyncIterator[Progress | Refusal]:
+        """A verified backup in the new folder `target` (absolute path on the site's machine)."""
+        ...

@@ -1,0 +1,81 @@
+"""The table of routes: all that can be asked of the administrator's door. The router (session.py) and the OpenAPI
+document (openapi.py) are both made from it.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+from protocols.admin import model
+from protocols.admin.commands import accounts, aliases, domains, groups, imports, work
+from protocols.admin.door import Answer, Call, Door
+from protocols.admin.port import Alias, Domain, Group
+
+PREFIX = "/api/v1"
+
+Answers = Callable[[Door, Call], Awaitable[Answer]]
+Streams = Callable[[Door, Call], AsyncIterator[Any]]
+
+
+class Route(NamedTuple):
+    """`body`: type of the JSON body, or str for CSV. `reply`: type of the JSON answer, or of each line of a stream.
+    `status`: of success. Exactly one of `answers` and `streams`."""
+
+    method: str
+    path: str
+    summary: str
+    reply: Any = None
+    answers: Answers | None = None
+    streams: Streams | None = None
+    query: Any = None
+    body: Any = None
+    status: int = 200
+
+
+# fmt: off
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/domains", "Domains of the site", model.Domains, domains.show_all, query=model.DomainPaging),
+    Route("POST", "/domains", "Add a domain", Domain, domains.add, body=model.NewDomain, status=201),
+    Route("GET", "/domains/{domain}", "One domain", Domain, domains.show),
+    Route("PATCH", "/domains/{domain}", "Change a domain", Domain, domains.change, body=model.DomainChange),
+    Route("DELETE", "/domains/{domain}", "Remove a domain without addresses", None, domains.remove, status=204),
+
+    Route("GET", "/accounts", "Accounts, ordered by address", model.Accounts, accounts.show_all, query=model.Paging),
+    Route("POST", "/accounts", "Add an account", model.Account, accounts.add, body=model.NewAccount, status=201),
+    Route("POST", "/accounts:import", "Add many accounts from a CSV", model.ImportLine, streams=imports.accounts, body=str),
+    Route("GET", "/accounts/{address}", "One account", model.Account, accounts.show),
+    Route("PATCH", "/accounts/{address}", "Rename, suspend, resume, make administrator", model.Account, accounts.change,
+          body=model.AccountChange),
+    Route("DELETE", "/accounts/{address}", "Remove an account", None, accounts.remove, status=204),
+    Route("PUT", "/accounts/{address}/password", "Set the password", None, accounts.set_password,
+          body=model.NewPassword, status=204),
+    Route("GET", "/accounts/{address}/app-passwords", "Labels of the app passwords", model.AppPasswords,
+          accounts.app_passwords),
+    Route("POST", "/accounts/{address}/app-passwords", "Make an app password, shown only now", model.AppPassword,
+          accounts.add_app_password, body=model.NewAppPassword, status=201),
+    Route("DELETE", "/accounts/{address}/app-passwords/{label}", "Revoke an app password", None,
+          accounts.revoke_app_password, status=204),
+
+    Route("GET", "/aliases", "Aliases, ordered by address", model.Aliases, aliases.show_all, query=model.Paging),
+    Route("POST", "/aliases", "Add an alias", Alias, aliases.add, body=model.NewAlias, status=201),
+    Route("GET", "/aliases/{address}", "One alias", Alias, aliases.show),
+    Route("DELETE", "/aliases/{address}", "Remove an alias", None, aliases.remove, status=204),
+
+    Route("GET", "/groups", "Groups, ordered by address", model.Groups, groups.show_all, query=model.Paging),
+    Route("POST", "/groups", "Add a group", Group, groups.add, body=model.NewGroup, status=201),
+    Route("GET", "/groups/{address}", "One group", Group, groups.show),
+    Route("DELETE", "/groups/{address}", "Remove a group", None, groups.remove, status=204),
+    Route("GET", "/groups/{address}/members", "Members of a group", model.Members, groups.members),
+    Route("PATCH", "/groups/{address}/members", "Add and remove members", model.Members, groups.change_members,
+          body=model.MembersChange),
+
+    Route("GET", "/log", "Events as people read them", model.LogLine, streams=work.log, query=model.Tail),
+    Route("GET", "/state", "Engines, partitions, what was put aside", model.State, work.state),
+    Route("POST", "/rebuild", "Tables anew from the log", model.WorkLine, streams=work.rebuild),
+    Route("POST", "/backup", "Back the site up, online", model.WorkLine, streams=work.backup, body=model.NewBackup),
+)
+# fmt: on
+
+
+def variables(path: str) -> tuple[str, ...]:
+    """Names of a path's variables, in order."""
+    return tuple(piece.split("}")[0] for piece in path.split("{")[1:])

@@ -1,0 +1,99 @@
+"""The shapes in which a site tells its administrator about itself. protocols/admin/port.py hands them on."""
+
+import msgspec
+
+from cluster.log.model import Record
+
+
+class Domain(msgspec.Struct, frozen=True):
+    """`catch_all`: the address that takes mail for unknown names, or empty. `plus`: anna+x@ reaches anna@."""
+
+    domain: str
+    catch_all: str
+    plus: bool
+
+
+class AccountRow(msgspec.Struct, frozen=True):
+    """`app_passwords`: labels. `messages` and `size_bytes`: what its mailboxes hold now, None where not counted."""
+
+    id: int
+    address: str
+    name: str
+    partition: str
+    administrator: bool
+    suspended: bool
+    has_password: bool
+    app_passwords: tuple[str, ...]
+    messages: int | None = None
+    size_bytes: int | None = None
+
+
+class Alias(msgspec.Struct, frozen=True):
+    address: str
+    targets: tuple[str, ...]
+
+
+class Group(msgspec.Struct, frozen=True):
+    address: str
+    name: str
+    members: tuple[str, ...]
+
+
+class Logged(msgspec.Struct, frozen=True):
+    """One event of a partition's log (never a chunk of content)."""
+
+    partition: str
+    record: Record
+
+
+class Progress(msgspec.Struct, frozen=True, tag_field="kind", tag="progress"):
+    """Where long work stands. `total` 0 = not known yet. `unit`: events, bytes, blobs, rows…"""
+
+    step: str
+    done: int
+    total: int
+    unit: str
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """A program that the site stands on. `detail`: its version, or what is wrong with it."""
+
+    name: str
+    alive: bool
+    detail: str = ""
+
+
+class Partition(msgspec.Struct, frozen=True):
+    """`mark`: up to where its events are durable; `applied`: up to where the tables are (both positions). `lag_events`
+    between the two. `digest`: rolling digest at `applied`, hexadecimal."""
+
+    name: str
+    home: str
+    epoch: int
+    mark: int
+    applied: int
+    lag_events: int
+    digest: str = ""
+
+
+class Quarantined(msgspec.Struct, frozen=True):
+    """An event that could not be applied and was put aside. `at`: unix seconds."""
+
+    partition: str
+    position: int
+    noun: str
+    entity: str
+    why: str
+    at: float
+
+
+class State(msgspec.Struct, frozen=True):
+    """`started_at`: unix seconds."""
+
+    site: str
+    node: str
+    version: str
+    started_at: float
+    engines: tuple[Engine, ...]
+    partitions: tuple[Partition, ...]
+    quarantine: tuple[Quarantined, ...]

@@ -62,8 +62,8 @@ class Blobs(Protocol):
     def intake(self) -> Intake: ...
 
     async def sync(self) -> None:
-        """Returns when all that was put or taken before this call is on disk. Raises BlobsUnavailable until what could
-        not be written has been put again."""
+        """Returns when all that was put or taken before this call is on disk. Raises BlobsUnavailable: call it again;
+        what it cannot write even then from what it has must be put again."""
         ...
 
     async def get(self, hash: bytes) -> bytes:

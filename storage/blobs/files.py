@@ -88,8 +88,11 @@ class FileShelf:
         self._note(hash, (status.st_ino, status.st_mtime_ns))
 
     def sync(self) -> None:
-        """Raises OSError: what could not be synced is written anew when it is put again, and until then sync fails."""
+        """Raises OSError. The kernel reports a lost page once and then forgets it, so what could not be synced is written
+        anew by the next sync; what cannot be read back either, when it is put again: until then sync fails."""
         with self._syncing:
+            for hash in tuple(self._broken):
+                self._mend(hash)
             with self._lock:
                 dirty = self._dirty
                 self._dirty = set()
@@ -112,7 +115,7 @@ class FileShelf:
                 self._entered[fan[0] << 8 | fan[1]] = 1
             with self._lock:
                 if self._broken:
-                    raise OSError(f"{len(self._broken)} blobs could not be written to disk and have not come again")
+                    raise OSError(f"{len(self._broken)} blobs could not be written to disk and are to be put again")
 
     def clean(self, before: float) -> int:
         """Removes what was begun before `before` (Unix seconds) and never finished: the leftovers of a crash."""
@@ -245,6 +248,24 @@ class FileShelf:
             self._known[hash] = stamp
             if len(self._known) > KNOWN_MAX:
                 self._known.popitem(last=False)
+
+    def _mend(self, hash: bytes) -> None:
+        """Writes a blob anew from what can be read of it, if that is it."""
+        sink = self.sink()
+        digest = hashlib.sha256()
+        try:
+            for piece in self.pieces(hash):
+                digest.update(piece)
+                sink.add(piece)
+            if digest.digest() == hash:
+                sink.commit(hash)
+        except BlobMissing:  # deleted on purpose
+            with self._lock:
+                self._broken.discard(hash)
+        except BlobCorrupt:
+            pass  # it stays broken
+        finally:
+            sink.discard()
 
     def _sync_all(self, paths: Iterable[str]) -> None:
         todo = list(paths)

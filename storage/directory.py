@@ -1,0 +1,50 @@
+"""Questions to the directory, answered from rows that this process keeps until the directory changes."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from cluster import partitions
+from cluster.domain.directory.state import Missing, Slice
+from storage.news import Hub
+from storage.postgres.directory_view import DirectoryView
+
+ENTRIES_KEPT_MAX = 100_000
+ACCOUNTS_KEPT_MAX = 100_000
+LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end a question sooner
+
+T = TypeVar("T")
+
+
+class Directory:
+    def __init__(self, view: DirectoryView, hub: Hub) -> None:
+        self.view = view
+        self._known = Slice()
+        self._partitions: dict[int, str] = {}
+        hub.on_change(partitions.DIRECTORY, self._forget)
+
+    async def ask(self, question: Callable[[Slice], T | Missing]) -> T:
+        """Looks up what the question says is missing until it is answered. Raises AWAY's."""
+        known = self._known
+        for _ in range(LOOK_UPS_MAX):
+            answer = question(known)
+            if not isinstance(answer, Missing):
+                return answer
+            before = self._known
+            known = await self.view.look_up(answer, known)
+            # Kept only where the directory did not change meanwhile.
+            if self._known is before and len(known.entries) <= ENTRIES_KEPT_MAX:
+                self._known = known
+        raise RuntimeError("a question to the directory never had enough")
+
+    async def partition_of(self, account: int) -> str | None:
+        """Where the account's mail is kept; None = no such account."""
+        partition = self._partitions.get(account)
+        if partition is None:
+            partition = await self.view.partition_of(account)
+            if partition is not None and len(self._partitions) < ACCOUNTS_KEPT_MAX:
+                self._partitions[account] = partition
+        return partition
+
+    def _forget(self) -> None:
+        self._known = Slice()
+        self._partitions = {}

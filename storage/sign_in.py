@@ -1,0 +1,98 @@
+"""Who signs in: the directory's verifiers, checked in threads, slowed down for who guesses.
+
+A sign-in changes nothing, so it is no event; it is a line in the audit log of this node.
+"""
+
+import structlog
+
+from cluster.domain.actor import Actor
+from cluster.domain.directory import addresses
+from cluster.domain.directory.state import Account as Entry
+from cluster.domain.directory.state import Missing, Slice
+from cluster.domain.refusal import Reason, Refusal
+from storage.credentials import PASSWORD_LABEL, Credentials, CredentialsBusy, scram_parts
+from storage.directory import Directory
+from storage.shapes import Account, ScramKeys
+from storage.throttle import SignIns
+
+WRONG = Refusal(Reason.WRONG_PASSWORD, "The address or the password is wrong.")
+SUSPENDED = Refusal(Reason.ACCOUNT_SUSPENDED, "The account is suspended; ask your administrator.")
+BUSY = Refusal(Reason.UNAVAILABLE, "Too many people sign in at the moment; try again.")
+
+log = structlog.get_logger("sign-in")
+
+
+class SignIn:
+    """Raises the database's AWAY."""
+
+    def __init__(self, directory: Directory, credentials: Credentials, throttle: SignIns) -> None:
+        self._directory = directory
+        self._credentials = credentials
+        self._throttle = throttle
+
+    async def by_password(self, address: str, password: str, actor: Actor, *, throttled: bool) -> Account | Refusal:
+        name = _name(address)
+        if throttled and (wait := self._throttle.wait_s(actor.address, name)) > 0:
+            return _slow_down(wait)
+        entry = await self._entry(name)
+        verifiers = []
+        if entry is not None:
+            if entry.verifier is not None:
+                verifiers.append((PASSWORD_LABEL, entry.verifier))
+            verifiers.extend(entry.app_passwords.items())
+        try:
+            label = await self._credentials.verify(verifiers, entry.id if entry else 0, password)
+        except CredentialsBusy:
+            return BUSY
+        return self._outcome(entry if label else None, label or "", name, actor)
+
+    async def scram_keys(self, address: str) -> ScramKeys:
+        name = _name(address)
+        entry = await self._entry(name)
+        kept = scram_parts(entry.verifier.scram_sha_256) if entry is not None and entry.verifier is not None else None
+        if entry is None or kept is None:
+            return ScramKeys(*self._credentials.made_up(name), account=None)
+        return ScramKeys(*kept, account=_account(entry, PASSWORD_LABEL))
+
+    async def by_scram(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
+        name = _name(address)
+        if (wait := self._throttle.wait_s(actor.address, name)) > 0:
+            return _slow_down(wait)
+        entry = await self._entry(account.address) if account else None
+        return self._outcome(entry, PASSWORD_LABEL, name, actor)
+
+    def _outcome(self, entry: Entry | None, label: str, name: str, actor: Actor) -> Account | Refusal:
+        facts = {"address": actor.address, "protocol": actor.protocol, "session": actor.session}
+        if entry is None:
+            self._throttle.failed(actor.address, name)
+            log.info("sign-in refused", account=name, **facts)
+            return WRONG
+        self._throttle.succeeded(actor.address, name)
+        if entry.suspended:
+            log.info("sign-in of a suspended account", account=name, **facts)
+            return SUSPENDED
+        log.info("signed in", account=name, credential=label, **facts)
+        return _account(entry, label)
+
+    async def _entry(self, name: str) -> Entry | None:
+        """The account of this canonical address; through an alias nobody signs in."""
+
+        def ask(known: Slice) -> Entry | None | Missing:
+            if name not in known.entries:
+                return Missing(frozenset({name}))
+            found = known.entries[name]
+            return found if isinstance(found, Entry) else None
+
+        return await self._directory.ask(ask) if name else None
+
+
+def _name(address: str) -> str:
+    return addresses.canonical(address) or ""
+
+
+def _account(entry: Entry, label: str) -> Account:
+    return Account(entry.id, entry.address, entry.name, entry.administrator, label)
+
+
+def _slow_down(wait_s: float) -> Refusal:
+    return Refusal(Reason.THROTTLED, f"Too many wrong passwords; try again in {wait_s:.0f} seconds.")

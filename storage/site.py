@@ -1,0 +1,223 @@
+"""A site as its sessions see it: implements `protocols.port.Site` over the log, the tables and the blobs."""
+
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import structlog
+
+from cluster.domain.actor import Actor
+from cluster.domain.directory import addresses, resolve
+from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
+from cluster.domain.directory.state import Slice
+from cluster.domain.mailbox import names
+from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
+from cluster.domain.mailbox.commands import Deliver, OpenAccount
+from cluster.domain.mailbox.content import Content
+from cluster.domain.mailbox.events import Ranges
+from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
+from cluster.domain.refusal import Reason, Refusal
+from cluster.world import World
+from storage.blobs import BlobCorrupt, BlobMissing, Blobs, BlobsUnavailable
+from storage.directory import Directory
+from storage.executor import UNAVAILABLE, Executor
+from storage.ingest import MessageIngest, Spool, SpooledMessage
+from storage.news import Hub, Watch
+from storage.postgres.mail_view import MailView
+from storage.postgres.pool import AWAY
+from storage.shapes import (
+    Account,
+    Changes,
+    Done,
+    Flags,
+    Mailbox,
+    Message,
+    Recipient,
+    ScramKeys,
+    Selected,
+    SiteUnavailable,
+    Status,
+)
+from storage.sign_in import SignIn
+
+NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
+
+log = structlog.get_logger("site")
+T = TypeVar("T")
+
+
+class Site:
+    def __init__(
+        self, world: World, name: str, executor: Executor, directory: Directory, sign_in: SignIn, stores: "Stores"
+    ) -> None:
+        self.world = world
+        self.name = name
+        self.directory = directory
+        self._executor = executor
+        self._sign_in = sign_in
+        self._stores = stores
+
+    # -- signing in ---------------------------------------------------------------------------------------------------
+
+    async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        return await _answered(self._sign_in.by_password(address, password, actor, throttled=throttled))
+
+    async def scram_keys(self, address: str) -> ScramKeys | Refusal:
+        return await _answered(self._sign_in.scram_keys(address))
+
+    async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
+        return await _answered(self._sign_in.by_scram(account, actor, address))
+
+    # -- changing -----------------------------------------------------------------------------------------------------
+
+    async def execute(
+        self,
+        actor: Actor,
+        command: MailboxCommand | DirectoryCommand | OutboxCommand,
+        contents: Sequence[SpooledMessage] = (),
+    ) -> Done | Refusal:
+        return await self._executor.execute(actor, command, contents)
+
+    async def deliver(
+        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[SpooledMessage]
+    ) -> list[Done | Refusal]:
+        answers = await _answered(self._executor.deliver(actor, deliveries, contents))
+        return [answers] * len(deliveries) if isinstance(answers, Refusal) else answers
+
+    async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[SpooledMessage]) -> Done | Refusal:
+        outcome = await self._executor.decided(actor, [command], contents)
+        if isinstance(outcome, Refusal):
+            return outcome
+        decision = outcome.decisions[0]
+        if isinstance(decision, Refusal):
+            return decision
+        return Done(outcome.stored.last if outcome.stored else 0)
+
+    def ingest(self, limit_bytes: int) -> MessageIngest:
+        return self._stores.spool.ingest(limit_bytes)
+
+    # -- the directory ------------------------------------------------------------------------------------------------
+
+    async def resolve(self, address: str) -> Recipient | Refusal:
+        canonical = addresses.canonical(address)
+        if canonical is None:
+            return Refusal(Reason.ADDRESS_INVALID, "This is no address.", (address,))
+        found = await _answered(self.directory.ask(lambda known: resolve.resolve(known, address)))
+        if isinstance(found, Refusal):
+            return found
+        if not found.complete:
+            return Refusal(Reason.OVER_LIMIT, "The address leads to more people than one message may have.", (address,))
+        if found.local_domain and not found.known:
+            return Refusal(Reason.NO_SUCH_ADDRESS, "There is no such address here.", (address,))
+        return Recipient(address, found.accounts, found.elsewhere, found.local_domain)
+
+    async def may_send_as(self, account: Account, address: str) -> bool | Refusal:
+        def ask(known: Slice) -> Any:
+            return resolve.may_send_as(known, account.id, account.address, address)
+
+        answer = await _answered(self.directory.ask(ask))
+        return answer if isinstance(answer, Refusal) else bool(answer)
+
+    # -- mailboxes ----------------------------------------------------------------------------------------------------
+
+    async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
+        found = await _answered(self._mail.mailboxes(account))
+        if isinstance(found, Refusal) or any(mailbox.name == names.INBOX for mailbox in found):
+            return found
+        opened = await self._open(account)
+        return opened if isinstance(opened, Refusal) else await _answered(self._mail.mailboxes(account))
+
+    async def subscriptions(self, account: int) -> list[str] | Refusal:
+        return await _answered(self._mail.subscriptions(account))
+
+    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+        return await _answered(self._mail.status(account, mailboxes))
+
+    async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
+        canonical = names.canonical(name)
+        selected = await _answered(self._mail.select(account, canonical, recent=recent))
+        if selected is None and canonical == names.INBOX:
+            opened = await self._open(account)
+            if isinstance(opened, Refusal):
+                return opened
+            selected = await _answered(self._mail.select(account, canonical, recent=recent))
+        return NO_SUCH_MAILBOX if selected is None else selected
+
+    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
+        return await _answered(self._mail.flags(account, mailbox, uids, since))
+
+    async def messages(
+        self,
+        account: int,
+        mailbox: int,
+        uids: Ranges,
+        *,
+        since: int = 0,
+        described: bool = False,
+        contents: bool = False,
+    ) -> AsyncIterator[list[Message]]:
+        try:
+            async for batch in self._mail.messages(
+                account, mailbox, uids, since=since, described=described, contents=contents
+            ):
+                yield batch
+        except AWAY as error:
+            raise SiteUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+        return await _answered(self._mail.changes(account, mailbox, since))
+
+    @asynccontextmanager
+    async def watch(self, account: int, mailbox: int | None = None) -> AsyncIterator[Watch]:
+        with self._stores.hub.watch(account, mailbox) as watch:
+            yield watch
+
+    # -- contents -----------------------------------------------------------------------------------------------------
+
+    async def read(self, content: Content, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        try:
+            async for piece in self._stores.blobs.read(content.segments, start, end):
+                yield piece
+        except (BlobMissing, BlobCorrupt, BlobsUnavailable) as error:
+            raise SiteUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def read_many(self, contents: Sequence[Content]) -> list[bytes | None]:
+        hashes = [segment.hash for content in contents for segment in content.segments]
+        try:
+            blobs = iter(await self._stores.blobs.get_many(hashes))
+        except BlobsUnavailable:
+            return [None] * len(contents)
+        whole: list[bytes | None] = []
+        for content in contents:
+            pieces = [next(blobs) for _ in content.segments]
+            whole.append(None if None in pieces else b"".join(piece for piece in pieces if piece is not None))
+        return whole
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def _mail(self) -> MailView:
+        return self._stores.mail
+
+    async def _open(self, account: int) -> Done | Refusal:
+        ids = tuple(self.world.new_id() for _ in names.STANDARD)
+        return await self._executor.execute(Actor(name="system", site=self.name), OpenAccount(account, ids), ())
+
+
+class Stores:
+    """Where a site keeps what it shows."""
+
+    def __init__(self, mail: MailView, blobs: Blobs, spool: Spool, hub: Hub) -> None:
+        self.mail = mail
+        self.blobs = blobs
+        self.spool = spool
+        self.hub = hub
+
+
+async def _answered(question: Awaitable[T]) -> T | Refusal:
+    """The answer, or UNAVAILABLE where the database is away."""
+    try:
+        return await question
+    except AWAY as error:
+        log.warning("database away", error=type(error).__name__)
+        return UNAVAILABLE

@@ -1,0 +1,184 @@
+"""Paths, parameters, replies, trace fields, SCRAM: pure functions."""
+
+import base64
+import hashlib
+import hmac
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.domain.refusal import Reason, Refusal
+from protocols.port import ScramKeys
+from protocols.smtp import errors, paths, sasl, trace
+from protocols.smtp.model import Path, Reply, SyntaxRefused
+from protocols.smtp.writer import written
+
+GOOD = {
+    b"<a@b>": Path("a", "b"),
+    b"<a.b+c@example.org>": Path("a.b+c", "example.org"),
+    b'<"a b"@example.org>': Path("a b", "example.org"),
+    b'<"a\\"b\\\\"@example.org>': Path('a"b\\', "example.org"),
+    b'<"plain"@example.org>': Path("plain", "example.org"),
+    b"<@relay.one,@relay.two:a@b.c>": Path("a", "b.c"),
+    b"<a@[192.0.2.1]>": Path("a", "[192.0.2.1]"),
+    b"<a@[IPv6:2001:db8::1]>": Path("a", "[IPv6:2001:db8::1]"),
+    "<ä@exämple.org>".encode(): Path("ä", "exämple.org"),
+    b"<a@under_score.example>": Path("a", "under_score.example"),
+}
+BAD = [
+    b"a@b", b"<a@b", b"<a>", b"<@b>", b"<a@>", b"<.a@b>", b"<a.@b>", b"<a..b@c>", b"<a b@c>", b"<a@b c>", b"<a@-b>", b"<a@b.>",
+    b'<"a@b>', b'<""@b>', b"<a@[1.2.3]>", b"<a@[IPv6:zz]>", b"<a@[x]>", b"<<a@b>>", b"<a@b>x", b"<a\x00@b>", b"<\xff@b>",
+    b"<" + b"a" * 400 + b"@b>", b"<a@b> SIZE=", b"<a@b> =1", b"<a@b> SIZE=1 SIZE=2", b"<>x", b"",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", GOOD)
+def test_paths(text: bytes) -> None:
+    """RFC 5321 §4.1.2."""
+    assert paths.reverse_path(b"FROM:" + text) == (GOOD[text], {})
+    assert paths.forward_path(b"to: " + text) == (GOOD[text], {})
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_no_path(text: bytes) -> None:
+    with pytest.raises(SyntaxRefused):
+        paths.reverse_path(b"FROM:" + text)
+
+
+def test_the_null_path_and_postmaster() -> None:
+    """RFC 5321 §4.5.5, §4.1.1.3."""
+    assert paths.reverse_path(b"FROM:<> SIZE=12 SMTPUTF8") == (Path("", ""), {"SIZE": "12", "SMTPUTF8": None})
+    assert paths.forward_path(b"TO:<PostMaster>") == (Path("postmaster", ""), {})
+    with pytest.raises(SyntaxRefused):
+        paths.forward_path(b"TO:<>")
+
+
+@given(st.binary(max_size=80))
+def test_any_argument_raises_nothing_but_syntax_refused(argument: bytes) -> None:
+    for read in (paths.reverse_path, paths.forward_path, paths.hello, paths.chunk):
+        for lead in (b"", b"FROM:<", b"TO:<"):
+            try:
+                read(lead + argument)
+            except SyntaxRefused:
+                continue
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=40))
+def test_a_local_part_survives_its_quoting(local: str) -> None:
+    path = Path(local, "example.org")
+    assert paths.forward_path(f"TO:<{paths.written_address(path)}>".encode()) == (path, {})
+
+
+@given(st.text(max_size=600), st.sampled_from(["", "2.0.0"]))
+def test_no_text_forges_a_line(text: str, enhanced: str) -> None:
+    """RFC 5321 §4.2.1: one CRLF, at the end of each line; each carries the code."""
+    lines = written(Reply(250, enhanced, (text, "end"))).split(b"\r\n")
+    assert [line[:4] for line in lines] == [b"250-", b"250 ", b""]
+    assert not any(b"\r" in line or b"\n" in line for line in lines)
+
+
+def test_every_reason_has_words() -> None:
+    for reason in Reason:
+        reply = errors.refused(Refusal(reason, "secret detail"))
+        assert str(reply.code)[0] == reply.enhanced[0] and reply.code >= 400
+        assert "secret" not in reply.lines[0]
+
+
+def test_received_says_where_it_came_from() -> None:
+    """RFC 5321 §4.4."""
+    hop = trace.Hop("there.example", "2001:db8::1", "mail.example.org", "ESMTPS", 0xABC, "TLSv1.3 X", "a@example.org", 0)
+    assert trace.received(hop).decode() == (
+        "Received: from there.example ([IPv6:2001:db8::1])\r\n\t(using TLSv1.3 X)\r\n\t"
+        "by mail.example.org with ESMTPS id abc\r\n\tfor <a@example.org>;\r\n\tThu, 01 Jan 1970 00:00:00 +0000\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lmtp", "extended", "secured", "signed_in", "smtputf8", "name"),
+    [
+        (False, False, False, False, False, "SMTP"),
+        (False, True, False, False, False, "ESMTP"),
+        (False, True, True, False, False, "ESMTPS"),
+        (False, True, True, True, False, "ESMTPSA"),
+        (False, True, False, True, False, "ESMTPA"),
+        (True, True, False, False, False, "LMTP"),
+        (False, True, True, True, True, "UTF8SMTPSA"),
+        (True, True, True, False, True, "UTF8LMTPS"),
+    ],
+)
+def test_with_says_how(lmtp: bool, extended: bool, secured: bool, signed_in: bool, smtputf8: bool, name: str) -> None:
+    """RFC 3848, RFC 6531 §4.3."""
+    assert trace.protocol(lmtp, extended, secured, signed_in, smtputf8) == name
+
+
+def test_hops_are_counted_in_the_header_only() -> None:
+    assert trace.hops(b"Received: a\r\nX: b\r\nRECEIVED: c\r\n d\r\n\r\nReceived: no\r\n") == 2
+    assert trace.hops(b"\r\nReceived: no\r\n") == 0
+
+
+def test_submission_mends_a_header() -> None:
+    """RFC 6409 §8; RFC 5322 §3.6.3."""
+    whole = b"Date: x\r\nMessage-ID: <y@z>\r\nFrom: a@b\r\n\r\nBcc: body\r\n"
+    assert trace.mended(whole, 0, "n@h") == trace.Mended(b"", None)
+    bare = b"From: a@b\r\nBCC: c@d,\r\n e@f\r\nTo: g@h\r\n\r\nbody"
+    assert trace.mended(bare, 0, "n@h") == trace.Mended(
+        b"Date: Thu, 01 Jan 1970 00:00:00 +0000\r\nMessage-ID: <n@h>\r\n", b"From: a@b\r\nTo: g@h\r\n\r\n"
+    )
+
+
+def scram_keys(password: str) -> ScramKeys:
+    salt = b"W\x22\x9c\xa7\xb5"
+    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 4096)
+    client_key = hmac.digest(salted, b"Client Key", "sha256")
+    return ScramKeys(salt, 4096, hashlib.sha256(client_key).digest(), hmac.digest(salted, b"Server Key", "sha256"), None)
+
+
+def test_scram_by_the_book() -> None:
+    """RFC 7677 §3: its example, byte for byte."""
+    salted = hashlib.pbkdf2_hmac("sha256", b"pencil", base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096)
+    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+    server = hmac.digest(salted, b"Server Key", "sha256")
+    keys = ScramKeys(base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096, stored, server, None)
+    first = sasl.scram_first(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
+    assert first.name == "user"
+    challenge = sasl.scram_challenge(first, keys, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
+    assert challenge == "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+    final = (
+        b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
+    )
+    assert sasl.scram_proved(first, keys, challenge, final) == "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
+    assert sasl.scram_proved(first, scram_keys("pencils"), challenge, final) is None
+    assert sasl.scram_proved(first, keys, challenge.replace("r=rO", "r=rP"), final) is None
+
+
+@pytest.mark.parametrize(
+    "message", [b"", b"n", b"p=tls-unique,,n=u,r=123456789", b"n,a=other,n=u,r=123456789", b"n,,m=x,n=u,r=123456789",
+                b"n,,n=a=b,r=123456789", b"n,,n=u,r=1", b"\xff", b"n,,n=,r=123456789"]
+)  # fmt: skip
+def test_what_is_no_first_message_of_scram(message: bytes) -> None:
+    with pytest.raises(SyntaxRefused):
+        sasl.scram_first(message)
+
+
+@given(st.binary(max_size=60))
+def test_any_final_message_proves_nothing(message: bytes) -> None:
+    first = sasl.scram_first(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
+    keys = scram_keys("pencil")
+    challenge = sasl.scram_challenge(first, keys, "abc")
+    try:
+        assert sasl.scram_proved(first, keys, challenge, b"c=biws," + message) is None
+    except SyntaxRefused:
+        return
+
+
+def test_plain_and_a_secret_that_does_not_show() -> None:
+    """RFC 4616 §2."""
+    password = sasl.plain(b"\0alice\0secret")
+    assert password is not None and (password.name, password.password) == ("alice", "secret")
+    assert "secret" not in repr(password)
+    assert sasl.plain(b"bob\0alice\0secret") is None
+    assert sasl.plain(b"alice\0alice\0secret") == password
+    for wrong in (b"", b"alice\0secret", b"\0\0x", b"\0a\0", b"\xff\0a\0b"):
+        with pytest.raises(SyntaxRefused):
+            sasl.plain(wrong)

@@ -82,7 +82,9 @@ class Log(Protocol):
         """Raises LogUnavailable."""
         ...
 
-    async def upload(self, partition: str, entity: str, blobs: AsyncIterator[Blob], timeout_s: float = APPEND_S_MAX) -> tuple[bytes, ...]:
+    async def upload(
+        self, partition: str, entity: str, blobs: AsyncIterator[Blob], timeout_s: float = APPEND_S_MAX
+    ) -> tuple[bytes, ...]:
         """Puts content in the log ahead of the event that will name it; `timeout_s` for each. A blob larger than
         CHUNK_BYTES_MAX goes as several chunks. Returns the hashes. Raises LogUnavailable."""
         ...

@@ -1,0 +1,110 @@
+"""A key-value bucket with compare-and-set, in the engine's own form (NATS ADR-8), so that its tools can read it.
+
+The client library's KeyValue writes to subjects that leaf links deny and drops the time to live on updates; we need
+neither its watches nor its history, so this is all there is.
+"""
+
+from typing import NamedTuple, Protocol
+
+from cluster.log.connection import Unreachable
+from cluster.log.engine import WRONG_LAST_SEQUENCE, Engine, EngineRefused, Message
+
+
+class Conflict(Exception):
+    """The key is not at the revision that was expected: someone else was faster."""
+
+
+class Entry(NamedTuple):
+    """`revision` 0 and an empty value: there is no such key. `written`: the revision of the last write, a delete too."""
+
+    revision: int
+    value: bytes
+    written: int
+
+
+ABSENT = Entry(0, b"", 0)
+
+
+class Keys(Protocol):
+    """The port. Every call raises Unreachable when the bucket does not answer: a write may then have been done."""
+
+    async def get(self, key: str) -> Entry: ...
+
+    async def put(self, key: str, value: bytes, after: int) -> int:
+        """Writes if the key's last write was `after` (Entry.written); the new revision. Raises Conflict."""
+        ...
+
+    async def delete(self, key: str, after: int) -> None:
+        """Raises Conflict."""
+        ...
+
+
+class Bucket:
+    def __init__(self, engine: Engine, name: str = "control", *, replicas: int = 1) -> None:
+        self._engine = engine
+        self._name = name
+        self._replicas = replicas
+
+    async def ensure(self) -> None:
+        await self._engine.create_stream(
+            {
+                "name": f"KV_{self._name}",
+                "subjects": [f"$KV.{self._name}.>"],
+                "storage": "file",
+                "num_replicas": self._replicas,
+                "max_msgs_per_subject": 1,
+                "discard": "new",
+                "allow_direct": True,
+                "allow_rollup_hdrs": True,
+                "deny_delete": True,
+            }
+        )
+
+    async def get(self, key: str) -> Entry:
+        kept = await self._engine.last_on(f"KV_{self._name}", f"$KV.{self._name}.{key}")
+        if kept is None:
+            return ABSENT
+        if kept.headers.get("KV-Operation"):
+            return Entry(0, b"", kept.sequence)
+        return Entry(kept.sequence, kept.data, kept.sequence)
+
+    async def put(self, key: str, value: bytes, after: int) -> int:
+        return await self._write(key, value, after, {})
+
+    async def delete(self, key: str, after: int) -> None:
+        await self._write(key, b"", after, {"KV-Operation": "DEL"})
+
+    async def _write(self, key: str, value: bytes, after: int, headers: dict[str, str]) -> int:
+        expect = {"Nats-Expected-Last-Subject-Sequence": str(after)}
+        try:
+            return await self._engine.write(Message(f"$KV.{self._name}.{key}", headers, value), **expect)
+        except EngineRefused as error:
+            if error.code in WRONG_LAST_SEQUENCE:
+                raise Conflict(key) from None
+            raise Unreachable(str(error)) from error
+
+
+class MemoryKeys:
+    """The same in memory, for laws and simulation."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._revision = 0
+
+    async def get(self, key: str) -> Entry:
+        return self._entries.get(key, ABSENT)
+
+    async def put(self, key: str, value: bytes, after: int) -> int:
+        revision = self._next(key, after)
+        self._entries[key] = Entry(revision, value, revision)
+        return revision
+
+    async def delete(self, key: str, after: int) -> None:
+        revision = self._next(key, after)
+        self._entries[key] = Entry(0, b"", revision)
+
+    def _next(self, key: str, after: int) -> int:
+        if self._entries.get(key, ABSENT).written != after:
+            raise Conflict(key)
+        self._revision += 1
+        return self._revision

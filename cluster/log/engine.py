@@ -1,0 +1,159 @@
+"""What is asked of JetStream, by its own API subjects: streams, reads, writes with an expectation. No more than we use.
+
+The client library's own JetStream layer waits for timeouts that we do not want and knows no batched direct reads, so
+the requests are made here (NATS ADR-31 direct get, ADR-50 atomic batch, ADR-8 key-value).
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from cluster.log.connection import Connection, NobodyThere, Unreachable
+
+API_S_MAX = 5.0
+ACK_S_MAX = 5.0
+CREATE_S_MAX = 10.0
+
+WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+STREAM_NOT_FOUND = 10059
+STREAM_NAME_IN_USE = 10058
+
+
+class EngineRefused(Exception):
+    """The engine's no. `code`: its error code (10071: wrong last sequence…)."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{text} ({code})")
+        self.code = code
+
+
+class Message(NamedTuple):
+    """To be written."""
+
+    subject: str
+    headers: dict[str, str]
+    data: bytes
+
+
+class Kept(NamedTuple):
+    """As it lies in a stream."""
+
+    sequence: int
+    subject: str
+    headers: Mapping[str, str]
+    data: bytes
+
+
+class Slice(NamedTuple):
+    """`pending`: how many more match after these."""
+
+    messages: list[Kept]
+    pending: int
+
+
+class Engine:
+    def __init__(self, connection: Connection, domain: str | None = None) -> None:
+        self.connection = connection
+        self._prefix = f"$JS.{domain}.API" if domain else "$JS.API"
+
+    async def create_stream(self, config: dict[str, Any]) -> None:
+        """Makes it, or finds it there with the same configuration."""
+        await self._api(f"STREAM.CREATE.{config['name']}", config, CREATE_S_MAX)
+
+    async def update_stream(self, name: str, **changes: Any) -> None:
+        info = await self.info(name)
+        await self._api(f"STREAM.UPDATE.{name}", {**info["config"], **changes})
+
+    async def info(self, name: str) -> dict[str, Any]:
+        """`config`, `state` (first_seq, last_seq, messages, bytes). Raises EngineRefused(STREAM_NOT_FOUND)."""
+        return await self._api(f"STREAM.INFO.{name}")
+
+    async def last_sequence(self, name: str) -> int:
+        return int((await self.info(name))["state"]["last_seq"])
+
+    async def purge(self, name: str, subject: str, below: int) -> int:
+        """Removes messages on `subject` with a sequence below `below`; how many."""
+        return int((await self._api(f"STREAM.PURGE.{name}", {"filter": subject, "seq": below}, CREATE_S_MAX))["purged"])
+
+    async def read(self, stream: str, sequence: int, count: int, subject: str = ">", bytes_max: int = 8 << 20) -> Slice:
+        """Up to `count` messages on `subject` from `sequence` on. Empty when there are none."""
+        ask = {"seq": sequence, "batch": count, "max_bytes": bytes_max, "next_by_subj": subject}
+        answers = await self.connection.collect(f"{self._prefix}.DIRECT.GET.{stream}", json.dumps(ask).encode(), API_S_MAX)
+        end = answers.pop()
+        if end.status == "404":
+            return Slice([], 0)
+        if end.status != "204":
+            raise EngineRefused(int(end.status or 0), end.headers.get("Description", "direct read failed"))
+        kept = [Kept(int(m.headers["Nats-Sequence"]), m.headers["Nats-Subject"], m.headers, m.data) for m in answers]
+        before = 0
+        for message, arrived in zip(kept, answers, strict=True):
+            # ADR-31: each names the one sent before it, so that a lost one is noticed.
+            if int(arrived.headers["Nats-Last-Sequence"]) != before:
+                raise Unreachable(f"a message before {message.sequence} of {stream} was lost on the way")
+            before = message.sequence
+        return Slice(kept, int(end.headers.get("Nats-Num-Pending", "0")))
+
+    async def last_on(self, stream: str, subject: str) -> Kept | None:
+        """The last message on `subject` (wildcards allowed), as the stream's leader has it."""
+        answer = await self.connection.request(
+            f"{self._prefix}.DIRECT.GET.{stream}", json.dumps({"last_by_subj": subject}).encode(), timeout_s=API_S_MAX
+        )
+        if answer.status == "404":
+            return None
+        if answer.status:
+            raise EngineRefused(int(answer.status), answer.headers.get("Description", "direct read failed"))
+        return Kept(int(answer.headers["Nats-Sequence"]), answer.headers["Nats-Subject"], answer.headers, answer.data)
+
+    async def write(self, message: Message, **expect: str) -> int:
+        """Stores one message; its sequence. Raises EngineRefused, Unreachable."""
+        try:
+            answer = await self.connection.request(message.subject, message.data, message.headers | expect, ACK_S_MAX)
+        except NobodyThere:
+            raise Unreachable(f"no stream takes {message.subject}") from None
+        return int(_checked(answer.data)["seq"])
+
+    async def write_chain(self, messages: Sequence[Message], last: int) -> None:
+        """One after the other without waiting in between, each expecting the one before: what is stored is a beginning
+        of `messages`, all of it if this returns."""
+        done = await asyncio.gather(
+            *(
+                self.write(message, **{"Nats-Expected-Last-Sequence": str(last + index)})
+                for index, message in enumerate(messages)
+            ),
+            return_exceptions=True,
+        )
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+
+    async def write_batch(self, messages: Sequence[Message], last: int, batch_id: str) -> None:
+        """All or none, directly after sequence `last` (ADR-50: the expectation stands on the first message)."""
+        connection = self.connection
+        count = len(messages)
+        for index, (subject, headers, data) in enumerate(messages[:-1], 1):
+            framed = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(index), **headers}
+            if index == 1:
+                framed["Nats-Expected-Last-Sequence"] = str(last)
+            await connection.publish(subject, data, framed)
+        final = messages[-1]
+        framed = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
+        if count == 1:
+            framed["Nats-Expected-Last-Sequence"] = str(last)
+        stored = await self.write(final, **framed)
+        assert stored == last + count, f"a batch of {count} after {last} ended at {stored}"
+
+    async def _api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = API_S_MAX) -> dict[str, Any]:
+        data = json.dumps(body).encode() if body is not None else b""
+        try:
+            answer = await self.connection.request(f"{self._prefix}.{verb}", data, timeout_s=timeout_s)
+        except NobodyThere:
+            raise Unreachable("JetStream is not there") from None
+        return _checked(answer.data)
+
+
+def _checked(data: bytes) -> dict[str, Any]:
+    answer: dict[str, Any] = json.loads(data)
+    if error := answer.get("error"):
+        raise EngineRefused(int(error.get("err_code", 0)), str(error.get("description", "refused")))
+    return answer

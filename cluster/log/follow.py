@@ -1,0 +1,137 @@
+"""Reading the log: bounded ranges, and following it for ever.
+
+There is no consumer in the engine to lose: when the mark has moved, what lies up to it is read directly, in batches. A
+restart of the engine is one failed read, tried again from the same place.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import structlog
+
+from cluster.control.partitions import Partitions
+from cluster.log.connection import Unreachable
+from cluster.log.engine import Engine, EngineRefused, Kept
+from cluster.log.epochs import past, present
+from cluster.log.marks import Marks
+from cluster.log.model import Record
+from cluster.log.wire import Stream, position_of, record
+from cluster.position import SEQUENCE_MAX, position, split
+
+READ_RECORDS_MAX = 500
+READ_BYTES_MAX = 8 << 20
+RETRY_WAIT_S = 0.05
+
+log = structlog.get_logger("cluster.log.follow")
+
+
+class Segment(NamedTuple):
+    """One epoch's stretch of history. `end`: position of its last message in history."""
+
+    stream: Stream
+    end: int
+
+
+class Reader:
+    """Reads one partition. `marks` bound what it shows."""
+
+    def __init__(self, engine: Engine, partitions: Partitions, partition: str, marks: Marks) -> None:
+        self._engine = engine
+        self._partitions = partitions
+        self._partition = partition
+        self._marks = marks
+        self._known: tuple[Segment, ...] = ()
+
+    async def follow(self, after: int, *, contents: bool) -> AsyncIterator[tuple[Record, ...]]:
+        at = after
+        while True:
+            goal = await self._marks.beyond(at, contents=contents)
+            async for batch in self.read(at, goal, contents=contents):
+                yield batch
+            at = goal
+
+    async def read(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Record, ...]]:
+        """Everything above `after` and not above `upto`, which must not lie above the mark. Waits for the engine."""
+        at = after
+        for segment in await self._segments(upto):
+            if segment.end <= at:
+                continue
+            end = min(segment.end, upto)
+            async for kept in self._stretch(segment.stream, at, end, contents):
+                yield tuple(record(segment.stream, each) for each in kept)
+            at = max(at, end)
+            if at >= upto:
+                return
+
+    async def _stretch(self, stream: Stream, after: int, end: int, contents: bool) -> AsyncIterator[list[Kept]]:
+        subject = ">" if contents else stream.events
+        sequence = await self._sequence_after(stream, after)
+        ahead: asyncio.Task[list[Kept]] | None = None
+        try:
+            while True:
+                kept = await (ahead or self._patiently(stream, sequence, end, subject))
+                ahead = None
+                wanted = [each for each in kept if position_of(stream, each) <= end]
+                if wanted and len(wanted) == len(kept) and position_of(stream, kept[-1]) < end:
+                    sequence = kept[-1].sequence + 1
+                    # The next batch is on its way while this one is used: at most two are in memory.
+                    ahead = asyncio.create_task(self._patiently(stream, sequence, end, subject))
+                if wanted:
+                    yield wanted
+                if ahead is None:
+                    return
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    async def _patiently(self, stream: Stream, sequence: int, end: int, subject: str) -> list[Kept]:
+        """Empty only if there is nothing more on `subject` up to `end`."""
+        count = READ_RECORDS_MAX if stream.copy else max(1, min(READ_RECORDS_MAX, split(end).sequence - sequence + 1))
+        while True:
+            try:
+                return (await self._engine.read(stream.name, sequence, count, subject, READ_BYTES_MAX)).messages
+            except (Unreachable, EngineRefused) as error:
+                log.debug("read again", stream=stream.name, why=str(error))
+                await asyncio.sleep(RETRY_WAIT_S)
+
+    async def _sequence_after(self, stream: Stream, after: int) -> int:
+        """The stream's sequence from which on positions lie above `after`."""
+        epoch, sequence = split(after)
+        if epoch < stream.epoch:
+            return 1
+        if not stream.copy:
+            return sequence + 1
+        # A copy has its own sequences, in the same order: search by halves for the first beyond.
+        low, high = 1, SEQUENCE_MAX
+        while low < high:
+            middle = (low + high) // 2
+            kept = await self._patiently_one(stream, middle)
+            if kept is None or position_of(stream, kept) > after:
+                high = middle
+            else:
+                low = kept.sequence + 1
+        return low
+
+    async def _patiently_one(self, stream: Stream, sequence: int) -> Kept | None:
+        while True:
+            try:
+                found = (await self._engine.read(stream.name, sequence, 1)).messages
+                return found[0] if found else None
+            except (Unreachable, EngineRefused):
+                await asyncio.sleep(RETRY_WAIT_S)
+
+    async def _segments(self, upto: int) -> tuple[Segment, ...]:
+        """History up to `upto` at least; the control plane is asked only when that lies in an epoch not yet known."""
+        while not self._known or self._known[-1].stream.epoch < split(upto).epoch:
+            try:
+                found = await self._partitions.get(self._partition)
+            except Unreachable:
+                found = None
+            if found is not None:
+                now = found[0]
+                ended = (Segment(stream, position(old.epoch, old.last)) for stream, old in past(now))
+                self._known = (*ended, Segment(present(now), position(now.epoch, SEQUENCE_MAX)))
+            if not self._known or self._known[-1].stream.epoch < split(upto).epoch:
+                await asyncio.sleep(RETRY_WAIT_S)
+        return self._known

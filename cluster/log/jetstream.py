@@ -1,0 +1,301 @@
+"""The log on NATS JetStream: the port `Log`, and what the node does with it.
+
+    log = JetStreamLog("nats://127.0.0.1:24222", user, password, node_id="n1", site="north")
+    await log.start()             # waits for the engine; LogUnavailable after timeout_s
+    log.lead("m1")                # at a partition's home: candidate for its lease from now on (makes it if it is not there)
+    await log.leading("m1")       # if one wants to wait until this process is the appender
+    …append, upload, follow, read, mark, drop_contents…   # from any process, leading or not
+    await log.stop()              # writes what waits, releases the leases
+
+Appends go to the appender directly when it lives in this process, else by request over the engine.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+
+import msgspec
+
+from cluster.control.bucket import Bucket, Conflict
+from cluster.control.holder import this_process
+from cluster.control.lease import Lease
+from cluster.control.partitions import Ended, Partition, Partitions
+from cluster.log import epochs, wire
+from cluster.log.appender import Appender
+from cluster.log.connection import Connection, NobodyThere, Unreachable
+from cluster.log.engine import Engine, EngineRefused, Message
+from cluster.log.follow import Reader
+from cluster.log.leader import Leader, Site
+from cluster.log.marks import Marks
+from cluster.log.model import (
+    APPEND_S_MAX,
+    BATCH_MESSAGES_MAX,
+    EVENT_BYTES_MAX,
+    INLINE_BYTES_MAX,
+    Append,
+    Blob,
+    LogUnavailable,
+    NewEvent,
+    Record,
+    Stale,
+    Stored,
+)
+from cluster.position import Position, split
+
+ATTEMPT_S_MAX = 3.0  # an unanswered request is sent again after this, under the same command id
+RETRY_WAIT_S = 0.03
+START_S_MAX = 30.0
+RESTORE_BATCH_MAX = 500
+
+
+def _now_us() -> int:
+    return time.time_ns() // 1000
+
+
+class JetStreamLog:
+    """`domain`: the JetStream domain to speak to, None = that of the server we connect to. `replicas`: of the site's
+    streams, 1 or 3. `now_us` (unix microseconds) and `entropy` (random bytes) go into EpochStarted and ids."""
+
+    def __init__(
+        self,
+        url: str,
+        user: str = "",
+        password: str = "",
+        *,
+        node_id: str,
+        site: str,
+        domain: str | None = None,
+        replicas: int = 1,
+        now_us: Callable[[], int] = _now_us,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._connection = Connection(url, user, password, name=f"angarium {node_id}")
+        self._engine = Engine(self._connection, domain)
+        self._bucket = Bucket(self._engine, replicas=replicas)
+        partitions = Partitions(self._bucket)
+        self._me = this_process(entropy(12).hex(), node_id)
+        self._site = Site(
+            self._connection, self._engine, partitions, site, replicas=replicas, now_us=now_us, entropy=entropy
+        )  # fmt: skip
+        self._leaders: dict[str, Leader] = {}
+        self._marks: dict[str, Marks] = {}
+        self._readers: dict[str, Reader] = {}
+
+    async def start(self, timeout_s: float = START_S_MAX) -> None:
+        """Raises LogUnavailable."""
+        try:
+            await self._connection.start(timeout_s)
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        return await self._bucket.ensure()
+                    except Unreachable:
+                        await asyncio.sleep(RETRY_WAIT_S)
+        except (Unreachable, TimeoutError) as error:
+            await self._connection.stop()
+            raise LogUnavailable(str(error) or "the engine's JetStream does not answer") from error
+
+    async def stop(self) -> None:
+        for leader in self._leaders.values():
+            await leader.stop()
+        self._leaders.clear()
+        await self._connection.stop()
+
+    def lead(self, partition: str) -> None:
+        """From now on a candidate for the partition's lease, until `stop`."""
+        if partition not in self._leaders:
+            lease = Lease(self._bucket, f"lease.{wire.named(partition)}", self._me)
+            leader = self._leaders[partition] = Leader(self._site, partition, lease, self._marks_of(partition))
+            leader.start()
+
+    def leads(self, partition: str) -> bool:
+        leader = self._leaders.get(partition)
+        return leader is not None and leader.appender is not None
+
+    async def leading(self, partition: str) -> None:
+        """Returns when this process is the partition's appender. `lead` first."""
+        await self._leaders[partition].leading()
+
+    async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
+        """Raises LogUnavailable; ValueError for what no log takes (no events, too large, too many)."""
+        _measured(append)
+        entity = append.events[0].entity
+        chunks = [await wire.chunk(blob, index) for blob in append.contents for index in range(wire.count_of(blob))]
+        request = wire.Request(append.command, entity, append.events, append.depends, append.read_at, tuple(chunks))
+        return await self._submit(wire.named(append.partition), "append", request, timeout_s)
+
+    async def upload(
+        self, partition: str, entity: str, blobs: AsyncIterator[Blob], timeout_s: float = APPEND_S_MAX
+    ) -> tuple[bytes, ...]:
+        hashes: list[bytes] = []
+        async for blob in blobs:
+            hashes.append(blob.hash)
+            for index in range(wire.count_of(blob)):
+                chunk = await wire.chunk(blob, index)
+                request = wire.Request(self._site.entropy(16), entity, chunks=(chunk,))
+                await self._submit(wire.named(partition), "upload", request, timeout_s)
+        return tuple(hashes)
+
+    def follow(self, partition: str, after: Position, *, contents: bool = True) -> AsyncIterator[tuple[Record, ...]]:
+        return self._reader_of(partition).follow(after, contents=contents)
+
+    def read(self, partition: str, after: int, upto: int, *, contents: bool = False) -> AsyncIterator[tuple[Record, ...]]:
+        """Everything above `after` and not above `upto`, then ends. `upto` must not lie above the mark. Waits for the
+        engine as long as it takes."""
+        return self._reader_of(partition).read(after, upto, contents=contents)
+
+    async def mark(self, partition: str, timeout_s: float = APPEND_S_MAX) -> Position:
+        """Position of the last event, 0 = there is none yet. Raises LogUnavailable."""
+        leader = self._leaders.get(partition)
+        if leader is not None and (appender := leader.appender) is not None:
+            return Position(appender.mark.event)
+        return Position((await self._marks_of(partition).asked(timeout_s)).event)
+
+    async def drop_contents(self, partition: str, upto: Position) -> None:
+        """Raises LogUnavailable."""
+        epoch, sequence = split(upto)
+        try:
+            found = await self._site.partitions.get(partition)
+            if found is None:
+                return
+            for stream in (*(old for old, _ in epochs.past(found[0])), epochs.present(found[0])):
+                if stream.epoch <= epoch and not stream.copy:
+                    below = sequence + 1 if stream.epoch == epoch else await self._engine.last_sequence(stream.name) + 1
+                    await self._engine.purge(stream.name, stream.contents, below)
+        except (Unreachable, EngineRefused) as error:
+            raise LogUnavailable(str(error)) from error
+
+    async def history(self, partition: str) -> tuple[Ended, ...]:
+        """Every epoch of the partition, the present one as if it ended at the mark: what a backup keeps beside the
+        records. Raises LogUnavailable."""
+        mark = split(await self.mark(partition))
+        found = await self._found(partition)
+        last = mark.sequence if mark.epoch == found.epoch else 0
+        return (*found.ended, Ended(found.epoch, last, False, found.stream))
+
+    async def restore(self, partition: str, history: Sequence[Ended], records: AsyncIterator[tuple[Record, ...]]) -> None:
+        """Writes a partition that is not here as copies: `records` (events of all its epochs, in order, as `read` gave
+        them). Whoever leads it then begins a new epoch. Raises LogUnavailable; ValueError if it is here already."""
+        try:
+            await self._restored(wire.named(partition), history, records)
+        except (Unreachable, EngineRefused) as error:
+            raise LogUnavailable(str(error)) from error
+
+    async def start_epoch(self, partition: str, ended_clean: bool, timeout_s: float = START_S_MAX) -> None:
+        """Ends the present epoch and begins the next with EpochStarted, under the lease: ours if we lead, else taken
+        for this. Raises LogUnavailable."""
+        leader = self._leaders.get(partition)
+        mine = leader is None
+        if leader is None:
+            lease = Lease(self._bucket, f"lease.{wire.named(partition)}", self._me)
+            leader = Leader(self._site, partition, lease, self._marks_of(partition))
+            leader.start()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await leader.next_epoch(clean=ended_clean)
+        except TimeoutError:
+            raise LogUnavailable(f"the lease of {partition} cannot be had") from None
+        finally:
+            if mine:
+                await leader.stop()
+
+    async def _submit(self, partition: str, verb: str, request: wire.Request, timeout_s: float) -> Stored | Stale:
+        try:
+            async with asyncio.timeout(timeout_s):
+                data = b""
+                while True:
+                    leader = self._leaders.get(partition)
+                    if leader is not None and (appender := leader.appender) is not None:
+                        answer: wire.Answer = await _answer(appender.submit(request), appender)
+                    else:
+                        data = data or wire.encode(request)
+                        answer = await self._asked(f"ap.{partition}.{verb}", data)
+                    if not isinstance(answer, wire.Busy):
+                        return answer
+                    if not answer.again:
+                        raise LogUnavailable(answer.why)
+                    await asyncio.sleep(RETRY_WAIT_S)
+        except TimeoutError:
+            raise LogUnavailable(f"no answer from the appender of {partition} within {timeout_s:g} s") from None
+
+    async def _asked(self, subject: str, data: bytes) -> wire.Answer:
+        try:
+            return wire.decode_answer((await self._connection.request(subject, data, timeout_s=ATTEMPT_S_MAX)).data)
+        except NobodyThere:
+            return wire.Busy("there is no appender", again=True)
+        except Unreachable as error:
+            return wire.Busy(str(error), again=True)
+
+    async def _restored(self, name: str, history: Sequence[Ended], records: AsyncIterator[tuple[Record, ...]]) -> None:
+        if await self._site.partitions.get(name) is not None:
+            raise ValueError(f"partition {name} is here already")
+        streams = {ended.epoch: wire.stream_of(name, ended.epoch, copy=True) for ended in history}
+        for stream in streams.values():
+            await self._engine.create_stream(epochs.config(stream, self._site.replicas))
+        ends = {stream.epoch: await self._engine.last_sequence(stream.name) for stream in streams.values()}
+        if any(ends.values()):
+            raise ValueError(f"an earlier restore of {name} left its streams behind")
+        async for batch in records:
+            for epoch in sorted({split(record.position).epoch for record in batch}):
+                stream = streams[epoch]
+                messages = [_copied(stream, record) for record in batch if split(record.position).epoch == epoch]
+                for first in range(0, len(messages), RESTORE_BATCH_MAX):
+                    part = messages[first : first + RESTORE_BATCH_MAX]
+                    await self._engine.write_batch(part, ends[epoch], self._site.entropy(12).hex())
+                    ends[epoch] += len(part)
+        *past, last = (msgspec.structs.replace(ended, stream=streams[ended.epoch].name) for ended in history)
+        try:
+            await self._site.partitions.create(Partition(name, self._site.name, last.epoch, last.stream, tuple(past)))
+        except Conflict:
+            raise ValueError(f"partition {name} is here already") from None
+
+    async def _found(self, partition: str) -> Partition:
+        try:
+            found = await self._site.partitions.get(partition)
+        except Unreachable as error:
+            raise LogUnavailable(str(error)) from error
+        if found is None:
+            raise LogUnavailable(f"there is no partition {partition}")
+        return found[0]
+
+    def _marks_of(self, partition: str) -> Marks:
+        if partition not in self._marks:
+            self._marks[partition] = Marks(self._connection, wire.named(partition))
+        return self._marks[partition]
+
+    def _reader_of(self, partition: str) -> Reader:
+        if partition not in self._readers:
+            self._readers[partition] = Reader(self._engine, self._site.partitions, partition, self._marks_of(partition))
+        return self._readers[partition]
+
+
+async def _answer(future: asyncio.Future[Stored | Stale], appender: Appender) -> wire.Answer:
+    try:
+        await asyncio.wait((future,))
+        return future.result()
+    except LogUnavailable as error:
+        return wire.Busy(str(error), again=appender.closed)
+
+
+def _measured(append: Append) -> None:
+    """Raises ValueError."""
+    if not append.events or len(append.command) != 16:
+        raise ValueError("an append has events, and a command id of 16 bytes")
+    if sum(len(event.payload) for event in append.events) > EVENT_BYTES_MAX:
+        raise ValueError(f"events of more than {EVENT_BYTES_MAX} bytes in one append")
+    if sum(len(blob.data) for blob in append.contents) > INLINE_BYTES_MAX:
+        raise ValueError(f"content of more than {INLINE_BYTES_MAX} bytes in one append: upload it first")
+    if len(append.events) + len(append.contents) > BATCH_MESSAGES_MAX:
+        raise ValueError(f"more than {BATCH_MESSAGES_MAX} messages in one append")
+
+
+def _copied(stream: wire.Stream, record: Record) -> Message:
+    chunk = wire.Chunk(record.hash, record.chunk, record.chunks, "", record.payload)
+    if record.noun:
+        message = wire.event_message(stream, NewEvent(record.noun, record.entity, record.payload), b"")
+        message.headers.pop(wire.COMMAND_HEADER)  # Whoever needs it finds it in the envelope.
+    else:
+        message = wire.chunk_message(stream, record.entity, chunk)
+    message.headers[wire.POSITION_HEADER] = str(record.position)
+    return message

@@ -1,0 +1,75 @@
+"""Up to where a partition may be shown: followers wait here."""
+
+import asyncio
+import contextlib
+
+from cluster.log.connection import Arrived, Connection, Unreachable
+from cluster.log.model import LogUnavailable
+from cluster.log.wire import Mark, decode_mark, encode
+
+ASK_AGAIN_S = 1.0
+ASK_S_MAX = 1.0
+RETRY_WAIT_S = 0.05
+
+
+class Marks:
+    """One partition's mark as this process knows it; it only rises."""
+
+    def __init__(self, connection: Connection, partition: str) -> None:
+        self._connection = connection
+        self._partition = partition
+        self._moved = asyncio.Event()  # set and replaced whenever the mark rises
+        self._watching = False
+        self.known = Mark(0, 0)
+
+    def raise_to(self, mark: Mark) -> None:
+        if mark.durable > self.known.durable or mark.event > self.known.event:
+            self.known = Mark(max(mark.durable, self.known.durable), max(mark.event, self.known.event))
+            self._moved.set()
+            self._moved = asyncio.Event()
+
+    async def tell(self, mark: Mark) -> None:
+        """For the appender: everybody may show this much."""
+        self.raise_to(mark)
+        with contextlib.suppress(Unreachable):  # Who misses it asks after a second.
+            await self._connection.publish(f"mk.{self._partition}", encode(mark))
+
+    async def beyond(self, at: int, *, contents: bool) -> int:
+        """The position of the mark (of the last event, without `contents`), as soon as it lies above `at`."""
+        await self._watch()
+        while True:
+            moved = self._moved
+            goal = self.known.durable if contents else self.known.event
+            if goal > at:
+                return goal
+            try:
+                async with asyncio.timeout(ASK_AGAIN_S if self.known.durable else RETRY_WAIT_S):
+                    await moved.wait()
+            except TimeoutError:
+                with contextlib.suppress(Unreachable):
+                    self.raise_to(await self.ask(ASK_S_MAX))
+
+    async def ask(self, timeout_s: float) -> Mark:
+        """What the appender says. Raises NobodyThere, Unreachable."""
+        answer = await self._connection.request(f"ap.{self._partition}.mark", timeout_s=timeout_s)
+        return decode_mark(answer.data)
+
+    async def asked(self, timeout_s: float) -> Mark:
+        """The same, as soon as there is an appender. Raises LogUnavailable."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while True:
+                    try:
+                        return await self.ask(ASK_S_MAX)
+                    except Unreachable:
+                        await asyncio.sleep(RETRY_WAIT_S)
+        except TimeoutError:
+            raise LogUnavailable(f"no appender of {self._partition} answers") from None
+
+    async def _watch(self) -> None:
+        if not self._watching:
+            self._watching = True
+            await self._connection.subscribe(f"mk.{self._partition}", self._arrived)
+
+    async def _arrived(self, message: Arrived) -> None:
+        self.raise_to(decode_mark(message.data))

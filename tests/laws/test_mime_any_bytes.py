@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import encodings.aliases
+import mmap
 
 import msgspec
 import pytest
@@ -57,6 +58,15 @@ def test_any_bytes_are_described(data: bytes) -> None:
         assert "\0" not in text
     for part in mime.parts(structure):
         mime.decode_part(data[part.body_start : part.end], part.encoding)
+
+
+def test_a_mapped_file_will_do() -> None:
+    """Large messages are spooled to disk: they are read through a map or a view, without a copy in memory."""
+    data = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nhello\r\nyou\r\n--b--\r\n"
+    with mmap.mmap(-1, len(data)) as mapped:
+        mapped[:] = data
+        assert mime.describe(mapped) == mime.describe(data) == mime.describe(memoryview(data))
+        assert mime.search_text(mapped, mime.describe(mapped).structure).endswith("hello\r\nyou")
 
 
 def inside(part: mime.Part) -> None:
@@ -128,6 +138,9 @@ HOSTILE = {
     ),
     "one boundary": b"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" * 20_000,
     "digest": b"Content-Type: multipart/digest; boundary=b\r\n\r\n" + b"--b\r\n\r\nFrom: a,b,c,d\r\n\r\n" * 20_000,
+    "many envelopes": b"Content-Type: multipart/digest; boundary=b\r\n\r\n"
+    + (b"--b\r\n\r\nFrom: " + b"a," * 90 + b"\r\n\r\n") * 1_000,
+    "one name thrice": b"From: " + b"a" * mime.HEADER_BYTES_MAX + b"\r\n\r\n",
     "open tags": b"Content-Type: text/html\r\n\r\n" + b"<style><!-- <a <" * 100_000,
     "blanks at ends": b"Content-Transfer-Encoding: quoted-printable\r\n\r\n" + b" " * MIB,
     "references": b"References: " + b"<a@b>" * 20_000 + b"\r\nIn-Reply-To: " + b"<" * 100_000 + b"\r\n\r\n",

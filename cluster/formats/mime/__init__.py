@@ -16,6 +16,7 @@ from cluster.formats.mime.model import (
     DEPTH_MAX,
     HEADER_BYTES_MAX,
     HEADERS_BYTES_MAX,
+    INNER_ADDRESSES_MAX,
     PARAMS_MAX,
     PART_BLOB_BYTES_MIN,
     PARTS_MAX,
@@ -36,8 +37,8 @@ from cluster.formats.mime.words import decode_charset, decode_part, decode_words
 
 __all__ = [
     "ADDRESSES_MAX", "BOUNDARY_BYTES_MAX", "BOUNDARY_LINES_MAX", "DEPTH_MAX", "HEADERS_BYTES_MAX", "HEADER_BYTES_MAX",
-    "PARAMS_MAX", "PARTS_MAX", "PART_BLOB_BYTES_MIN", "PREVIEW_CHARS_MAX", "REFERENCES_MAX", "TEXT_CHARS_MAX",
-    "Address", "Buffer", "Description", "Envelope", "Params", "Part", "Range", "SectionKind",
+    "INNER_ADDRESSES_MAX", "PARAMS_MAX", "PARTS_MAX", "PART_BLOB_BYTES_MIN", "PREVIEW_CHARS_MAX", "REFERENCES_MAX",
+    "TEXT_CHARS_MAX", "Address", "Buffer", "Description", "Envelope", "Params", "Part", "Range", "SectionKind",
     "addr_spec", "base_subject", "body_text", "decode_charset", "decode_part", "decode_words", "describe", "filename",
     "find_part", "format_date", "format_internaldate", "header_fields", "header_text", "header_value", "html_text",
     "mailboxes", "message_ids", "parameter", "parse_address", "parse_addresses", "parse_date", "parse_internaldate",

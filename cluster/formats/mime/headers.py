@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 from cluster.formats.mime.model import PARAMS_MAX, Buffer, Params, Part
@@ -13,8 +14,8 @@ _BLANK_LINE = re.compile(rb"\n\r?\n")
 _BLANK_FIRST = re.compile(rb"\r?\n")
 # A field and its continuation lines (RFC 5322 §2.2, §2.2.3); blanks before the colon are obsolete syntax (§4.5).
 _FIELD = re.compile(rb"\n([!-9;-~]+)[ \t]*:([^\n]*(?:\n[ \t][^\n]*)*)")
-_FIELD_NAME = re.compile(rb"([!-9;-~]+)[ \t]*:")
-_RAW_FIELD = re.compile(rb"[^\n]*(?:\n[ \t][^\n]*)*(?:\n|\Z)")
+_FOLDED = re.compile(rb"\n([^\n]*(?:\n[ \t][^\n]*)*)")
+_FIELD_NAME = re.compile(rb"[!-9;-~]+")
 _UNFOLDED_OUT = b"\0\r\n"
 
 _TOKEN = rb"[!#$%&'*+\-.0-9A-Z^_`a-z{|}~]+"  # RFC 2045 §5.1
@@ -60,43 +61,57 @@ def parse_fields(block: bytes, wanted: frozenset[bytes]) -> Fields:
     return fields
 
 
-def raw_fields(header: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """(lower-case name, raw bytes) of every field up to the blank line; a line that is no field has the name b''."""
-    at = 0
-    while at < len(header):
-        found = _RAW_FIELD.match(header, at)
-        assert found is not None and found.end() > at
-        raw = found[0]
-        if raw in (b"\r\n", b"\n"):
-            return
-        name = _FIELD_NAME.match(raw)
-        yield (name[1].lower() if name else b""), raw
-        at = found.end()
-
-
 def header_fields(header: bytes, names: Iterable[str | bytes], exclude: bool = False) -> bytes:
     """HEADER.FIELDS, or with `exclude` HEADER.FIELDS.NOT (RFC 9051 §6.4.5.1): raw fields in their order, a blank line.
 
+    Lines that are no fields are named by nobody, so the latter keeps them.
     Serves as well for stripping Bcc: ``header_fields(header, ["bcc"], exclude=True)``.
     """
-    asked = {(name.encode("utf-8", "replace") if isinstance(name, str) else name).lower() for name in names}
-    out = b"".join(raw for name, raw in raw_fields(header) if (name in asked) != exclude)
-    line_break = b"\n" if header.endswith(b"\n") and not header.endswith(b"\r\n") else b"\r\n"
-    if out and not out.endswith(b"\n"):
-        out += line_break
-    return out + line_break  # RFC 9051 §6.4.5.1: the delimiting blank line is always included
+    lines, blank = _lines_and_blank(header)
+    chosen = _chosen(frozenset(map(_lower, names)))
+    if exclude:
+        left = lines if chosen is None else chosen.sub(b"", lines)
+        return (left[1:] + b"\n" if left else b"") + blank
+    found = chosen.findall(lines) if chosen else ()
+    return b"\n".join(found) + (b"\n" if found else b"") + blank
 
 
 def header_value(header: bytes, name: str | bytes) -> str | None:
     """Decoded value of a header field for SEARCH; repeated fields one a line. `None` when there is no such field."""
-    asked = (name.encode("utf-8", "replace") if isinstance(name, str) else name).lower()
-    values = [raw.partition(b":")[2] for key, raw in raw_fields(header) if key == asked and key]
-    return "\n".join(decode_words(unfold(value)) for value in values) if values else None
+    chosen = _chosen(frozenset((_lower(name),)))
+    fields = chosen.findall(_lines_and_blank(header)[0]) if chosen else ()
+    return "\n".join(decode_words(unfold(field.partition(b":")[2])) for field in fields) if fields else None
 
 
 def decoded_header(header: bytes) -> str:
     """A whole header as text, one field a line, encoded words decoded."""
-    return "\n".join(decode_words(unfold(raw)) for _, raw in raw_fields(header))
+    return "\n".join(decode_words(unfold(field)) for field in _FOLDED.findall(_lines_and_blank(header)[0]))
+
+
+def _lower(name: str | bytes) -> bytes:
+    return (name.encode("utf-8", "replace") if isinstance(name, str) else name).lower()
+
+
+def _lines_and_blank(header: bytes) -> tuple[bytes, bytes]:
+    """The lines of a header, each with a line feed before it and none behind it, and its blank line (or one made up)."""
+    if header.endswith((b"\n\r\n", b"\n\n")) or header in (b"\r\n", b"\n"):
+        blank = b"\r\n" if header.endswith(b"\r\n") else b"\n"
+        header = header[: -len(blank)]
+    else:  # RFC 9051 §6.4.5.1: the delimiting blank line is always included
+        blank = b"\n" if header.endswith(b"\n") and not header.endswith(b"\r\n") else b"\r\n"
+    if header and not header.endswith(b"\n"):
+        header += blank
+    return (b"\n" + header[:-1] if header else b""), blank
+
+
+@lru_cache(maxsize=128)
+def _chosen(names: frozenset[bytes]) -> re.Pattern[bytes] | None:
+    """Finds whole fields of these names. Clients ask for the same few sets of names again and again."""
+    possible = sorted(name for name in names if _FIELD_NAME.fullmatch(name))
+    if not possible:
+        return None
+    either = b"|".join(map(re.escape, possible))
+    return re.compile(rb"\n((?:" + either + rb")[ \t]*:[^\n]*(?:\n[ \t][^\n]*)*)", re.IGNORECASE)
 
 
 def media_type(value: bytes) -> tuple[str, str] | None:

@@ -13,14 +13,15 @@ import msgspec
 
 Buffer = bytes | bytearray | memoryview | mmap.mmap
 
-HEADER_BYTES_MAX = 128 * 1024  # parsed of one header; what is beyond stays in its byte range, unread
-HEADERS_BYTES_MAX = 256 * 1024  # parsed of all headers of one message, so that a description stays below 1 MiB
+HEADER_BYTES_MAX = 100 * 1024  # parsed of one header; what is beyond stays in its byte range, unread
+HEADERS_BYTES_MAX = 200 * 1024  # parsed of all headers of one message, so that a description stays below 1 MiB
 PARTS_MAX = 1_000  # in one message; the last one swallows the rest
 DEPTH_MAX = 32  # of parts in parts; what lies deeper is an opaque part
 BOUNDARY_BYTES_MAX = 256  # RFC 2046 §5.1.1 allows 70; others write more
 BOUNDARY_LINES_MAX = 100_000  # lines that begin with "--" and are looked at
 PARAMS_MAX = 64  # of one Content-Type or Content-Disposition
 ADDRESSES_MAX = 2_000  # of one address header, group markers included
+INNER_ADDRESSES_MAX = 10_000  # of all enclosed messages; those beyond are shown without any
 REFERENCES_MAX = 100  # the first one and the last ones are kept
 PREVIEW_CHARS_MAX = 200  # RFC 8970 §3.1 allows 256
 TEXT_CHARS_MAX = 1_000_000  # of decoded text for searching

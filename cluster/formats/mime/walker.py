@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
+from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from cluster.formats.mime.addresses import parse_addresses
 from cluster.formats.mime.headers import (
@@ -28,6 +32,7 @@ from cluster.formats.mime.model import (
     DEPTH_MAX,
     HEADER_BYTES_MAX,
     HEADERS_BYTES_MAX,
+    INNER_ADDRESSES_MAX,
     PARTS_MAX,
     Buffer,
     Envelope,
@@ -42,11 +47,11 @@ _COUNT_BYTES = 256 * 1024
 
 
 class _Mark(NamedTuple):
-    """A line that may be a delimiter: ``--`` and `text` (its last blanks taken off); `after` starts the next line."""
+    """A line that may be a delimiter; `after` is where the next line starts."""
 
     start: int
     after: int
-    text: bytes
+    closing: bool
 
 
 class _Slot(NamedTuple):
@@ -63,6 +68,10 @@ def walk(data: Buffer) -> tuple[Part, Fields]:
     """The structure of a message, and its unfolded fields (those of ENVELOPE_NAMES and PART_NAMES)."""
     whole = _Slot(0, header_end(data, 0, len(data)), len(data), 0, ("text", "plain"))
     return _Walk(data).part(whole, _MESSAGE_NAMES)
+
+
+def _between(marks: list[_Mark], start: int, end: int) -> list[_Mark]:
+    return marks[bisect_left(marks, (start,)) : bisect_left(marks, (end,))]
 
 
 def envelope_of(fields: Fields) -> Envelope:
@@ -89,8 +98,9 @@ class _Walk:
     def __init__(self, data: Buffer) -> None:
         self.data = data
         self.size = len(data)
-        self.marks: list[_Mark] | None = None
+        self.marks: dict[bytes, list[_Mark]] | None = None
         self.parts_left = PARTS_MAX
+        self.addresses_left = INNER_ADDRESSES_MAX
         self.header_bytes_left = HEADERS_BYTES_MAX
 
     def part(self, slot: _Slot, names: frozenset[bytes]) -> tuple[Part, Fields]:
@@ -122,8 +132,7 @@ class _Walk:
                 inner_body = header_end(self.data, slot.body, slot.end)
                 inner = _Slot(slot.body, inner_body, slot.end, slot.depth + 1, ("text", "plain"))
                 message, inner_fields = self.part(inner, _MESSAGE_NAMES)
-                envelope = envelope_of(inner_fields)
-        lines = self._lines(slot.body, slot.end) if kind[0] == "text" or message is not None else 0
+                envelope = self._inner_envelope(inner_fields)
         disposition = fields.get(b"content-disposition")
         language = fields.get(b"content-language", b"")
         return Part(
@@ -134,7 +143,7 @@ class _Walk:
             kind[1],
             params,
             encoding,
-            lines,
+            self._lines(slot.body, slot.end, message) if kind[0] == "text" or message else 0,
             children,
             message,
             envelope,
@@ -153,21 +162,14 @@ class _Walk:
             return ()
         # RFC 2046 §5.1.5: in a digest, parts are messages unless they say otherwise
         default = ("message", "rfc822") if subtype == "digest" else ("text", "plain")
-        closing = boundary + b"--"
-        marks = self._marks(slot.body)
         found: list[Part] = []
         start = -1  # of the part that is open
-        for index in range(bisect_left(marks, (slot.body,)), len(marks)):
-            mark = marks[index]
-            if mark.start >= slot.end:
-                break
-            if mark.text != boundary and mark.text != closing:
-                continue
+        for mark in self._delimiters(slot, boundary):
             if start >= 0:
                 body = header_end(self.data, start, mark.start)
                 end = self._before_delimiter(body, mark.start)
                 found.append(self.part(_Slot(start, body, end, slot.depth + 1, default), PART_NAMES)[0])
-            start = -1 if mark.text == closing else min(mark.after, slot.end)
+            start = -1 if mark.closing else min(mark.after, slot.end)
             if start < 0 or self.parts_left <= 1:
                 break
         if start >= 0:  # never closed, or more parts than we count: the last one has all the rest
@@ -185,20 +187,37 @@ class _Walk:
         """Whether an enclosed message can be read as it stands: RFC 2046 §5.2.1 forbids encoding it, yet some do."""
         return encoding in _IDENTITY or _FIELD_START.match(self.data, slot.body, slot.end) is not None
 
-    def _marks(self, body: int) -> list[_Mark]:
-        """All lines from `body` on that begin with two dashes. The first multipart asks, later ones start later."""
-        if self.marks is None:
-            self.marks = []
-            for found in _DASHES.finditer(self.data, max(body - 1, 0)):
-                end = found.end()
-                if end < self.size and self.data[end] != 0x0A:
-                    continue  # longer than any delimiter
-                self.marks.append(_Mark(found.start() + 1, min(end + 1, self.size), found[1].rstrip(b" \t\r")))
-                if len(self.marks) == BOUNDARY_LINES_MAX:
-                    break
-        return self.marks
+    def _inner_envelope(self, fields: Fields) -> Envelope:
+        envelope = envelope_of(fields)
+        lists = (envelope.from_, envelope.sender, envelope.reply_to, envelope.to, envelope.cc, envelope.bcc)
+        self.addresses_left -= sum(map(len, lists))
+        if self.addresses_left < 0:
+            return replace(envelope, from_=(), sender=(), reply_to=(), to=(), cc=(), bcc=())
+        return envelope
 
-    def _lines(self, start: int, end: int) -> int:
+    def _delimiters(self, slot: _Slot, boundary: bytes) -> Iterator[_Mark]:
+        """The delimiter lines of a multipart in their order, up to the closing one."""
+        if self.marks is None:
+            self.marks = self._all_marks(slot.body)
+        closing = _between(self.marks.get(boundary + b"--", []), slot.body, slot.end)[:1]
+        yield from _between(self.marks.get(boundary, []), slot.body, closing[0].start if closing else slot.end)
+        yield from (mark._replace(closing=True) for mark in closing)
+
+    def _all_marks(self, body: int) -> dict[bytes, list[_Mark]]:
+        """All lines from `body` on that begin with two dashes, by what follows these. No later multipart starts earlier."""
+        marks: dict[bytes, list[_Mark]] = {}
+        found = _DASHES.finditer(self.data, max(body - 1, 0))
+        for line in islice(found, BOUNDARY_LINES_MAX):
+            end = line.end()
+            if end == self.size or self.data[end] == 0x0A:  # not longer than any delimiter
+                mark = _Mark(line.start() + 1, min(end + 1, self.size), False)
+                marks.setdefault(line[1].rstrip(b" \t\r"), []).append(mark)
+        return marks
+
+    def _lines(self, start: int, end: int, message: Part | None = None) -> int:
+        """Line feeds of a body. Those of an enclosed message's body are known already if it is text or a message."""
+        if message is not None and (message.type == "text" or message.message is not None):
+            return self._lines(start, message.body_start) + message.lines
         if isinstance(self.data, bytes):
             return self.data.count(b"\n", start, end)
         windows = range(start, end, _COUNT_BYTES)  # a view cannot count, and must not be copied whole

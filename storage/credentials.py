@@ -88,9 +88,9 @@ class Credentials:
             return None
         remembered = self._remembered
         keys = {label: remembered.key(account, prepared, verifier) for label, verifier in verifiers}
-        for label, key in keys.items():
+        for known, key in keys.items():
             if remembered.has(key):
-                return label
+                return known
         flight = remembered.flight(account, prepared, keys.values())
         flying = self._flying.get(flight)
         if flying is None:  # a device opens several connections at once: its password is checked once

@@ -4,6 +4,7 @@ What was decided on a state that changed meanwhile is refused by the log as stal
 A retry for want of an answer goes with the same command id, so it can never happen twice.
 """
 
+import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
@@ -30,7 +31,7 @@ from cluster.domain.outbox import decide as outbox
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.outbox.events import changes as outbox_changes
 from cluster.domain.refusal import Reason, Refusal
-from cluster.log.model import Append, Blob, Log, LogUnavailable, NewEvent, Stored
+from cluster.log.model import INLINE_BYTES_MAX, Append, Blob, Log, LogUnavailable, NewEvent, Stored
 from cluster.world import World
 from storage.news import Hub
 from storage.postgres.directory_view import DirectoryView
@@ -46,6 +47,7 @@ COMMAND_ID_BYTES = 16
 TREES_KEPT_MAX = 50_000
 LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end it sooner
 
+NO_SUCH_ACCOUNT = Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.")
 CONFLICT = Refusal(Reason.CONFLICT, "Others changed the same thing at the same time; try again.")
 UNAVAILABLE = Refusal(Reason.UNAVAILABLE, "The site cannot take changes at the moment; try again later.")
 NOT_SHOWN_YET = Refusal(Reason.NOT_SHOWN_YET, "It is safe in the log, but this site cannot show it yet.")
@@ -100,19 +102,20 @@ class Executor:
             return NOT_SHOWN_YET
 
     async def deliver(
-        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Carried]
+        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Carried], transaction: int = 0
     ) -> list[Done | Refusal]:
-        """In the log when it returns. One append for each partition."""
-        groups: dict[str | None, list[int]] = {}
+        """In the log when it returns. One append for each partition; with a `transaction` one for each account, whose
+        command id is made of both, so that what is given twice arrives once."""
+        groups: dict[tuple[str | None, int], list[int]] = {}
         for n, delivery in enumerate(deliveries):
-            groups.setdefault(await self._partition_of(delivery.account), []).append(n)
-        answers: list[Done | Refusal] = [UNAVAILABLE] * len(deliveries)
-        for partition, numbers in groups.items():
+            partition = await self.views.accounts.partition_of(delivery.account)
+            groups.setdefault((partition, delivery.account if transaction else 0), []).append(n)
+        answers: list[Done | Refusal] = [NO_SUCH_ACCOUNT] * len(deliveries)
+        for (partition, account), numbers in groups.items():
             if partition is None:
-                for n in numbers:
-                    answers[n] = Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.")
                 continue
-            outcome = await self.decided(actor, [deliveries[n] for n in numbers], contents)
+            command_id = _derived_id(transaction, account) if transaction else self.world.entropy(COMMAND_ID_BYTES)
+            outcome = await self.decided(actor, [deliveries[n] for n in numbers], contents, command_id)
             for k, n in enumerate(numbers):
                 if isinstance(outcome, Refusal):
                     answers[n] = outcome
@@ -127,15 +130,16 @@ class Executor:
         actor: Actor,
         commands: Sequence[MailboxCommand | DirectoryCommand | OutboxCommand],
         contents: Sequence[Carried],
+        command_id: bytes = b"",
     ) -> Outcome | Refusal:
         """Commands of one partition, decided and appended together. Refused as a whole only for the outside's sake."""
-        command_id = self.world.entropy(COMMAND_ID_BYTES)
+        command_id = command_id or self.world.entropy(COMMAND_ID_BYTES)
         blobs: tuple[Blob, ...] | None = None
         uploaded: tuple[bytes, ...] = ()
         try:
             partition = await self._partition(commands[0])
             if partition is None:
-                return Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.")
+                return NO_SUCH_ACCOUNT
             for attempt in range(TRIES_MAX):
                 read_at = self.hub.position(partition)
                 decisions, read_at = await self._decide(commands, read_at, fresh=attempt > 0)
@@ -230,7 +234,7 @@ class Executor:
         """What rides in the append, and what was sent ahead of it."""
         inline: list[Blob] = []
         uploaded: list[bytes] = []
-        room = 1 << 20
+        room = INLINE_BYTES_MAX
         for content in contents:
             blobs = await content.inline() if content.inline_bytes <= room else None
             if blobs is not None:
@@ -243,14 +247,11 @@ class Executor:
     async def _partition(self, command: MailboxCommand | DirectoryCommand | OutboxCommand) -> str | None:
         match command:
             case MailboxBase():
-                return await self._partition_of(command.account)
+                return await self.views.accounts.partition_of(command.account)
             case DirectoryBase():
                 return partitions.DIRECTORY
             case _:
                 return partitions.queue(self.site)
-
-    async def _partition_of(self, account: int) -> str | None:
-        return await self.views.accounts.partition_of(account)
 
     # -- what was made ------------------------------------------------------------------------------------------------
 
@@ -283,6 +284,10 @@ class Views:
         self.directory = directory
         self.outbox = outbox
         self.accounts = accounts
+
+
+def _derived_id(transaction: int, account: int) -> bytes:
+    return hashlib.sha256(f"{transaction}/{account}".encode()).digest()[:COMMAND_ID_BYTES]
 
 
 def _changes(entity: str, event: msgspec.Struct) -> tuple[str, ...]:

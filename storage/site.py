@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import structlog
 
@@ -74,9 +74,9 @@ class Site:
         self,
         actor: Actor,
         command: MailboxCommand | DirectoryCommand | OutboxCommand,
-        contents: Sequence[SpooledMessage] = (),
+        contents: Sequence[Spooled] = (),
     ) -> Done | Refusal:
-        return await self._executor.execute(actor, command, contents)
+        return await self._executor.execute(actor, command, _ours(contents))
 
     async def deliver(
         self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[SpooledMessage]
@@ -84,8 +84,8 @@ class Site:
         answers = await _answered(self._executor.deliver(actor, deliveries, contents))
         return [answers] * len(deliveries) if isinstance(answers, Refusal) else answers
 
-    async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[SpooledMessage]) -> Done | Refusal:
-        outcome = await self._executor.decided(actor, [command], contents)
+    async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[Spooled]) -> Done | Refusal:
+        outcome = await self._executor.decided(actor, [command], _ours(contents))
         if isinstance(outcome, Refusal):
             return outcome
         decision = outcome.decisions[0]
@@ -204,6 +204,14 @@ class Site:
         return await self._executor.execute(Actor(name="system", site=self.name), OpenAccount(account, ids), ())
 
 
+class Spooled(Protocol):
+    """What a session holds of a message that came in: as `ingest` gave it."""
+
+    content: Content
+
+    def release(self) -> None: ...
+
+
 class Stores:
     """Where a site keeps what it shows."""
 
@@ -212,6 +220,11 @@ class Stores:
         self.blobs = blobs
         self.spool = spool
         self.hub = hub
+
+
+def _ours(contents: Sequence[Spooled]) -> Sequence[SpooledMessage]:
+    """Sessions get them from `ingest` and know less of them than we do."""
+    return cast(Sequence[SpooledMessage], contents)
 
 
 async def _answered(question: Awaitable[T]) -> T | Refusal:

@@ -1,0 +1,108 @@
+"""Puts a site together in one process: log, tables, blobs, and the site that its sessions see. Decides nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from cluster import partitions
+from cluster.log.jetstream import JetStreamLog
+from cluster.world import World
+from node.config import Config
+from storage.blobs.files import FileBlobs
+from storage.credentials import Credentials
+from storage.directory import Directory
+from storage.executor import Executor, Views
+from storage.follower import Follower
+from storage.ingest import Spool
+from storage.news import Hub
+from storage.postgres.directory_view import DirectoryView
+from storage.postgres.mail_view import MailView
+from storage.postgres.outbox_view import OutboxView
+from storage.postgres.pool import Database
+from storage.sign_in import SignIn
+from storage.site import Site, Stores
+from storage.throttle import SignIns
+
+START_S_MAX = 60.0
+CATCH_UP_S_MAX = 240.0
+LEFTOVER_AGE_S = 3600.0
+
+log = structlog.get_logger("assembly")
+
+
+class Assembly:
+    """The parts, for who needs more than the site: administration, relay, metrics."""
+
+    def __init__(self, config: Config, world: World, name: str) -> None:
+        self.config = config
+        self.world = world
+        self.name = name
+        self.partitions = partitions.of_site(config.site)
+        self.database = Database(config.database_url)
+        self.log = JetStreamLog(
+            config.nats.url,
+            config.nats.user,
+            config.nats.password,
+            node_id=name,
+            site=config.site,
+            now_us=lambda: int(world.now() * 1_000_000),
+            entropy=world.entropy,
+        )
+        self.blobs = FileBlobs(config.blob_dir)
+        self.spool = Spool(config.dir / "spool")
+        self.hub = Hub(self.database)
+        self.directory_view = DirectoryView(self.database)
+        self.directory = Directory(self.directory_view, self.hub)
+        self.mail = MailView(self.database)
+        self.outbox = OutboxView(self.database, partitions.queue(config.site))
+        self.credentials = Credentials(world, config.hmac_key.encode())
+        self.throttle = SignIns(
+            world.monotonic,
+            config.plaintext_networks,
+            config.limits.sign_in_failures_max,
+            config.limits.sign_in_window_s,
+        )
+        views = Views(self.mail, self.directory_view, self.outbox, self.directory)
+        self.executor = Executor(world, config.site, self.log, self.hub, views)
+        sign_in = SignIn(self.directory, self.credentials, self.throttle)
+        stores = Stores(self.mail, self.blobs, self.spool, self.hub)
+        self.site = Site(world, config.site, self.executor, self.directory, sign_in, stores)
+
+    async def caught_up(self) -> None:
+        """Returns when the tables have reached what the log held when asked. Raises LogUnavailable, TimeoutError."""
+        for partition in self.partitions:
+            mark = await self.log.mark(partition, CATCH_UP_S_MAX)
+            if not await self.hub.reached(partition, mark, CATCH_UP_S_MAX):
+                raise TimeoutError(f"the tables do not reach the end of {partition}")
+
+
+@asynccontextmanager
+async def assembled(config: Config, world: World, name: str) -> AsyncIterator[Assembly]:
+    """A running site. Raises LogUnavailable or TimeoutError where an engine does not answer."""
+    parts = Assembly(config, world, name)
+    await parts.database.start(START_S_MAX)
+    await parts.log.start(START_S_MAX)
+    await asyncio.to_thread(parts.spool.clean, world.now() - LEFTOVER_AGE_S)
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks.append(group.create_task(parts.hub.run(), name="news"))
+            for partition in parts.partitions:
+                parts.log.lead(partition)
+                follower = Follower(partition, parts.log, parts.database, parts.blobs)
+                tasks.append(group.create_task(follower.run(), name=f"follow {partition}"))
+            try:
+                await parts.caught_up()
+                log.info("tables stand where the log stands", site=config.site)
+                yield parts
+            finally:
+                for task in tasks:
+                    task.cancel()
+    finally:
+        await parts.log.stop()
+        await parts.blobs.close()
+        await parts.database.stop()
+        parts.credentials.close()
+        parts.spool.close()

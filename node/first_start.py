@@ -1,0 +1,42 @@
+"""What a site without any domain gets at its first start: the domain of its configuration, and a demo site its people."""
+
+import structlog
+
+from cluster import partitions
+from cluster.domain.actor import Actor
+from cluster.domain.directory.commands import AddAccount, AddDomain
+from cluster.domain.refusal import Reason, Refusal
+from node.assembly import Assembly
+from node.config import load_demo
+
+log = structlog.get_logger("first-start")
+
+
+class FirstStartFailed(Exception):
+    """The text says what was refused."""
+
+
+async def first_start(parts: Assembly) -> None:
+    """Several workers may try at once: one wins. Raises FirstStartFailed."""
+    if not await parts.directory_view.is_empty():
+        return
+    config = parts.config
+    actor = Actor(name="first start", administrator=True, site=config.site, node=parts.name)
+    answer = await parts.site.execute(actor, AddDomain(config.domain))
+    if isinstance(answer, Refusal):
+        if answer.reason is Reason.DOMAIN_EXISTS:
+            return
+        raise FirstStartFailed(f"domain {config.domain}: {answer.text}")
+    log.info("domain added", domain=config.domain)
+    for n, person in enumerate(load_demo(config.demo_file)):
+        command = AddAccount(
+            person.address,
+            parts.world.new_id(),
+            partitions.mail(config.site),
+            person.name,
+            await parts.credentials.make(person.password),
+            administrator=n == 0,
+        )
+        answer = await parts.site.execute(actor, command)
+        if isinstance(answer, Refusal) and answer.reason is not Reason.ADDRESS_TAKEN:
+            raise FirstStartFailed(f"account {person.address}: {answer.text}")

@@ -1,0 +1,87 @@
+"""The doors of a worker: which languages listen where."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from node.assembly import Assembly
+from node.tls import Certificates
+from protocols.imap import server as imap
+from protocols.imap.settings import Settings as ImapSettings
+from protocols.smtp import server as smtp
+from protocols.smtp.model import Role
+from protocols.smtp.settings import Settings as SmtpSettings
+
+log = structlog.get_logger("listeners")
+
+
+class Listeners:
+    def __init__(self, parts: Assembly, certificates: Certificates) -> None:
+        self._parts = parts
+        self._certificates = certificates
+        self._stops: list[Callable[[], Awaitable[None]]] = []
+
+    async def start(self) -> None:
+        """Raises OSError where a port is taken."""
+        await self._start_smtp()
+        await self._start_imap()
+
+    async def stop(self) -> None:
+        """All at once: each lets its sessions finish what they are at."""
+        stops, self._stops = self._stops, []
+        await asyncio.gather(*(stop() for stop in stops))
+
+    async def _start_smtp(self) -> None:
+        config, site = self._parts.config, self._parts.site
+        settings = SmtpSettings(
+            hostname=config.hostname,
+            postmaster=f"postmaster@{config.domain}",
+            routes_elsewhere=config.smarthost is not None,
+            plaintext_networks=config.plaintext_networks,
+            message_bytes_max=config.limits.message_bytes_max,
+            recipients_max=config.limits.smtp_recipients_max,
+            hops_max=config.limits.smtp_hops_max,
+            bad_commands_max=config.limits.bad_requests_max,
+            connections_max=config.limits.connections_max,
+            connections_per_peer_max=config.limits.connections_address_max,
+            command_s_max=config.limits.smtp_idle_s_max,
+        )
+        doors = [
+            (Role.MX, config.ports.smtp),
+            (Role.SUBMISSION, config.ports.submission),
+            (Role.SUBMISSIONS, config.ports.submissions),
+            (Role.LMTP, config.ports.lmtp),
+        ]
+        for role, port in doors:
+            if port:
+                server = await smtp.listen(
+                    site,
+                    settings,
+                    (config.bind, port),
+                    role=role,
+                    tls_context=self._certificates.context,
+                    reuse_port=True,
+                )
+                self._stops.append(server.close)
+        if config.lmtp_socket is not None and self._parts.name.endswith("-0"):
+            server = await smtp.listen(site, settings, config.lmtp_socket, role=Role.LMTP)
+            self._stops.append(server.close)
+
+    async def _start_imap(self) -> None:
+        config, site = self._parts.config, self._parts.site
+        settings = ImapSettings(
+            hostname=config.hostname,
+            node=self._parts.name,
+            message_bytes_max=config.limits.message_bytes_max,
+            plaintext_networks=config.plaintext_networks,
+            tls=self._certificates.context,
+            bad_commands_max=config.limits.bad_requests_max,
+            sign_in_s_max=config.limits.sign_in_s_max,
+            idle_s_max=config.limits.imap_idle_s_max,
+            connections_max=config.limits.connections_max,
+        )
+        for port, implicit in ((config.ports.imap, False), (config.ports.imaps, True)):
+            if port:
+                server = await imap.listen(site, settings, config.bind, port, implicit_tls=implicit, reuse_port=True)
+                self._stops.append(server.close)

@@ -30,9 +30,6 @@ from cluster.log.leader import Leader, Site
 from cluster.log.marks import Marks
 from cluster.log.model import (
     APPEND_S_MAX,
-    BATCH_MESSAGES_MAX,
-    EVENT_BYTES_MAX,
-    INLINE_BYTES_MAX,
     Append,
     Blob,
     LogUnavailable,
@@ -40,6 +37,7 @@ from cluster.log.model import (
     Record,
     Stale,
     Stored,
+    measured,
 )
 from cluster.position import Position, split
 
@@ -119,7 +117,7 @@ class JetStreamLog:
 
     async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
         """Raises LogUnavailable; ValueError for what no log takes (no events, too large, too many)."""
-        _measured(append)
+        measured(append)
         entity = append.events[0].entity
         chunks = [await wire.chunk(blob, index) for blob in append.contents for index in range(wire.count_of(blob))]
         request = wire.Request(append.command, entity, append.events, append.depends, append.read_at, tuple(chunks))
@@ -276,18 +274,6 @@ async def _answer(future: asyncio.Future[Stored | Stale], appender: Appender) ->
         return future.result()
     except LogUnavailable as error:
         return wire.Busy(str(error), again=appender.closed)
-
-
-def _measured(append: Append) -> None:
-    """Raises ValueError."""
-    if not append.events or len(append.command) != 16:
-        raise ValueError("an append has events, and a command id of 16 bytes")
-    if sum(len(event.payload) for event in append.events) > EVENT_BYTES_MAX:
-        raise ValueError(f"events of more than {EVENT_BYTES_MAX} bytes in one append")
-    if sum(len(blob.data) for blob in append.contents) > INLINE_BYTES_MAX:
-        raise ValueError(f"content of more than {INLINE_BYTES_MAX} bytes in one append: upload it first")
-    if len(append.events) + len(append.contents) > BATCH_MESSAGES_MAX:
-        raise ValueError(f"more than {BATCH_MESSAGES_MAX} messages in one append")
 
 
 def _copied(stream: wire.Stream, record: Record) -> Message:

@@ -77,6 +77,18 @@ class Record(msgspec.Struct, frozen=True):
     chunks: int = 1
 
 
+def measured(append: Append) -> None:
+    """Raises ValueError for what no log takes: no events, a command id of another size, too large, too many."""
+    if not append.events or len(append.command) != 16:
+        raise ValueError("an append has events, and a command id of 16 bytes")
+    if sum(len(event.payload) for event in append.events) > EVENT_BYTES_MAX:
+        raise ValueError(f"events of more than {EVENT_BYTES_MAX} bytes in one append")
+    if sum(len(blob.data) for blob in append.contents) > INLINE_BYTES_MAX:
+        raise ValueError(f"content of more than {INLINE_BYTES_MAX} bytes in one append: upload it first")
+    if len(append.events) + len(append.contents) > BATCH_MESSAGES_MAX:
+        raise ValueError(f"more than {BATCH_MESSAGES_MAX} messages in one append")
+
+
 class Log(Protocol):
     async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
         """Raises LogUnavailable."""

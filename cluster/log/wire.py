@@ -6,7 +6,7 @@ takes `cp.<p>.<e>.ev.<noun>.<entity>` and `cp.<p>.<e>.ct.<entity>`, and the posi
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ Answer = Stored | Stale | Busy
 
 encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
-decode_answer = msgspec.msgpack.Decoder(Answer).decode
+decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
 decode_mark = msgspec.msgpack.Decoder(Mark).decode
 
 

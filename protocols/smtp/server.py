@@ -56,13 +56,20 @@ class Server:
         loop = asyncio.get_running_loop()
         if isinstance(address, Path):
             address.unlink(missing_ok=True)
-            self._listener = await loop.create_unix_server(self._wire, str(address), backlog=BACKLOG)
+            self._listener = await loop.create_unix_server(self.protocol, str(address), backlog=BACKLOG)
             os.chmod(address, SOCKET_MODE)
             self._path = address
         else:
             host, port = address
+            tls = self._implicit_tls()
             self._listener = await loop.create_server(
-                self._wire, host, port, backlog=BACKLOG, reuse_port=reuse_port or None
+                self.protocol,
+                host,
+                port,
+                ssl=tls,
+                ssl_handshake_timeout=self._settings.handshake_s_max if tls else None,
+                backlog=BACKLOG,
+                reuse_port=reuse_port or None,
             )
 
     async def close(self) -> None:
@@ -81,8 +88,22 @@ class Server:
         if self._sessions:
             await asyncio.wait(list(self._sessions))
 
-    def _wire(self) -> Wire:
+    def protocol(self) -> Wire:
+        """For one more connection; it becomes a session when the event loop says `connection_made`."""
         return Wire(self._opened)
+
+    def _implicit_tls(self) -> ssl.SSLContext | None:
+        """RFC 8314 §3.3: TLS from the first byte on. Each handshake goes on with the certificate of its day."""
+        asked = self._tls_context
+        if self._role is not Role.SUBMISSIONS or asked is None:
+            return None
+
+        def renewed(session: ssl.SSLObject, name: str | None, context: ssl.SSLContext) -> None:
+            session.context = asked()
+
+        context = asked()
+        context.sni_callback = renewed
+        return context
 
     def _opened(self, wire: Wire) -> None:
         talk = Conversation(self._site, self._settings, self._role, wire, self._tls_context)
@@ -92,8 +113,6 @@ class Server:
             wire.close()
             return
         self._peers[talk.peer] += 1
-        if self._role is Role.SUBMISSIONS:
-            wire.hold()
         task = asyncio.get_running_loop().create_task(serve(talk), name=f"smtp {talk.session}")
         self._sessions[task] = talk
         task.add_done_callback(self._ended)

@@ -22,8 +22,6 @@ async def serve(talk: Conversation) -> None:
     """Until the peer says QUIT or goes, or is shown out. Raises nothing but CancelledError."""
     wire, settings = talk.wire, talk.settings
     try:
-        if talk.role is Role.SUBMISSIONS and talk.tls_context is not None:
-            await wire.start_tls(talk.tls_context(), settings.handshake_s_max)
         kind = "LMTP" if talk.role is Role.LMTP else "ESMTP"
         wire.send(Reply(220, "", (f"{settings.hostname} {kind} Angarium",)))
         while not talk.closing:

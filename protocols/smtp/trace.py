@@ -2,10 +2,10 @@
 
 from typing import NamedTuple
 
-from cluster.formats.mime.dates import format_date
-from cluster.formats.mime.headers import header_end, header_fields, raw_fields
+from cluster.formats.mime import format_date, header_fields, header_value
 
 HEADER_BYTES_MAX = 1 << 20  # of a message that are looked at for its header
+BLIND = ("Bcc", "Resent-Bcc")
 
 
 class Hop(NamedTuple):
@@ -54,9 +54,17 @@ def return_path(sender: str) -> bytes:
     return f"Return-Path: <{sender}>\r\n".encode()
 
 
+def _header(head: bytes) -> bytes:
+    """With its closing empty line. Lines end with CRLF only: nothing else is let in."""
+    if head.startswith(b"\r\n"):
+        return head[:2]
+    end = head.find(b"\r\n\r\n")
+    return head if end < 0 else head[: end + 4]
+
+
 def hops(head: bytes) -> int:
     """How many Received fields the header has (RFC 5321 §6.3)."""
-    block = head[: header_end(head, 0, len(head))].lower()
+    block = _header(head).lower()
     return block.count(b"\nreceived:") + block.startswith(b"received:")
 
 
@@ -71,13 +79,12 @@ def mended(head: bytes, at: int, message_id: str) -> Mended:
     """RFC 6409 §8.1–8.2: Date and Message-ID where they are missing; RFC 5322 §3.6.3: no Bcc goes out.
 
     `message_id` is without its angle brackets."""
-    header = head[: header_end(head, 0, len(head))]
-    names = {name for name, _ in raw_fields(header)}
+    header = _header(head)
     added = b""
-    if b"date" not in names:
+    if header_value(header, "Date") is None:
         added += f"Date: {format_date(at)}\r\n".encode()
-    if b"message-id" not in names:
+    if header_value(header, "Message-ID") is None:
         added += f"Message-ID: <{message_id}>\r\n".encode()
-    if b"bcc" not in names and b"resent-bcc" not in names:
+    if all(header_value(header, name) is None for name in BLIND):
         return Mended(added, None)
-    return Mended(added, header_fields(header, ("bcc", "resent-bcc"), exclude=True))
+    return Mended(added, header_fields(header, BLIND, exclude=True))

@@ -146,11 +146,6 @@ class Wire(asyncio.Protocol):
         self._transport = secured
         self._read_paused = False
 
-    def hold(self) -> None:
-        """Reads nothing until start_tls: the first byte belongs to the handshake."""
-        if self._transport is not None:
-            self._transport.pause_reading()
-
     def stop(self) -> None:
         """The session learns it at its next wait for a command, also if it is waiting now."""
         self.stopping = True

@@ -50,7 +50,7 @@ def find_part(structure: Part, path: Sequence[int]) -> Part | None:
             part = holder
         else:
             return None
-        holder = part if part.children and part is not holder else part.message
+        holder = part if part.children else part.message
     return part
 
 

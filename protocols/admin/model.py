@@ -3,7 +3,7 @@
 Numbers of 63 bits (ids, positions) are strings, since JSON's readers keep 53 bits (RFC 8259 §6).
 """
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
@@ -237,7 +237,7 @@ class Event(msgspec.Struct, frozen=True, tag_field="kind", tag="event"):
     session: str
     command: str
     index: int
-    data: dict[str, object]
+    data: dict[str, Any]
 
 
 WorkLine = Progress | Finished | Problem

@@ -10,6 +10,7 @@ import msgspec
 import structlog
 from aiohttp import web
 
+from cluster.domain.actor import Actor
 from cluster.domain.refusal import Reason, Refusal
 from protocols.admin.door import Call, Door
 from protocols.admin.errors import Fault, of_fault, of_invalid, of_refusal
@@ -30,6 +31,8 @@ READ_BYTES = 64 * 1024
 
 log = structlog.get_logger("admin")
 _encoder = msgspec.json.Encoder()
+
+ACTOR = web.RequestKey("actor", Actor)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -118,7 +121,7 @@ async def _admitted(parts: Parts, request: web.Request, handler: Handler, sessio
             if isinstance(actor, Problem):
                 log.warning("not admitted", reason=actor.reason, peer=request.remote, path=request.path)
                 return _problem(actor)
-            request["actor"] = actor
+            request[ACTOR] = actor
         return await handler(request)
     except web.HTTPMethodNotAllowed as error:
         allowed = ", ".join(sorted(error.allowed_methods))
@@ -145,7 +148,7 @@ def _handler(door: Door, route: Route, closing: asyncio.Event) -> Handler:
         for problem in (query, given):
             if isinstance(problem, Problem):
                 return _problem(problem)
-        call = Call(request["actor"], dict(request.match_info), query, given)
+        call = Call(request[ACTOR], dict(request.match_info), query, given)
         if route.streams is not None:
             return await _stream(request, route.streams(door, call), closing)
         assert route.answers is not None
@@ -159,7 +162,7 @@ def _handler(door: Door, route: Route, closing: asyncio.Event) -> Handler:
 
 def _query(route: Route, request: web.Request) -> Any:
     """Text is read as the type that the route's query says; twice the same name is refused."""
-    names = list(request.query.keys())
+    names = [name for name, _ in request.query.items()]
     if route.query is None:
         return of_fault(Fault.MALFORMED, f"unknown parameter {names[0]}", names[0]) if names else None
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -206,23 +209,27 @@ async def _stream(request: web.Request, lines: AsyncIterator[Any], closing: asyn
     """A problem that is there at once has its own status; one that comes later is the last line."""
     ending = asyncio.create_task(closing.wait())
     line = asyncio.create_task(_next(lines))
+    response = web.StreamResponse(headers={"Content-Type": LINES, "Cache-Control": "no-store"})
     async with closed(lines):
         try:
             await asyncio.wait((line, ending), timeout=FIRST_LINE_S_MAX, return_when=asyncio.FIRST_COMPLETED)
             if line.done() and isinstance(found := line.result(), Problem):
                 return _problem(found)
-            response = web.StreamResponse(headers={"Content-Type": LINES, "Cache-Control": "no-store"})
             await response.prepare(request)
             while not ending.done():
                 await asyncio.wait((line, ending), timeout=KEEPALIVE_S, return_when=asyncio.FIRST_COMPLETED)
                 if not line.done():
-                    await asyncio.wait_for(response.write(b"\n"), WRITE_S_MAX)  # an empty line: still there?
+                    if not ending.done():
+                        await asyncio.wait_for(response.write(b"\n"), WRITE_S_MAX)  # an empty line: still there?
                     continue
                 if (item := _told(line, request)) is None:
                     break
                 await asyncio.wait_for(response.write(_encoder.encode(item) + b"\n"), WRITE_S_MAX)
                 line = asyncio.create_task(_next(lines))
             await response.write_eof()
+            return response
+        except (ConnectionError, TimeoutError):
+            log.info("nobody watches any more", path=request.path)
             return response
         finally:
             for task in (line, ending):

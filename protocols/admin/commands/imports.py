@@ -11,12 +11,13 @@ from typing import NamedTuple
 import msgspec
 
 from cluster.domain.actor import Actor
-from cluster.domain.refusal import Reason
+from cluster.domain.refusal import Reason, Refusal
 from protocols.admin.commands.accounts import make
 from protocols.admin.door import Call, Door
 from protocols.admin.errors import Fault, of_fault, of_invalid, of_refusal
 from protocols.admin.model import Finished, Imported, ImportLine, NewAccount, Problem
 from protocols.admin.port import Progress
+from storage.credentials import CredentialsBusy
 
 AT_ONCE_MAX = 16
 ROWS_MAX = 100_000
@@ -98,6 +99,9 @@ def _refused(line: int, address: str, why: str) -> Row:
 async def _one(door: Door, actor: Actor, row: Row) -> Imported:
     if row.new is None:
         return Imported(row.line, row.address, row.fault)
-    refusal = await make(door, actor, row.new)
+    try:
+        refusal = await make(door, actor, row.new)
+    except CredentialsBusy as error:
+        refusal = Refusal(Reason.UNAVAILABLE, f"{error}: import this line again")
     done = refusal is None or refusal.reason is Reason.NOT_SHOWN_YET
     return Imported(row.line, row.address, None if refusal is None or done else of_refusal(refusal))

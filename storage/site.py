@@ -46,6 +46,14 @@ log = structlog.get_logger("site")
 T = TypeVar("T")
 
 
+class Spooled(Protocol):
+    """What a session holds of a message that came in: as `ingest` gave it."""
+
+    content: Content
+
+    def release(self) -> None: ...
+
+
 class Site:
     def __init__(
         self, world: World, name: str, executor: Executor, directory: Directory, sign_in: SignIn, stores: "Stores"
@@ -79,9 +87,9 @@ class Site:
         return await self._executor.execute(actor, command, _ours(contents))
 
     async def deliver(
-        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[SpooledMessage]
+        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Spooled], transaction: int = 0
     ) -> list[Done | Refusal]:
-        answers = await _answered(self._executor.deliver(actor, deliveries, contents))
+        answers = await _answered(self._executor.deliver(actor, deliveries, _ours(contents), transaction))
         return [answers] * len(deliveries) if isinstance(answers, Refusal) else answers
 
     async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[Spooled]) -> Done | Refusal:
@@ -202,14 +210,6 @@ class Site:
     async def _open(self, account: int) -> Done | Refusal:
         ids = tuple(self.world.new_id() for _ in names.STANDARD)
         return await self._executor.execute(Actor(name="system", site=self.name), OpenAccount(account, ids), ())
-
-
-class Spooled(Protocol):
-    """What a session holds of a message that came in: as `ingest` gave it."""
-
-    content: Content
-
-    def release(self) -> None: ...
 
 
 class Stores:

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib import resources
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import structlog
@@ -20,7 +20,12 @@ POOL_CONNECTIONS_MAX = 12
 RETRY_S = 0.2
 CHANNEL = "angarium"
 
-Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+if TYPE_CHECKING:
+    Plain = asyncpg.Connection[asyncpg.Record]
+    Connection = asyncpg.Connection[asyncpg.Record] | PoolConnectionProxy[asyncpg.Record]
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:  # the library's classes take no parameters at run time
+    Plain = Connection = Pool = object
 Listener = Callable[[str], None]
 
 # What says that the database is away or was restarted, not that the question was wrong.
@@ -54,7 +59,7 @@ class Database:
         self.url = url
         self.schema = schema
         self._connections_max = connections_max
-        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+        self._pool: Pool | None = None
 
     async def start(self, timeout_s: float = 60.0) -> None:
         """Raises TimeoutError when the database does not answer in time."""
@@ -106,7 +111,7 @@ class Database:
         async with self.connection() as connection:
             return await connection.execute(query, *args)
 
-    async def own(self) -> asyncpg.Connection[asyncpg.Record]:
+    async def own(self) -> Plain:
         """A connection outside of the pool, for who keeps one for long (projector, listener)."""
         return await asyncpg.connect(
             self.url, timeout=CONNECT_S_MAX, command_timeout=QUERY_S_MAX, server_settings=settings(self.schema)

@@ -67,6 +67,10 @@ class Lease:
     def held(self) -> bool:
         return not self._lost and self._clock() < self._deadline
 
+    def turned(self) -> asyncio.Event:
+        """Set when the next renewal has come out, well or badly."""
+        return self._turn
+
     async def confirm(self) -> None:
         """Returns when it is surely held; waits for the engine if the deadline passed. Raises LeaseLost."""
         while not self.held():

@@ -57,5 +57,6 @@ def decode(payload: bytes) -> tuple[Envelope, Any]:
         if envelope.v > ENVELOPE_VERSION:
             raise Undecodable(f"envelope version {envelope.v} is newer than this release knows")
         return envelope, _data[envelope.noun].decode(envelope.data)
-    except (msgspec.MsgspecError, KeyError) as error:
+    # A string that is not UTF-8 and nesting without end have exceptions of their own.
+    except (msgspec.MsgspecError, KeyError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from error

@@ -94,9 +94,9 @@ def _unquoted(local: str) -> str | None:
 
 
 def _is_dot_atom(local: str) -> bool:
-    return all(_ATOM.match(atom) for atom in local.split(".")) and not any(
-        unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Zs") for sign in local
-    )
+    if not all(_ATOM.match(atom) for atom in local.split(".")):
+        return False
+    return local.isascii() or not any(unicodedata.category(sign) in ("Cc", "Zl", "Zp", "Zs") for sign in local)
 
 
 def _quoted_if_needed(local: str) -> str:
@@ -107,6 +107,8 @@ def _quoted_if_needed(local: str) -> str:
 
 def _without_case(local: str) -> str:
     """Canonical caseless matching (Unicode §3.13 D145), composed again. Folding may need more than one round."""
+    if local.isascii():
+        return local.lower()
     while (folded := unicodedata.normalize("NFC", unicodedata.normalize("NFD", local).casefold())) != local:
         local = folded
     return local

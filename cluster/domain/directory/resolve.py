@@ -124,9 +124,9 @@ class Somebody(msgspec.Struct, frozen=True):
 def find(known: Slice, address: str) -> Entry | Elsewhere | Somebody | Missing:
     """One step: what a canonical address means here."""
     name = addresses.domain_of(address)
-    needed = known.without_known(first_needs(address))
     if name in known.domains and known.domains[name] is None:
         return Elsewhere()
+    needed = known.without_known(first_needs(address))
     if needed.addresses or needed.domains:
         return needed
     domain = known.domains[name] or Domain(name)

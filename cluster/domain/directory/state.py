@@ -95,10 +95,10 @@ class Slice(msgspec.Struct, frozen=True):
 
     def without_known(self, missing: Missing) -> Missing:
         return Missing(
-            missing.addresses - self.entries.keys(),
-            missing.domains - self.domains.keys(),
-            missing.members - self.members.keys(),
-            missing.postmasters - self.postmasters.keys(),
+            frozenset(address for address in missing.addresses if address not in self.entries),
+            frozenset(domain for domain in missing.domains if domain not in self.domains),
+            frozenset(domain for domain in missing.members if domain not in self.members),
+            frozenset(domain for domain in missing.postmasters if domain not in self.postmasters),
         )
 
 

@@ -17,7 +17,7 @@ LAUNCHER = Path(__file__).with_name("launch.py")
 LOG_BYTES_MAX = 5 * 1024 * 1024
 TAIL_BYTES_MAX = 2048
 READ_BYTES = 64 * 1024
-PROBE_PAUSE_S = 0.02
+PROBE_PAUSE_S_MIN, PROBE_PAUSE_S_MAX = 0.02, 0.5
 PROBE_S_MAX = 5.0
 LEFTOVER_S_MAX = 20.0
 
@@ -140,11 +140,13 @@ class Child:
 
     async def _answers(self) -> bool:
         assert self._spec.answers is not None
+        pause = PROBE_PAUSE_S_MIN
         while True:
             with contextlib.suppress(OSError, EOFError, TimeoutError):
                 if await asyncio.wait_for(self._spec.answers(), PROBE_S_MAX):
                     return True
-            await asyncio.sleep(PROBE_PAUSE_S)
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.3, PROBE_PAUSE_S_MAX)
 
     async def _ready_line(self) -> bool:
         """The worker's word, or the end of its pipe, whichever comes first."""

@@ -32,7 +32,8 @@ def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO 
     structlog.configure(
         processors=[*shared, *ends, shape],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(out),
+        # One write a line, newline included, so that lines of several processes do not run into each other.
+        logger_factory=structlog.WriteLoggerFactory(out),
         cache_logger_on_first_use=True,
     )
     # What libraries log by the standard module comes out in the same shape.

@@ -22,7 +22,7 @@ from node.engines import nats, postgres
 
 FIRST_TRIES_MAX = 3  # a program that has never been ready is given up, with its last words, after so many ends
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.1, 30.0
-STEADY_S = 30.0  # whoever lived that long starts again without delay
+STEADY_S = 1.0  # whoever served that long starts again without delay
 WORKER_READY_S_MAX = 300.0  # at start a worker may have tables to catch up
 WORKER_STOP_GRACE_S = 5.0
 LOCK_NAME = "supervisor.lock"
@@ -61,18 +61,20 @@ class Keeper:
         self._run_dir = run_dir
         self._tell = tell
         self._child: Child | None = None
+        self._serving_since: float | None = None
         self._stopping = asyncio.Event()
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def keep(self) -> None:
         clock, name, failures = asyncio.get_running_loop().time, self._part.name, 0
         while not self._stopping.is_set():
-            began = clock()
+            self._serving_since = None
             self._tell(Happening(name, "starting"))
-            reason = await self._run(began)
+            reason = await self._run()
             if self._stopping.is_set():
                 break
-            failures = 1 if clock() - began > STEADY_S else failures + 1
+            steady = self._serving_since is not None and clock() - self._serving_since > STEADY_S
+            failures = 1 if steady else failures + 1
             if not self.first_ready.done() and failures >= FIRST_TRIES_MAX:
                 self.first_ready.set_exception(StartFailed(f"{name} does not start: {reason}: run `angarium doctor`"))
                 break
@@ -92,8 +94,10 @@ class Keeper:
         if self._child is not None:
             self._child.send(number)
 
-    async def _run(self, began: float) -> str:
+    async def _run(self) -> str:
         """One life of the part, and how it ended."""
+        clock = asyncio.get_running_loop().time
+        began = clock()
         try:
             spec = await self._part.prepare()
             if self._stopping.is_set():
@@ -105,7 +109,8 @@ class Keeper:
             if self._stopping.is_set():  # told to stop while it was being started
                 await child.stop()
             await child.until_ready()
-            took = asyncio.get_running_loop().time() - began
+            self._serving_since = clock()
+            took = self._serving_since - began
             self._tell(Happening(self._part.name, "ready", seconds=took, pid=child.pid))
             if not self.first_ready.done():
                 self.first_ready.set_result(None)

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 from node.config import DATABASE_SOCKET_NAME, load
@@ -19,7 +20,8 @@ async def serve(directory: Path, index: int, ready_fd: int) -> None:
     config = load(directory)
 
     def note(word: str) -> None:
-        print(json.dumps({"part": f"worker-{index}", "what": word, "pid": os.getpid()}), flush=True)
+        line = json.dumps({"part": f"worker-{index}", "what": word, "pid": os.getpid()})
+        os.write(sys.stdout.fileno(), f"{line}\n".encode())  # in one piece: others write to the same pipe
 
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -75,12 +76,12 @@ def environment() -> dict[str, str]:
 
 
 def free_port_base() -> int:
-    """One with which the log's engine has a free port: the only one that is listened on here."""
+    """One with which the log's engine has a free port: the only one that is listened on here. It lies below those that
+    the system gives to outgoing connections, so that it is still free when it is used."""
     while True:
-        with socket.socket() as door:
-            door.bind(("127.0.0.1", 0))
-            base = int(door.getsockname()[1]) - 4222
-        if base > 0:
+        base = 6000 + secrets.randbelow(20000)
+        with socket.socket() as door, contextlib.suppress(OSError):
+            door.bind(("127.0.0.1", base + 4222))
             return base
 
 

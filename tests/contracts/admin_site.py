@@ -132,15 +132,15 @@ class MemorySite:
     async def place(self, address: str) -> str | Refusal:
         return "mail"
 
-    async def log_tail(self, partition: str, *, after: int, follow: bool) -> AsyncIterator[port.Logged | Refusal]:
-        if partition not in ("", "directory"):
-            yield Refusal(Reason.NO_SUCH_ENTRY, f"there is no partition {partition}", (partition,))
-            return
-        seen = 0
+    async def marks(self) -> dict[str, int] | Refusal:
+        return {"directory": self.records[-1].position if self.records else 0, "mail": 0}
+
+    async def log_tail(self, after: Mapping[str, int], *, follow: bool) -> AsyncIterator[port.Logged | Refusal]:
+        seen = 0 if "directory" in after else len(self.records)
         while True:
             for record in self.records[seen:]:
                 seen += 1
-                if record.position > after:
+                if record.position > after["directory"]:
                     yield port.Logged("directory", record)
             if not follow:
                 return
@@ -190,7 +190,7 @@ class MemoryAdministration:
         self.accounts, self.account = site.accounts, site.account
         self.aliases, self.alias = site.aliases, site.alias
         self.groups, self.group = site.groups, site.group
-        self.place, self.log_tail = site.place, site.log_tail
+        self.place, self.marks, self.log_tail = site.place, site.marks, site.log_tail
         self.rebuild, self.backup = site.rebuild, site.backup
         self.state = site.state_now
 

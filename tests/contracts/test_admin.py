@@ -268,6 +268,18 @@ async def test_the_log_is_followed_as_it_grows_and_ends_with_the_server(door: As
         assert json.loads(await answer.content.readline())["data"]["domain"] == "example.net"
 
 
+async def test_the_last_of_the_log_and_what_comes_after(door: Asking) -> None:
+    for number in range(5):
+        await door.ask("POST", "/api/v1/domains", {"domain": f"d{number}.example"})
+    lines = await door.lines("GET", "/api/v1/log", params={"last": 2})
+    assert [line.get("position") for line in lines] == ["1.5", "1.6", None]
+    assert [line["kind"] for line in await door.lines("GET", "/api/v1/log", params={"partition": "mail"})] == ["finished"]
+    async with door.http.get("/api/v1/log", params={"follow": "true", "last": 1}) as answer:
+        assert json.loads(await answer.content.readline())["position"] == "1.6"
+        await door.ask("POST", "/api/v1/domains", {"domain": "example.net"})
+        assert json.loads(await answer.content.readline())["position"] == "1.7"
+
+
 async def test_a_stream_that_cannot_begin_has_its_own_status(door: Asking) -> None:
     status, problem = await door.ask("GET", "/api/v1/log", params={"partition": "nowhere"})
     assert (status, problem["reason"]) == (404, "no-such-entry")

@@ -1,28 +1,62 @@
 """The log to look at, the state of the site, and long work. Each stream tells its own end (`finished`) or a problem."""
 
+from collections import deque
 from collections.abc import AsyncIterator
 
-from cluster.domain.refusal import Refusal
+from cluster.domain.refusal import Reason, Refusal
 from cluster.position import position, shown
 from protocols.admin.door import Answer, Call, Door
 from protocols.admin.errors import of_refusal
 from protocols.admin.model import Finished, LogLine, NewBackup, Partition, Quarantined, State, Tail, WorkLine
-from protocols.admin.port import Progress
+from protocols.admin.port import Logged, Progress
 from protocols.admin.readable import moment, readable
 from protocols.admin.streams import closed
+
+END = "the log ends here"
+RECORDS_PER_EVENT = 8  # how far to go back for one event: its contents are records of the log too, while they are there
 
 
 async def log(door: Door, call: Call) -> AsyncIterator[LogLine]:
     asked: Tail = call.query
+    marks = await door.administration.marks()
+    if isinstance(marks, Refusal):
+        yield of_refusal(marks)
+        return
+    if asked.partition and asked.partition not in marks:
+        yield of_refusal(Refusal(Reason.NO_SUCH_ENTRY, f"there is no partition {asked.partition}", (asked.partition,)))
+        return
     epoch, sequence = asked.after.split(".")
-    after = position(int(epoch), int(sequence))
-    async with closed(door.administration.log_tail(asked.partition, after=after, follow=asked.follow)) as events:
+    start = position(int(epoch), int(sequence))
+    after: dict[str, int] = {name: start for name in marks if asked.partition in ("", name)}
+    if asked.last:
+        ended = deque[Logged](maxlen=asked.last)
+        back = {name: max(start, marks[name] - asked.last * RECORDS_PER_EVENT) for name in after}
+        async with closed(door.administration.log_tail(back, follow=False)) as events:
+            async for logged in events:
+                if isinstance(logged, Refusal):
+                    yield of_refusal(logged)
+                    return
+                ended.append(logged)
+                after[logged.partition] = logged.record.position
+        for logged in ended:
+            yield readable(logged)
+        after = {name: max(at, marks[name]) for name, at in after.items()}
+    if asked.follow or not asked.last:
+        async with closed(_events(door, after, asked.follow)) as lines:
+            async for line in lines:
+                yield line
+    else:
+        yield Finished(END)
+
+
+async def _events(door: Door, after: dict[str, int], follow: bool) -> AsyncIterator[LogLine]:
+    async with closed(door.administration.log_tail(after, follow=follow)) as events:
         async for logged in events:
             if isinstance(logged, Refusal):
                 yield of_refusal(logged)
                 return
             yield readable(logged)
-    yield Finished("the log ends here")
+    yield Finished(END)
 
 
 async def rebuild(door: Door, call: Call) -> AsyncIterator[WorkLine]:

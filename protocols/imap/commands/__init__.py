@@ -1,0 +1,82 @@
+"""Every word of IMAP, what it does and when it is allowed. APPEND is not here: the parser streams it (see session.py)."""
+
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from protocols.imap.arguments import ARGUMENTS
+from protocols.imap.commands.authenticate import authenticate
+from protocols.imap.commands.capability import capability
+from protocols.imap.commands.close import close, unselect
+from protocols.imap.commands.copy import copy
+from protocols.imap.commands.create import create, delete, rename
+from protocols.imap.commands.enable import enable
+from protocols.imap.commands.expunge import expunge
+from protocols.imap.commands.fetch import fetch
+from protocols.imap.commands.identify import identify
+from protocols.imap.commands.idle import idle
+from protocols.imap.commands.listing import listing, lsub
+from protocols.imap.commands.login import login
+from protocols.imap.commands.logout import logout
+from protocols.imap.commands.namespace import namespace
+from protocols.imap.commands.noop import check, noop
+from protocols.imap.commands.search import search
+from protocols.imap.commands.select import select
+from protocols.imap.commands.starttls import starttls
+from protocols.imap.commands.status import status
+from protocols.imap.commands.store import store
+from protocols.imap.commands.subscribe import subscribe
+from protocols.imap.model import Reply, Request
+from protocols.imap.state import Talk, When
+
+Run = Callable[[Talk, Request], Awaitable[Reply | None]]
+
+
+class Word(msgspec.Struct, frozen=True):
+    """`run` gives the tagged reply, or None if it has sent it. `expunges`: EXPUNGE may be told with it (RFC 9051 §7.5.1: not
+    while FETCH, STORE or SEARCH are answered, as the client counts by sequence numbers then; UID commands are others)."""
+
+    run: Run
+    when: When
+    expunges: bool = True
+
+
+COMMANDS: dict[str, Word] = {
+    "CAPABILITY": Word(capability, When.ALWAYS),
+    "NOOP": Word(noop, When.ALWAYS),
+    "LOGOUT": Word(logout, When.ALWAYS),
+    "ID": Word(identify, When.ALWAYS),
+    "STARTTLS": Word(starttls, When.NOT_AUTHENTICATED),
+    "AUTHENTICATE": Word(authenticate, When.NOT_AUTHENTICATED),
+    "LOGIN": Word(login, When.NOT_AUTHENTICATED),
+    "ENABLE": Word(enable, When.AUTHENTICATED),  # RFC 9051 §6.3.1: before a mailbox is selected
+    "SELECT": Word(select, When.SIGNED_IN),
+    "EXAMINE": Word(select, When.SIGNED_IN),
+    "CREATE": Word(create, When.SIGNED_IN),
+    "DELETE": Word(delete, When.SIGNED_IN),
+    "RENAME": Word(rename, When.SIGNED_IN),
+    "SUBSCRIBE": Word(subscribe, When.SIGNED_IN),
+    "UNSUBSCRIBE": Word(subscribe, When.SIGNED_IN),
+    "LIST": Word(listing, When.SIGNED_IN),
+    "LSUB": Word(lsub, When.SIGNED_IN),
+    "NAMESPACE": Word(namespace, When.SIGNED_IN),
+    "STATUS": Word(status, When.SIGNED_IN),
+    "IDLE": Word(idle, When.SIGNED_IN),
+    "CHECK": Word(check, When.SELECTED),
+    "CLOSE": Word(close, When.SELECTED),
+    "UNSELECT": Word(unselect, When.SELECTED),
+    "EXPUNGE": Word(expunge, When.SELECTED),
+    "UID EXPUNGE": Word(expunge, When.SELECTED),
+    "SEARCH": Word(search, When.SELECTED, expunges=False),
+    "UID SEARCH": Word(search, When.SELECTED),
+    "FETCH": Word(fetch, When.SELECTED, expunges=False),
+    "UID FETCH": Word(fetch, When.SELECTED),
+    "STORE": Word(store, When.SELECTED, expunges=False),
+    "UID STORE": Word(store, When.SELECTED),
+    "COPY": Word(copy, When.SELECTED),
+    "UID COPY": Word(copy, When.SELECTED),
+    "MOVE": Word(copy, When.SELECTED),
+    "UID MOVE": Word(copy, When.SELECTED),
+}
+
+assert set(COMMANDS) == set(ARGUMENTS), f"unlike tables: {set(COMMANDS) ^ set(ARGUMENTS)}"

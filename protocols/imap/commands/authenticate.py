@@ -1,0 +1,82 @@
+"""AUTHENTICATE (RFC 9051 §6.2.2) with PLAIN (RFC 4616) and SCRAM-SHA-256 (RFC 7677); initial responses by RFC 4959."""
+
+import binascii
+from collections.abc import Awaitable, Callable
+
+from cluster.domain.refusal import Refusal
+from protocols.imap import scram
+from protocols.imap.commands.login import WRONG, outcome, privacy_required, sign_in
+from protocols.imap.errors import refused
+from protocols.imap.model import Authenticate, Reply, Request
+from protocols.imap.state import Talk
+
+NONCE_BYTES = 18
+
+
+class Cancelled(Exception):
+    """RFC 9051 §6.2.2: the client sent "*", or what is no base64."""
+
+
+async def authenticate(talk: Talk, request: Request) -> Reply:
+    given = request.arguments
+    assert isinstance(given, Authenticate)
+    mechanism = MECHANISMS.get(given.mechanism)
+    if mechanism is None:
+        return Reply("NO", "There is no such mechanism here.", "CANNOT")
+    if not talk.may_sign_in:
+        return privacy_required()
+    try:
+        return await mechanism(talk, None if given.initial is None else _decoded(given.initial))
+    except Cancelled as cancelled:
+        return Reply("BAD", str(cancelled))
+
+
+def _decoded(line: bytes) -> bytes:
+    if line == b"*":
+        raise Cancelled("Cancelled.")
+    if line == b"=":
+        return b""  # RFC 4959 §3: an empty initial response
+    try:
+        return binascii.a2b_base64(line, strict_mode=True)
+    except binascii.Error as error:
+        raise Cancelled("That is no base64.") from error
+
+
+async def _answer(talk: Talk, challenge: str) -> bytes:
+    return _decoded(await talk.ask(binascii.b2a_base64(challenge.encode(), newline=False).decode()))
+
+
+async def _plain(talk: Talk, initial: bytes | None) -> Reply:
+    message = await _answer(talk, "") if initial is None else initial
+    parts = message.split(b"\0")
+    if len(parts) != 3:
+        return Reply("BAD", "That is no PLAIN.")
+    authorize, user, password = parts
+    if authorize and authorize != user:
+        # RFC 5530 §3: nobody acts for others here
+        return Reply("NO", "Signing in for somebody else is not offered.", "AUTHORIZATIONFAILED")
+    return await sign_in(talk, user, password)
+
+
+async def _scram(talk: Talk, initial: bytes | None) -> Reply:
+    try:
+        first = scram.client_first(await _answer(talk, "") if initial is None else initial)
+        if first.authorize and first.authorize != first.name:
+            return Reply("NO", "Signing in for somebody else is not offered.", "AUTHORIZATIONFAILED")
+        keys = await talk.site.scram_keys(first.name)
+        if isinstance(keys, Refusal):
+            return refused(keys)
+        challenge = scram.server_first(first, keys, talk.site.world.entropy(NONCE_BYTES))
+        final = scram.server_final(first, challenge, keys, await _answer(talk, challenge))
+    except scram.ScramRefused as error:
+        return Reply("BAD", f"That is no SCRAM: {error}.")
+    account = keys.account if final is not None else None
+    found = await talk.site.signed_in(account, talk.actor, first.name)
+    if final is None or isinstance(found, Refusal):
+        return outcome(talk, found if isinstance(found, Refusal) else WRONG)
+    # RFC 5802 §3: the client checks the server's signature, and answers with nothing
+    await _answer(talk, final)
+    return outcome(talk, found)
+
+
+MECHANISMS: dict[str, Callable[[Talk, bytes | None], Awaitable[Reply]]] = {"PLAIN": _plain, "SCRAM-SHA-256": _scram}

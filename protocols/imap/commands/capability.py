@@ -1,0 +1,32 @@
+"""CAPABILITY (RFC 9051 §6.1.1). It never promises what is not there, and says what is true now: before and after TLS and signing in."""
+
+from protocols.imap.model import Reply, Request
+from protocols.imap.state import Talk
+
+ANYTIME = ("IMAP4rev1", "IMAP4rev2", "LITERAL+", "SASL-IR", "ID", "ENABLE")
+SIGNED_IN = (
+    "IDLE", "NAMESPACE", "UNSELECT", "CHILDREN", "LIST-EXTENDED", "LIST-STATUS", "SPECIAL-USE", "CREATE-SPECIAL-USE", "UIDPLUS", "MOVE",
+    "MULTIAPPEND", "ESEARCH", "SEARCHRES", "WITHIN", "BINARY", "STATUS=SIZE", "CONDSTORE", "QRESYNC", "OBJECTID", "SAVEDATE", "PREVIEW",
+    "UTF8=ACCEPT",
+)  # fmt: skip
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256")
+
+
+def words(talk: Talk) -> str:
+    found = list(ANYTIME)
+    if talk.account is not None:
+        # RFC 7889 §4: the limit that holds for every mailbox
+        found += [*SIGNED_IN, f"APPENDLIMIT={talk.settings.message_bytes_max}"]
+        return " ".join(found)
+    if not talk.secure and talk.settings.tls() is not None:
+        found.append("STARTTLS")
+    if talk.may_sign_in:
+        found += [f"AUTH={mechanism}" for mechanism in MECHANISMS]
+    else:
+        found.append("LOGINDISABLED")  # RFC 9051 §6.2.3
+    return " ".join(found)
+
+
+async def capability(talk: Talk, request: Request) -> Reply:
+    talk.say(f"CAPABILITY {words(talk)}")
+    return Reply("OK", "These.")

@@ -1,0 +1,39 @@
+"""COPY (RFC 9051 §6.4.7) and MOVE (§6.4.8, RFC 6851), with COPYUID (RFC 4315 §3)."""
+
+from cluster.domain.mailbox import names
+from cluster.domain.mailbox.commands import CopyMessages
+from cluster.domain.refusal import Refusal
+from protocols.imap import writer
+from protocols.imap.commands.expunge import READ_ONLY
+from protocols.imap.errors import refused
+from protocols.imap.model import Copy, Reply, Request
+from protocols.imap.state import Talk
+
+
+async def copy(talk: Talk, request: Request) -> Reply:
+    given = request.arguments
+    assert isinstance(given, Copy)
+    view = talk.mailbox()
+    moving = request.word.endswith("MOVE")
+    if moving and not view.writable:
+        return READ_ONLY
+    spans = view.spans(given.messages, given.uid)
+    if not spans:
+        # RFC 9051 §6.4.9: a UID that is not there is passed over
+        return Reply("OK", "No such messages.")
+    target = names.canonical(given.mailbox)
+    command = CopyMessages(talk.who(), view.mailbox, target, view.exact(spans), moved=moving)
+    done = await talk.site.execute(talk.actor, command)
+    if isinstance(done, Refusal):
+        return refused(done, target=True)
+    code = ""
+    if done.uids:
+        code = f"COPYUID {done.uidvalidity} {writer.ordered(done.sources)} {writer.ordered(done.uids)}"
+    if not moving:
+        return Reply("OK", "Copied.", code)
+    # RFC 6851 §4.3: COPYUID comes untagged, before the expunges
+    if code:
+        talk.say(f"OK [{code}] Moved.")
+    await talk.poll(expunges=True)
+    # RFC 7162 §3.2.9: as for EXPUNGE
+    return Reply("OK", "Done.", f"HIGHESTMODSEQ {view.modseq}" if talk.condstore and done.position else "")

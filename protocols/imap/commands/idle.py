@@ -1,0 +1,54 @@
+"""IDLE (RFC 9051 §6.3.13, RFC 2177): what others do is told at once, until the client says DONE."""
+
+import asyncio
+
+from protocols.imap.model import Line, NeedMore, Parsed, Reply, Request
+from protocols.imap.state import Talk
+from protocols.port import Watch
+
+STILL_HERE_S = 240  # so that routers between us keep the connection in mind
+
+
+async def idle(talk: Talk, request: Request) -> Reply:
+    talk.parser.expect_line()
+    talk.say("+ idling")
+    if talk.view is None:
+        line = await talk.parsed()
+    else:
+        async with talk.site.watch(talk.who(), talk.view.mailbox) as watch:
+            line = await _watched(talk, watch)
+    if isinstance(line, NeedMore):
+        return Reply("OK", "The mailbox is gone.")
+    if isinstance(line, Line) and line.data.upper() == b"DONE":
+        return Reply("OK", "Awake.")
+    return Reply("BAD", "IDLE ends with DONE.")
+
+
+async def _watched(talk: Talk, watch: Watch) -> Parsed:
+    """The client's line; NeedMore if the session is to end before."""
+    # Watched first and asked then, so that nothing falls between.
+    await talk.poll(expunges=True)
+    await talk.flush()
+    reading = news = None
+    try:
+        while isinstance(line := talk.parser.next(), NeedMore) and not talk.closing:
+            reading = reading or asyncio.create_task(talk.read())
+            news = news or asyncio.create_task(watch.wait(STILL_HERE_S))
+            await asyncio.wait((reading, news), return_when=asyncio.FIRST_COMPLETED)
+            if news.done():
+                if news.result():
+                    talk.told.clear()
+                    await talk.poll(expunges=True)
+                else:
+                    talk.say("OK Still here.")
+                news = None
+                await talk.flush()
+            if reading.done():
+                reading.result()
+                reading = None
+        return line
+    finally:
+        tasks = [task for task in (reading, news) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

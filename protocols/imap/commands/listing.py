@@ -1,0 +1,190 @@
+"""LIST (RFC 9051 §6.3.9, RFC 5258, RFC 5819, RFC 6154) and LSUB (RFC 3501 §6.3.9)."""
+
+from collections.abc import Callable
+
+import msgspec
+
+from cluster.domain.mailbox import names
+from cluster.domain.refusal import Refusal
+from protocols.imap.commands import status
+from protocols.imap.errors import refused
+from protocols.imap.model import List, Reply, Request
+from protocols.imap.state import Talk
+from protocols.port import Mailbox
+
+SEPARATOR = names.SEPARATOR
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of LIST. `mailbox` None: there is none of this name."""
+
+    name: str
+    mailbox: Mailbox | None
+    subscribed: bool
+    has_children: bool
+    subscribed_beneath: bool = False
+
+
+async def listing(talk: Talk, request: Request) -> Reply:
+    given = request.arguments
+    assert isinstance(given, List)
+    if given.patterns == ("",) and not given.selection:
+        # RFC 9051 §6.3.9: an empty name asks for the separator
+        talk.say(f'LIST (\\Noselect) "{SEPARATOR}" ""')
+        return Reply("OK", "Listed.")
+    tree = await _tree(talk)
+    if isinstance(tree, Refusal):
+        return refused(tree)
+    rows = _matching(tree, given)
+    for row in rows:
+        talk.say(_line(talk, row, given))
+    if "STATUS" in given.returns:
+        # RFC 5819 §2: a STATUS after the LIST for each that can be selected
+        asked = [row.mailbox.id for row in rows if row.mailbox is not None]
+        known = await talk.site.status(talk.who(), asked)
+        if isinstance(known, Refusal):
+            return refused(known)
+        if "HIGHESTMODSEQ" in given.status:
+            talk.enable("CONDSTORE")
+        for one in known:
+            talk.say(await status.line(talk, one, given.status))
+    return Reply("OK", "Listed.")
+
+
+async def lsub(talk: Talk, request: Request) -> Reply:
+    """RFC 3501 §6.3.9: subscribed names; with "%" a superior of one, as \\Noselect, if it is not subscribed itself."""
+    given = request.arguments
+    assert isinstance(given, List)
+    tree = await _tree(talk)
+    if isinstance(tree, Refusal):
+        return refused(tree)
+    fits = _matcher(given)
+    shown: dict[str, str] = {}
+    for name in tree.subscribed:
+        if fits(name):
+            shown[name] = ""
+        elif given.patterns[0].endswith("%"):
+            for superior in names.superiors(name):
+                if fits(superior):
+                    shown.setdefault(superior, "\\Noselect")
+    for name in sorted(shown, key=_order):
+        talk.say(f'LSUB ({shown[name]}) "{SEPARATOR}" '.encode("ascii") + talk.name(name))
+    return Reply("OK", "Listed.")
+
+
+class Tree(msgspec.Struct, frozen=True):
+    """`mailboxes` by name; `subscribed` names, also of mailboxes that are not there; `parents`: every name that has
+    something beneath it."""
+
+    mailboxes: dict[str, Mailbox]
+    subscribed: frozenset[str]
+    parents: frozenset[str]
+
+
+async def _tree(talk: Talk) -> Tree | Refusal:
+    mailboxes = await talk.site.mailboxes(talk.who())
+    if isinstance(mailboxes, Refusal):
+        return mailboxes
+    subscribed = await talk.site.subscriptions(talk.who())
+    if isinstance(subscribed, Refusal):
+        return subscribed
+    parents = frozenset(superior for one in mailboxes for superior in names.superiors(one.name))
+    return Tree({one.name: one for one in mailboxes}, frozenset(subscribed), parents)
+
+
+def _matching(tree: Tree, given: List) -> list[Row]:
+    fits = _matcher(given)
+    # Superiors that are no mailboxes themselves are names as well (RFC 9051 §6.3.9: \NonExistent).
+    candidates: set[str] = set(tree.mailboxes) | tree.parents
+    if "SUBSCRIBED" in given.selection:
+        candidates |= tree.subscribed
+    recursive = "RECURSIVEMATCH" in given.selection
+    chosen = {one for one in tree.mailboxes if _selected(tree, one, given.selection)}
+    if "SUBSCRIBED" in given.selection:
+        chosen |= {one for one in tree.subscribed - set(tree.mailboxes) if "SPECIAL-USE" not in given.selection}
+    beneath = {superior for one in chosen for superior in names.superiors(one)} if recursive else set()
+    if recursive:
+        candidates |= beneath
+    rows = []
+    for name in sorted(candidates, key=_order):
+        if not fits(name):
+            continue
+        wanted = name in chosen if given.selection - {"REMOTE", "RECURSIVEMATCH"} else name in candidates
+        # RFC 5258 §3.5: CHILDINFO says that something beneath it is selected though it does not fit the pattern itself
+        below = recursive and name in beneath and any(
+            names.is_beneath(one, name) and not fits(one) for one in chosen
+        )
+        if wanted or below:
+            rows.append(Row(name, tree.mailboxes.get(name), name in tree.subscribed, name in tree.parents, below))
+    return _without_lone_parents(rows, given)
+
+
+def _without_lone_parents(rows: list[Row], given: List) -> list[Row]:
+    """A name that is no mailbox is shown only where its children are not (RFC 9051 §6.3.9: for "%", not for "*")."""
+    if given.selection - {"REMOTE"}:
+        return rows
+    shown = {superior for row in rows if row.mailbox is not None for superior in names.superiors(row.name)}
+    return [row for row in rows if row.mailbox is not None or row.name not in shown]
+
+
+def _selected(tree: Tree, name: str, selection: frozenset[str]) -> bool:
+    if "SUBSCRIBED" in selection and name not in tree.subscribed:
+        return False
+    return "SPECIAL-USE" not in selection or bool(tree.mailboxes[name].special_use)
+
+
+def _line(talk: Talk, row: Row, given: List) -> bytes:
+    attributes: list[str] = []
+    if row.mailbox is None:
+        # RFC 5258 §3: \NonExistent implies \Noselect, and clients of RFC 3501 know only the latter
+        attributes += ["\\NonExistent"] if given.extended or talk.revision_2 else ["\\Noselect"]
+    attributes.append("\\HasChildren" if row.has_children else "\\HasNoChildren")  # RFC 3348, RFC 5258 §4
+    if row.subscribed and ("SUBSCRIBED" in given.returns or "SUBSCRIBED" in given.selection):
+        attributes.append("\\Subscribed")
+    if row.mailbox is not None and row.mailbox.special_use:
+        attributes.append(row.mailbox.special_use)  # RFC 6154 §2: in plain LIST too
+    line = f'LIST ({" ".join(attributes)}) "{SEPARATOR}" '.encode("ascii") + talk.name(row.name)
+    if row.subscribed_beneath:
+        criteria = " ".join(f'"{word}"' for word in sorted(given.selection - {"REMOTE", "RECURSIVEMATCH"}))
+        line += f' ("CHILDINFO" ({criteria}))'.encode("ascii")
+    return line
+
+
+class Pattern:
+    """RFC 9051 §6.3.9: "*" is anything, "%" anything but the separator. Takes one step a character, whatever the pattern:
+    bit i of the state says that the first i literal characters of the pattern have been met."""
+
+    def __init__(self, pattern: str) -> None:
+        self._literals: dict[str, int] = {}
+        self._any = self._level = 0
+        count = 0
+        for sign in pattern:
+            if sign == "*":
+                self._any |= 1 << count
+            elif sign == "%":
+                self._level |= 1 << count
+            else:
+                self._literals[sign] = self._literals.get(sign, 0) | 1 << count
+                count += 1
+        self._end = 1 << count
+
+    def fits(self, name: str) -> bool:
+        state = 1
+        for sign in name:
+            stays = self._any if sign == SEPARATOR else self._any | self._level
+            state = (state & stays) | ((state & self._literals.get(sign, 0)) << 1)
+            if not state:
+                return False
+        return bool(state & self._end)
+
+
+def _matcher(given: List) -> Callable[[str], bool]:
+    """Does a name fit any of the patterns, each behind the reference."""
+    patterns = [Pattern(names.canonical(given.reference + pattern)) for pattern in given.patterns if pattern]
+    return lambda name: any(pattern.fits(name) for pattern in patterns)
+
+
+def _order(name: str) -> tuple[bool, str]:
+    return name != names.INBOX, name
+
+

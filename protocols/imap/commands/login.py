@@ -1,0 +1,43 @@
+"""LOGIN (RFC 9051 §6.2.3), and what every way of signing in ends with."""
+
+from cluster.domain.refusal import Reason, Refusal
+from protocols.imap.commands.capability import words
+from protocols.imap.errors import refused
+from protocols.imap.model import Login, Reply, Request
+from protocols.imap.state import Talk
+from protocols.port import Account
+
+WRONG = Refusal(Reason.WRONG_PASSWORD)
+
+
+async def login(talk: Talk, request: Request) -> Reply:
+    given = request.arguments
+    assert isinstance(given, Login)
+    if not talk.may_sign_in:
+        return privacy_required()
+    return await sign_in(talk, given.user, given.password)
+
+
+def privacy_required() -> Reply:
+    # RFC 5530 §3; RFC 9051 §6.2.3: with LOGINDISABLED a password is never looked at
+    return Reply("NO", "Passwords are taken only under TLS.", "PRIVACYREQUIRED")
+
+
+async def sign_in(talk: Talk, user: bytes, password: bytes) -> Reply:
+    try:
+        address, secret = user.decode("utf-8"), password.decode("utf-8")
+    except UnicodeDecodeError:
+        return outcome(talk, WRONG)
+    return outcome(talk, await talk.site.sign_in(address, secret, talk.actor, throttled=not talk.trusted))
+
+
+def outcome(talk: Talk, found: Account | Refusal) -> Reply:
+    if isinstance(found, Refusal):
+        talk.tries += 1
+        if talk.tries >= talk.settings.sign_in_tries_max:
+            talk.closing = True
+            talk.say("BYE Too many attempts.")
+        return refused(found)
+    talk.account = found
+    # RFC 9051 §7.1: the capabilities of now, which saves the client a round trip
+    return Reply("OK", "Signed in.", f"CAPABILITY {words(talk)}")

@@ -1,0 +1,105 @@
+"""SELECT and EXAMINE (RFC 9051 §6.3.2, §6.3.3), with CONDSTORE (RFC 7162 §3.1.8) and QRESYNC (§3.2.5)."""
+
+from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox.events import Ranges
+from cluster.domain.refusal import Refusal
+from protocols.imap import writer
+from protocols.imap.commands.create import mailbox_id
+from protocols.imap.errors import refused
+from protocols.imap.model import Reply, Request, Resync, Select
+from protocols.imap.state import Talk
+from protocols.imap.view import View
+from protocols.port import Selected
+
+RESYNC_CHUNK = 1000
+
+
+async def select(talk: Talk, request: Request) -> Reply:
+    given = request.arguments
+    assert isinstance(given, Select)
+    if given.resync is not None and not talk.resync:
+        # RFC 7162 §3.2.5: only after ENABLE QRESYNC
+        return Reply("BAD", "ENABLE QRESYNC comes first.")
+    writable = request.word == "SELECT"
+    if talk.view is not None:
+        # RFC 9051 §6.3.2: whether or not the new one can be selected; §7.1 CLOSED
+        talk.deselect()
+        talk.say("OK [CLOSED] The mailbox before is closed.")
+    name = names.canonical(given.mailbox)
+    found = await talk.site.select(talk.who(), name, recent=writable and not talk.revision_2)
+    if isinstance(found, Refusal):
+        return refused(found)
+    if given.condstore:
+        talk.enable("CONDSTORE")
+    status = found.status
+    view = View(
+        status.mailbox.id,
+        status.mailbox.name,
+        found.uids,
+        status.highestmodseq,
+        writable=writable,
+        recent_from=status.recent_from,
+        keywords=found.keywords,
+    )
+    talk.view = view
+    _describe(talk, view, found)
+    if given.resync is not None:
+        no = await _resync(talk, view, found, given.resync)
+        if no is not None:
+            talk.deselect()
+            return no
+    # RFC 9051 §6.3.2
+    return Reply("OK", "Selected.", "READ-WRITE" if writable else "READ-ONLY")
+
+
+def _describe(talk: Talk, view: View, found: Selected) -> None:
+    status = found.status
+    talk.say_flags(view)
+    talk.say(f"{len(view)} EXISTS")
+    if talk.revision_2:
+        # RFC 9051 §6.3.2: LIST is required; RFC 3501 clients do not expect it
+        attributes = status.mailbox.special_use
+        talk.say(f'LIST ({attributes}) "{names.SEPARATOR}" '.encode("ascii") + talk.name(view.name))
+    else:
+        talk.say(f"{view.recent()} RECENT")
+        place = view.place(found.first_unseen) if found.first_unseen else None
+        if place is not None:
+            talk.say(f"OK [UNSEEN {place + 1}] The first that is unseen.")
+    talk.say(f"OK [UIDVALIDITY {status.mailbox.uidvalidity}] UIDs hold.")
+    talk.say(f"OK [UIDNEXT {status.uidnext}] The next UID.")
+    talk.say(f"OK [HIGHESTMODSEQ {max(status.highestmodseq, 1)}] The newest change.")
+    talk.say(f"OK [MAILBOXID ({mailbox_id(view.mailbox)})] It keeps this through RENAME.")  # RFC 8474 §4.2
+
+
+async def _resync(talk: Talk, view: View, found: Selected, asked: Resync) -> Reply | None:
+    """RFC 7162 §3.2.5.1: what changed since the client was here. A refusal, if the site cannot tell."""
+    status = found.status
+    if asked.uidvalidity != status.mailbox.uidvalidity:
+        return None  # the client's knowledge is of another mailbox; UIDVALIDITY tells it
+    known: Ranges = ranges.limit(asked.known or ranges.EVERY_UID, 1, status.uidnext - 1)
+    since = asked.modseq
+    if since > status.highestmodseq:
+        # A MODSEQ that is not in history: all flags, and every UID that is not there (design: lost tokens)
+        since = 0
+        vanished = ranges.subtract(known, ranges.compress(view.uids))
+    else:
+        changes = await talk.site.changes(talk.who(), view.mailbox, since)
+        if isinstance(changes, Refusal):
+            return refused(changes)
+        # What went after the view was made is told later, by the next poll.
+        there = ranges.intersect(changes.vanished, known)
+        vanished = ranges.subtract(there, ranges.intersect(there, view.exact([(0, len(view))]) if len(view) else ()))
+    if vanished:
+        talk.say(f"VANISHED (EARLIER) {writer.ranges(vanished)}")
+    for piece in (known[at : at + RESYNC_CHUNK] for at in range(0, len(known), RESYNC_CHUNK)):
+        rows = await talk.site.flags(talk.who(), view.mailbox, piece, since)
+        if isinstance(rows, Refusal):
+            return refused(rows)
+        for row in rows:
+            place = view.place(row.uid)
+            if place is not None:
+                shown = writer.flags(row.flags, row.keywords, talk.shows_recent(row.uid))
+                talk.put(f"* {place + 1} FETCH (UID {row.uid} FLAGS ({shown}) MODSEQ ({row.modseq}))\r\n".encode("ascii"))
+        if talk.full:
+            await talk.flush()
+    return None

@@ -1,0 +1,77 @@
+"""STATUS (RFC 9051 §6.3.11; RFC 7162 §3.1.7, RFC 8438, RFC 8474 §4.3, RFC 7889 §5 for the items they add)."""
+
+from cluster.domain.mailbox import names, ranges
+from cluster.domain.refusal import Reason, Refusal
+from protocols.imap.commands.create import mailbox_id
+from protocols.imap.errors import refused
+from protocols.imap.model import Reply, Request
+from protocols.imap.model import Status as Asked
+from protocols.imap.state import Talk
+from protocols.port import Mailbox, Status
+
+
+async def status(talk: Talk, request: Request) -> Reply:
+    given = request.arguments
+    assert isinstance(given, Asked)
+    found = await find(talk, given.mailbox)
+    if isinstance(found, Refusal):
+        return refused(found)
+    known = await talk.site.status(talk.who(), (found.id,))
+    if isinstance(known, Refusal):
+        return refused(known)
+    if not known:
+        return refused(Refusal(Reason.NO_SUCH_MAILBOX))
+    if "HIGHESTMODSEQ" in given.items:
+        talk.enable("CONDSTORE")  # RFC 7162 §3.1
+    talk.say(await line(talk, known[0], given.items))
+    return Reply("OK", "So it stands.")
+
+
+async def find(talk: Talk, name: str) -> Mailbox | Refusal:
+    mailboxes = await talk.site.mailboxes(talk.who())
+    if isinstance(mailboxes, Refusal):
+        return mailboxes
+    wanted = names.canonical(name)
+    return next((one for one in mailboxes if one.name == wanted), Refusal(Reason.NO_SUCH_MAILBOX))
+
+
+async def line(talk: Talk, known: Status, items: tuple[str, ...]) -> bytes:
+    """The untagged STATUS, of the items in the order asked."""
+    words: list[str] = []
+    for item in items:
+        if item == "RECENT":
+            words.append(f"RECENT {await _recent(talk, known)}")
+        elif item == "MAILBOXID":
+            words.append(f"MAILBOXID ({mailbox_id(known.mailbox.id)})")
+        elif item == "APPENDLIMIT":
+            words.append(f"APPENDLIMIT {talk.settings.message_bytes_max}")
+        else:
+            words.append(f"{item} {_number(known, item)}")
+    return b"STATUS " + talk.name(known.mailbox.name) + f" ({' '.join(words)})".encode("ascii")
+
+
+def _number(known: Status, item: str) -> int:
+    match item:
+        case "MESSAGES":
+            return known.messages
+        case "UIDNEXT":
+            return known.uidnext
+        case "UIDVALIDITY":
+            return known.mailbox.uidvalidity
+        case "UNSEEN":
+            return known.unseen
+        case "DELETED":
+            return known.deleted
+        case "SIZE":
+            return known.size
+        case "HIGHESTMODSEQ":
+            return known.highestmodseq
+    raise AssertionError(item)
+
+
+async def _recent(talk: Talk, known: Status) -> int:
+    """RFC 3501 §6.3.10; counted only where something is."""
+    if known.recent_from >= known.uidnext:
+        return 0
+    rows = await talk.site.flags(talk.who(), known.mailbox.id, ((known.recent_from, ranges.UID_MAX),))
+    return 0 if isinstance(rows, Refusal) else len(rows)

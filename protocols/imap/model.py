@@ -1,0 +1,238 @@
+"""The nouns of IMAP: requests as the parser makes them, and the reply that ends each.
+
+Mailbox names are str, decoded (modified UTF-7 or UTF-8), not yet canonical. Flags are (bits, keywords) as in the domain.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from cluster.domain.mailbox.events import FlagMode, Ranges
+
+STAR = 0  # "*" in a set: the highest number in use
+
+
+class SequenceSet(msgspec.Struct, frozen=True):
+    """RFC 9051 §9 sequence-set: pairs (first, last) as written, STAR for "*". `saved`: it is "$" (RFC 5182 §2.1)."""
+
+    pairs: tuple[tuple[int, int], ...] = ()
+    saved: bool = False
+
+
+class Nothing(msgspec.Struct, frozen=True):
+    """A request without arguments."""
+
+
+class Login(msgspec.Struct, frozen=True):
+    user: bytes
+    password: bytes
+
+    def __repr__(self) -> str:
+        return "Login(…)"  # a secret never in a log
+
+
+class Authenticate(msgspec.Struct, frozen=True):
+    """`initial`: the base64 of RFC 4959 (b"=" is an empty one), or None."""
+
+    mechanism: str
+    initial: bytes | None
+
+    def __repr__(self) -> str:
+        return f"Authenticate({self.mechanism})"
+
+
+class Enable(msgspec.Struct, frozen=True):
+    capabilities: tuple[str, ...]
+
+
+class Id(msgspec.Struct, frozen=True):
+    pairs: tuple[tuple[bytes, bytes], ...]
+
+
+class Resync(msgspec.Struct, frozen=True):
+    """RFC 7162 §3.2.5. `known` None: not told. The sequence match data is a hint for servers that forget; this one does not."""
+
+    uidvalidity: int
+    modseq: int
+    known: Ranges | None
+
+
+class Select(msgspec.Struct, frozen=True):
+    mailbox: str
+    condstore: bool = False
+    resync: Resync | None = None
+
+
+class Create(msgspec.Struct, frozen=True):
+    mailbox: str
+    special_uses: tuple[str, ...] = ()
+
+
+class Name(msgspec.Struct, frozen=True):
+    mailbox: str
+
+
+class Rename(msgspec.Struct, frozen=True):
+    old: str
+    new: str
+
+
+class List(msgspec.Struct, frozen=True):
+    """`selection`, `returns`: upper case. `extended`: any of RFC 5258's syntax was used. `status`: items of RFC 5819."""
+
+    reference: str
+    patterns: tuple[str, ...]
+    selection: frozenset[str] = frozenset()
+    returns: frozenset[str] = frozenset()
+    status: tuple[str, ...] = ()
+    extended: bool = False
+
+
+class Status(msgspec.Struct, frozen=True):
+    mailbox: str
+    items: tuple[str, ...]
+
+
+class Section(msgspec.Struct, frozen=True):
+    """RFC 9051 §6.4.5.1. `fields` only with HEADER.FIELDS and HEADER.FIELDS.NOT, as the client wrote them."""
+
+    path: tuple[int, ...] = ()
+    kind: Literal["", "HEADER", "TEXT", "MIME", "HEADER.FIELDS", "HEADER.FIELDS.NOT"] = ""
+    fields: tuple[bytes, ...] = ()
+
+
+class FetchItem(msgspec.Struct, frozen=True):
+    """`word`: FLAGS, UID…; BODY with a section is "BODY[]", BINARY "BINARY[]", and "BINARY.SIZE[]". `partial`: (first byte, how
+    many). `label`: how the reply names it, as bytes."""
+
+    word: str
+    label: bytes
+    section: Section | None = None
+    partial: tuple[int, int] | None = None
+    peek: bool = True
+
+
+class Fetch(msgspec.Struct, frozen=True):
+    uid: bool
+    messages: SequenceSet
+    items: tuple[FetchItem, ...]
+    changed_since: int | None = None
+    vanished: bool = False
+
+
+class Store(msgspec.Struct, frozen=True):
+    uid: bool
+    messages: SequenceSet
+    mode: FlagMode
+    flags: int
+    keywords: tuple[str, ...]
+    silent: bool = False
+    unchanged_since: int | None = None
+
+
+class Copy(msgspec.Struct, frozen=True):
+    uid: bool
+    messages: SequenceSet
+    mailbox: str
+
+
+class Expunge(msgspec.Struct, frozen=True):
+    """`messages`: of UID EXPUNGE."""
+
+    messages: SequenceSet | None = None
+
+
+class Key(msgspec.Struct, frozen=True):
+    """A search key (RFC 9051 §6.4.4). `word` in upper case; AND, OR and NOT have `keys`. `text`: casefolded. `number`: a size,
+    a MODSEQ, seconds, or days since 1970-01-01 for dates."""
+
+    word: str
+    text: str = ""
+    number: int = 0
+    field: bytes = b""
+    messages: SequenceSet | None = None
+    keys: tuple["Key", ...] = ()
+
+
+class Search(msgspec.Struct, frozen=True):
+    """`returns` None: no RETURN was said (the reply is SEARCH in revision 1). `charset`: "" when none was said."""
+
+    uid: bool
+    key: Key
+    returns: frozenset[str] | None = None
+    charset: str = ""
+
+
+Arguments = (
+    Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge | Search
+)
+
+
+class Request(msgspec.Struct, frozen=True):
+    """`word`: in upper case, with "UID " before it for those."""
+
+    tag: str
+    word: str
+    arguments: Arguments
+
+
+class Incoming(msgspec.Struct, frozen=True):
+    """The head of one message of an APPEND. The parser waits for `accept` or `refuse`. `first` False: a further message of
+    MULTIAPPEND. `internal`: (unix seconds, zone minutes) or None. `waiting`: the client waits for "+". `binary`: a literal8."""
+
+    tag: str
+    mailbox: str
+    size: int
+    waiting: bool
+    flags: int = 0
+    keywords: tuple[str, ...] = ()
+    internal: tuple[int, int] | None = None
+    first: bool = True
+    binary: bool = False
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """Bytes of the message accepted last."""
+
+    data: bytes
+
+
+class IncomingDone(msgspec.Struct, frozen=True):
+    """The APPEND is complete. `refused`: at least one message of it was."""
+
+    tag: str
+
+
+class Line(msgspec.Struct, frozen=True):
+    """What `expect_line` asked for: an answer to a SASL challenge, or DONE."""
+
+    data: bytes
+
+    def __repr__(self) -> str:
+        return "Line(…)"
+
+
+class NeedMore(msgspec.Struct, frozen=True):
+    """`invite`: the client waits for "+" before it sends a literal."""
+
+    invite: bool = False
+
+
+Parsed = Request | Incoming | Piece | IncomingDone | Line | NeedMore
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """The tagged end of a command. `code`: what stands in brackets, without them."""
+
+    state: Literal["OK", "NO", "BAD"]
+    text: str
+    code: str = ""
+
+
+class SyntaxRefused(Exception):
+    """These bytes are not IMAP. `tag` "" where none could be read; `closing`: the rest cannot be made sense of, so goodbye;
+    `code` for the reply."""
+
+    def __init__(self, text: str, *, tag: str = "", closing: bool = False, code: str = "") -> None:
+        super().__init__(text)
+        self.text, self.tag, self.closing, self.code = text, tag, closing, code

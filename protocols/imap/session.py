@@ -1,0 +1,120 @@
+"""One client's session: reads, answers, and tells what is new. One loop, one command at a time."""
+
+from collections.abc import Awaitable
+
+import structlog
+
+from cluster.domain.refusal import Reason, Refusal
+from protocols.imap import writer
+from protocols.imap.commands import COMMANDS
+from protocols.imap.commands.append import append
+from protocols.imap.commands.capability import words
+from protocols.imap.errors import refused
+from protocols.imap.model import Incoming, Reply, Request, SyntaxRefused
+from protocols.imap.settings import Settings
+from protocols.imap.state import Talk, When
+from protocols.imap.view import NoSuchMessage
+from protocols.imap.wire import Wire, WireClosed, WireStopping
+from protocols.port import Site, SiteUnavailable
+
+log = structlog.get_logger("imap")
+
+SERVER_BUG = Reply("NO", "We failed, and know it.", "SERVERBUG")  # RFC 5530 §3
+
+
+async def serve(wire: Wire, *, site: Site, settings: Settings, tls: bool, session: str) -> None:
+    """Until the client or the server has had enough. Raises nothing but cancellation."""
+    with structlog.contextvars.bound_contextvars(session=session, protocol="imap", peer=wire.peer):
+        talk = Talk(site, settings, wire, secure=tls, session=session)
+        try:
+            talk.say(f"OK [CAPABILITY {words(talk)}] {settings.hostname} speaks IMAP.")
+            while not talk.closing:
+                await _one(talk)
+            await talk.flush()
+        except TimeoutError:
+            say_bye(wire, "Nothing was heard for too long.")  # RFC 9051 §5.4
+        except WireStopping:
+            say_bye(wire, "[UNAVAILABLE] The server is stopping; come back in a moment.")
+        except WireClosed:
+            pass
+        except Exception:
+            log.exception("session failed")
+            say_bye(wire, "We failed, and know it.")
+        finally:
+            wire.close()
+
+
+def say_bye(wire: Wire, why: str) -> None:
+    """RFC 9051 §7.1.5."""
+    wire.write(f"* BYE {why}\r\n".encode("ascii"))
+
+
+async def _one(talk: Talk) -> None:
+    """Reads and answers one command."""
+    talk.told.clear()
+    try:
+        parsed = await talk.parsed()
+        if isinstance(parsed, Request):
+            word = COMMANDS[parsed.word]
+            if talk.when not in word.when:
+                reply: Reply | None = Reply("BAD", _why_not(talk, word.when))
+            else:
+                reply = await _guarded(talk, word.run(talk, parsed))
+            expunges = word.expunges
+        else:
+            assert isinstance(parsed, Incoming), parsed
+            reply, expunges = await _guarded(talk, append(talk, parsed)), True
+    except SyntaxRefused as error:
+        talk.closing = talk.closing or error.closing
+        if error.tag:
+            talk.put(writer.tagged(error.tag, Reply("BAD", f"Not understood: {error.text}.", error.code)))
+        else:
+            talk.say(writer.condition(Reply("BAD", f"Not understood: {error.text}.", error.code)))
+        _count_bad(talk)
+        return
+    if reply is None:
+        return
+    if not talk.closing:
+        await _guarded(talk, _news(talk, expunges))
+    talk.put(writer.tagged(parsed.tag, reply))
+    if reply.state == "BAD":
+        _count_bad(talk)
+    if talk.full:
+        await talk.flush()
+
+
+async def _news(talk: Talk, expunges: bool) -> None:
+    await talk.poll(expunges=expunges)
+
+
+async def _guarded(talk: Talk, running: "Awaitable[Reply | None]") -> Reply | None:
+    """A command's reply, whatever happens in it."""
+    try:
+        return await running
+    except (SyntaxRefused, WireClosed, TimeoutError):
+        raise
+    except NoSuchMessage:
+        # RFC 9051 §9 seq-number: a number that no message has is a client's mistake
+        return Reply("BAD", "There is no message of that number.")
+    except SiteUnavailable as error:
+        log.warning("site unavailable", error=str(error))
+        return refused(Refusal(Reason.UNAVAILABLE))
+    except Exception:
+        log.exception("command failed")
+        return SERVER_BUG
+
+
+def _why_not(talk: Talk, when: When) -> str:
+    if talk.account is None:
+        return "Sign in first."
+    if when is When.SELECTED:
+        return "Select a mailbox first."
+    return "You are signed in already." if when is When.NOT_AUTHENTICATED else "Not while a mailbox is selected."
+
+
+def _count_bad(talk: Talk) -> None:
+    talk.bad_commands += 1
+    if talk.bad_commands >= talk.settings.bad_commands_max and not talk.closing:
+        talk.closing = True
+    if talk.closing:
+        talk.say("BYE That is enough.")

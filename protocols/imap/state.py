@@ -1,0 +1,238 @@
+"""What a conversation remembers, and which words are allowed when (RFC 9051 §3)."""
+
+from enum import IntFlag
+
+from cluster.domain.actor import Actor
+from cluster.domain.refusal import Refusal
+from protocols.imap import writer
+from protocols.imap.model import Line, NeedMore, Parsed
+from protocols.imap.parser import Parser
+from protocols.imap.settings import Settings
+from protocols.imap.view import View
+from protocols.imap.wire import Wire, WireClosed
+from protocols.port import Account, Site
+
+FLUSH_BYTES = 256 * 1024
+
+
+class When(IntFlag):
+    """The states of RFC 9051 §3; a word is allowed in some of them."""
+
+    NOT_AUTHENTICATED = 1
+    AUTHENTICATED = 2
+    SELECTED = 4
+    SIGNED_IN = 6
+    ALWAYS = 7
+
+
+class Talk:
+    """One client's conversation. `told`: MODSEQ of the flags that this command's own replies showed, by UID.
+    `closing`: after this reply the connection ends."""
+
+    def __init__(self, site: Site, settings: Settings, wire: Wire, *, secure: bool, session: str) -> None:
+        self.site, self.settings, self.wire = site, settings, wire
+        self.parser = Parser(settings.limits)
+        self.secure = secure
+        self.trusted = settings.allows_plaintext(wire.peer)
+        self.session = session
+        self.account: Account | None = None
+        self.view: View | None = None
+        self.enabled: set[str] = set()
+        self.told: dict[int, int] = {}
+        self.tries = self.bad_commands = 0
+        self.closing = False
+        self._out: list[bytes] = []
+        self._out_bytes = self._flushes = 0
+
+    # -- who and where ---------------------------------------------------------------------------------------------------
+    @property
+    def when(self) -> When:
+        if self.account is None:
+            return When.NOT_AUTHENTICATED
+        return When.SELECTED if self.view is not None else When.AUTHENTICATED
+
+    @property
+    def may_sign_in(self) -> bool:
+        """Passwords are taken only under TLS, or from networks that the operator named."""
+        return self.secure or self.trusted
+
+    @property
+    def actor(self) -> Actor:
+        account = self.account
+        return Actor(
+            name=account.address if account else "",
+            account=account.id if account else 0,
+            administrator=account.administrator if account else False,
+            site=self.site.name,
+            node=self.settings.node,
+            protocol="imap",
+            address=self.wire.peer,
+            session=self.session,
+        )
+
+    def who(self) -> int:
+        """The account's id, of somebody signed in."""
+        assert self.account is not None
+        return self.account.id
+
+    def mailbox(self) -> View:
+        """The selected mailbox's view, in the selected state."""
+        assert self.view is not None
+        return self.view
+
+    # -- what was enabled --------------------------------------------------------------------------------------------------
+    @property
+    def revision_2(self) -> bool:
+        return "IMAP4REV2" in self.enabled
+
+    @property
+    def condstore(self) -> bool:
+        return "CONDSTORE" in self.enabled
+
+    @property
+    def resync(self) -> bool:
+        return "QRESYNC" in self.enabled
+
+    @property
+    def utf8(self) -> bool:
+        """Names and strings in UTF-8 (RFC 9051 §5.1, RFC 9755 §3)."""
+        return self.revision_2 or "UTF8=ACCEPT" in self.enabled
+
+    def enable(self, *words: str) -> None:
+        self.enabled.update(words)
+        if "QRESYNC" in words:
+            self.enabled.add("CONDSTORE")  # RFC 7162 §3.2.3
+        self.parser.names_utf8 = self.utf8
+
+    # -- to the client -----------------------------------------------------------------------------------------------------
+    def say(self, line: str | bytes) -> None:
+        """An untagged response without its star, or a continuation with its plus. Sent with the next flush."""
+        data = line.encode("ascii") if isinstance(line, str) else line
+        self.put((b"" if data.startswith(b"+ ") else b"* ") + data + b"\r\n")
+
+    def put(self, data: bytes) -> None:
+        self._out.append(data)
+        self._out_bytes += len(data)
+
+    def mark(self) -> tuple[int, int]:
+        """Here begins what may be taken back."""
+        return self._flushes, len(self._out)
+
+    def take_back(self, mark: tuple[int, int]) -> None:
+        """Unsays what was put since the mark. Raises WireClosed if the client has some of it."""
+        flushes, length = mark
+        if flushes != self._flushes:
+            self.wire.abort()
+            raise WireClosed("half a response was sent, and the rest cannot be had")
+        self._out_bytes -= sum(len(data) for data in self._out[length:])
+        del self._out[length:]
+
+    @property
+    def full(self) -> bool:
+        """Enough is waiting to be sent."""
+        return self._out_bytes >= FLUSH_BYTES
+
+    async def flush(self) -> None:
+        """Sends what was said and waits for room. Raises WireClosed."""
+        if self._out:
+            data = self._out[0] if len(self._out) == 1 else b"".join(self._out)
+            self._out.clear()
+            self._out_bytes = 0
+            self._flushes += 1
+            self.wire.write(data)
+        await self.wire.drain(self.settings.write_s_max)
+
+    def name(self, mailbox: str) -> bytes:
+        return writer.mailbox(mailbox, self.utf8)
+
+    # -- from the client ---------------------------------------------------------------------------------------------------
+    async def parsed(self) -> Parsed:
+        """The next value of the parser, after reading as much as that needs. Raises SyntaxRefused, WireClosed, TimeoutError."""
+        while isinstance(value := self.parser.next(), NeedMore):
+            if value.invite:
+                self.say("+ Go on.")
+            await self.flush()
+            await self.read()
+        return value
+
+    async def read(self) -> None:
+        data = await self.wire.read(self.settings.idle_s_max if self.account else self.settings.sign_in_s_max)
+        if not data:
+            raise WireClosed("the peer is gone")
+        self.parser.feed(data)
+
+    async def ask(self, challenge: str) -> bytes:
+        """One exchange of SASL: the client's line after `+ challenge`, still in base64."""
+        self.parser.expect_line()
+        self.say(f"+ {challenge}")
+        line = await self.parsed()
+        assert isinstance(line, Line)
+        return line.data
+
+    # -- the selected mailbox ----------------------------------------------------------------------------------------------
+    async def poll(self, *, expunges: bool) -> None:
+        """Tells what happened in the selected mailbox since the client was last told. `expunges`: EXPUNGE is allowed now.
+        Where the site cannot say just now, the next poll will."""
+        view = self.view
+        if view is None:
+            return
+        changes = await self.site.changes(self.who(), view.mailbox, view.modseq)
+        if isinstance(changes, Refusal):
+            return
+        if changes.gone:
+            # RFC 2180 §3.3: the mailbox was deleted under this session; there is nothing left that it could ask.
+            self.say("BYE The selected mailbox was deleted.")
+            self.closing = True
+            return
+        view.lose(changes.vanished)
+        if expunges and view.untold:
+            self._tell_lost(view)
+        arrived = [row.uid for row in changes.changed if row.uid > view.last]
+        if arrived:
+            view.append(arrived)
+            self.say(f"{len(view)} EXISTS")
+            if not self.revision_2:
+                # RFC 3501 §7.3.2; which messages are \Recent: ops/decisions/imap-recent.md
+                self.say(f"{view.recent()} RECENT")
+        new = set(arrived)
+        fresh = {keyword for row in changes.changed for keyword in row.keywords} - view.keywords
+        if fresh:
+            view.keywords |= fresh
+            self.say_flags(view)
+        for row in changes.changed:
+            if row.uid in new or self.told.get(row.uid) == row.modseq or view.is_lost(row.uid):
+                continue
+            place = view.place(row.uid)
+            if place is not None:
+                flags = writer.flags(row.flags, row.keywords, self.shows_recent(row.uid))
+                # RFC 7162 §3.2: with CONDSTORE every FETCH response has the MODSEQ
+                modseq = f" MODSEQ ({row.modseq})" if self.condstore else ""
+                self.say(f"{place + 1} FETCH (UID {row.uid} FLAGS ({flags}){modseq})")
+        view.modseq = max(view.modseq, changes.highestmodseq)
+
+    def shows_recent(self, uid: int) -> bool:
+        """RFC 9051 §A: revision 2 has no \\Recent."""
+        return self.view is not None and uid >= self.view.recent_from and not self.revision_2
+
+    def say_flags(self, view: View) -> None:
+        """FLAGS and PERMANENTFLAGS (RFC 9051 §7.3.5, §7.1)."""
+        known = writer.flags(31, sorted(view.keywords))
+        self.say(f"FLAGS ({known})")
+        # RFC 9051 §7.1: \* means that new keywords can be made
+        may = f"{known} \\*" if view.writable else ""
+        self.say(f"OK [PERMANENTFLAGS ({may})] Flags that are kept.")
+
+    def _tell_lost(self, view: View) -> None:
+        numbers, uids = view.take_lost()
+        if not uids:
+            return
+        if self.resync:
+            # RFC 7162 §3.2.10: VANISHED instead of EXPUNGE
+            self.say(f"VANISHED {writer.numbers(uids)}")
+        else:
+            self.put("".join([f"* {number} EXPUNGE\r\n" for number in numbers]).encode("ascii"))
+
+    def deselect(self) -> None:
+        self.view = None
+
+

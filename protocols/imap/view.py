@@ -1,0 +1,197 @@
+"""A selected mailbox as one session sees it: its UIDs in order, and what it still has to be told.
+
+A message's sequence number is its place among the UIDs. Messages that others expunged stay in the view until the client
+may be told (RFC 9051 §7.5.1). UIDs are 4 bytes each: a mailbox of a million messages costs a session 4 MB.
+
+A `Spans` is a set of places: half-open (start, stop), ascending, not touching.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+
+from cluster.domain.mailbox.events import Ranges
+from protocols.imap.model import STAR, SequenceSet
+
+Spans = list[tuple[int, int]]
+SINGLES_MAX = 1024  # removed one by one; more, and the array is made anew
+
+
+class NoSuchMessage(Exception):
+    """A sequence number beyond the mailbox (RFC 9051 §9 seq-number: such a request is BAD)."""
+
+
+class View:
+    """`recent_from`: UIDs from it on are \\Recent in this session."""
+
+    def __init__(
+        self,
+        mailbox: int,
+        name: str,
+        uids: "array[int]",
+        modseq: int,
+        *,
+        writable: bool,
+        recent_from: int,
+        keywords: Iterable[str] = (),
+    ) -> None:
+        self.mailbox, self.name, self.modseq = mailbox, name, modseq
+        self.uids = array("I", uids)
+        self.writable, self.recent_from = writable, recent_from
+        self.keywords = set(keywords)
+        self.saved: array[int] = array("I")  # "$", RFC 5182
+        self._gone: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.uids)
+
+    @property
+    def last(self) -> int:
+        """The highest UID, 0 if there is none."""
+        return self.uids[-1] if self.uids else 0
+
+    def place(self, uid: int) -> int | None:
+        at = bisect_left(self.uids, uid)
+        return at if at < len(self.uids) and self.uids[at] == uid else None
+
+    def recent(self) -> int:
+        """How many are \\Recent."""
+        return len(self.uids) - bisect_left(self.uids, self.recent_from)
+
+    # -- sets --------------------------------------------------------------------------------------------------------------
+    def spans(self, asked: SequenceSet, uid: bool) -> Spans:
+        """The places named. Raises NoSuchMessage for sequence numbers that are not there; such UIDs are passed over."""
+        if asked.saved:
+            # RFC 5182 §2.1: what was expunged since is no longer in it
+            return spans_of(place for saved in self.saved if (place := self.place(saved)) is not None)
+        total = len(self.uids)
+        found: Spans = []
+        for first, last in asked.pairs:
+            if uid:
+                # RFC 9051 §9: "*" is the highest UID, so that 559:* always holds the last message
+                low, high = sorted((first or self.last, last or self.last))
+                start, stop = bisect_left(self.uids, low), bisect_right(self.uids, high)
+            else:
+                low, high = sorted((first or total, last or total))
+                if high > total or low < 1:
+                    raise NoSuchMessage
+                start, stop = low - 1, high
+            if start < stop:
+                found.append((start, stop))
+        return merged(found)
+
+    def ranges(self, spans: Spans) -> Ranges:
+        """As UIDs. They may hold UIDs that are not in the view: whoever reads by them filters by `place`."""
+        return tuple((self.uids[start], self.uids[stop - 1]) for start, stop in spans)
+
+    def exact(self, spans: Spans) -> Ranges:
+        """The UIDs of these places and no others, for commands that change something."""
+        out: list[tuple[int, int]] = []
+        for start, stop in spans:
+            first = last = self.uids[start]
+            if self.uids[stop - 1] - first == stop - 1 - start:
+                out.append((first, self.uids[stop - 1]))
+                continue
+            for uid in self.uids[start + 1 : stop]:
+                if uid != last + 1:
+                    out.append((first, last))
+                    first = uid
+                last = uid
+            out.append((first, last))
+        return _joined(out)
+
+    def uids_of(self, spans: Spans) -> Iterator[int]:
+        for start, stop in spans:
+            yield from self.uids[start:stop]
+
+    # -- news --------------------------------------------------------------------------------------------------------------
+    def append(self, uids: Sequence[int]) -> None:
+        """New messages, ascending, all above `last`."""
+        assert not uids or uids[0] > self.last
+        self.uids.extend(uids)
+
+    def lose(self, vanished: Ranges) -> None:
+        """Others expunged these: to be told when that is allowed."""
+        for first, last in vanished:
+            start, stop = bisect_left(self.uids, first), bisect_right(self.uids, last)
+            self._gone.update(self.uids[start:stop])
+
+    def is_lost(self, uid: int) -> bool:
+        return uid in self._gone
+
+    @property
+    def untold(self) -> bool:
+        return bool(self._gone)
+
+    def take_lost(self) -> tuple[list[int], list[int]]:
+        """(sequence numbers from the highest down, UIDs ascending) of what is gone; from now on it is not in the view.
+
+        From the highest down, each number is right when it is said (RFC 9051 §7.5.1: each EXPUNGE lowers those above)."""
+        lost = sorted(self._gone)
+        self._gone.clear()
+        places = [place for uid in lost if (place := self.place(uid)) is not None]
+        uids = [self.uids[place] for place in places]
+        if len(places) > SINGLES_MAX:
+            gone = set(uids)
+            self.uids = array("I", (uid for uid in self.uids if uid not in gone))
+        else:
+            for place in reversed(places):
+                del self.uids[place]
+        return [place + 1 for place in reversed(places)], uids
+
+
+def merged(spans: Spans) -> Spans:
+    """Any spans, as a Spans."""
+    out: Spans = []
+    for start, stop in sorted(spans):
+        if out and start <= out[-1][1]:
+            if stop > out[-1][1]:
+                out[-1] = (out[-1][0], stop)
+        else:
+            out.append((start, stop))
+    return out
+
+
+def spans_of(places: Iterable[int]) -> Spans:
+    """Of ascending places."""
+    out: Spans = []
+    for place in places:
+        if out and out[-1][1] == place:
+            out[-1] = (out[-1][0], place + 1)
+        else:
+            out.append((place, place + 1))
+    return out
+
+
+def total(spans: Spans) -> int:
+    return sum(stop - start for start, stop in spans)
+
+
+def chunks(spans: Spans, size: int) -> Iterator[Spans]:
+    """The same places in pieces of at most `size`."""
+    piece: Spans = []
+    room = size
+    for start, stop in spans:
+        while start < stop:
+            end = min(stop, start + room)
+            piece.append((start, end))
+            room -= end - start
+            start = end
+            if not room:
+                yield piece
+                piece, room = [], size
+    if piece:
+        yield piece
+
+
+def _joined(pairs: list[tuple[int, int]]) -> Ranges:
+    out: list[tuple[int, int]] = []
+    for first, last in pairs:
+        if out and out[-1][1] + 1 == first:
+            out[-1] = (out[-1][0], last)
+        else:
+            out.append((first, last))
+    return tuple(out)
+
+
+assert STAR == 0  # `first or last`: "*" is what is falsy

@@ -1,0 +1,363 @@
+"""A whole site in memory: the pure fold of the domain behind the sessions' port, contents in a dictionary.
+
+For fast transcripts, and for whoever wants to see the protocols without engines. It forgets everything when it ends; all
+else is as the port promises. Mail leaving the site (outbox) it does not have.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import random
+import time
+from array import array
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import msgspec
+
+from cluster.domain.actor import Actor
+from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox.commands import AnyCommand, ChangeFlags, Deliver, Expunge, OpenAccount
+from cluster.domain.mailbox.content import Content, Segment
+from cluster.domain.mailbox.decide import decide
+from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, Ranges
+from cluster.domain.mailbox.state import AccountMail, Box, MailState, Msg, Unappliable, evolve, messages_of, tree_of
+from cluster.domain.refusal import Reason, Refusal
+from cluster.formats import mime
+from protocols.port import (
+    Account,
+    Changes,
+    Done,
+    Flags,
+    Mailbox,
+    Message,
+    Recipient,
+    ScramKeys,
+    Selected,
+    Spooled,
+    Status,
+)
+
+READ_PIECE_BYTES = 256 * 1024
+BATCH_ROWS = 1000
+SCRAM_ITERATIONS = 4096  # RFC 7677 §4
+EPOCH = 1 << 40
+
+
+class MemoryWorld:
+    """The machine's time, and chance from a seed."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self._random = random.Random(seed)
+
+    def now(self) -> float:
+        return time.time()  # noqa: TID251  # this is a World
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def new_id(self) -> int:
+        return self._random.getrandbits(62) + 1
+
+    def entropy(self, size: int) -> bytes:
+        return self._random.randbytes(size)
+
+
+class _Spooled(msgspec.Struct):
+    content: Content
+    data: bytes
+
+    def release(self) -> None:
+        pass
+
+
+class _Ingest:
+    def __init__(self, limit_bytes: int) -> None:
+        self.size, self._limit, self._data = 0, limit_bytes, bytearray()
+
+    async def feed(self, data: bytes | memoryview) -> bool:
+        self.size += len(data)
+        if self.size > self._limit:
+            self._data.clear()
+            return False
+        self._data += data
+        return True
+
+    def head(self, limit: int) -> bytes:
+        return bytes(self._data[:limit])
+
+    async def finish(self, prepend: bytes = b"", header: bytes | None = None) -> "Spooled | Refusal":
+        if self.size > self._limit:
+            return Refusal(Reason.TOO_BIG)
+        data = bytes(self._data)
+        if header is not None:
+            data = header + data[mime.describe(data).header_bytes :]
+        return spool(prepend + data)
+
+    def abandon(self) -> None:
+        self._data = bytearray()
+
+
+def spool(data: bytes) -> Spooled:
+    described = mime.describe(data)
+    digest = hashlib.sha256(data).digest()
+    content = Content(digest, len(data), (Segment(digest, len(data)),), msgspec.msgpack.encode(described), described.sent)
+    return _Spooled(content, data)
+
+
+class _Watch:
+    def __init__(self) -> None:
+        self.news = asyncio.Event()
+
+    async def wait(self, timeout_s: float) -> bool:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.news.wait()
+        except TimeoutError:
+            return False
+        self.news.clear()
+        return True
+
+
+class MemorySite:
+    name = "memory"
+
+    def __init__(self, world: MemoryWorld | None = None) -> None:
+        self.world = world or MemoryWorld()
+        self.state = MailState()
+        self._people: dict[str, tuple[Account, str]] = {}
+        self._data: dict[bytes, bytes] = {}
+        self._position = EPOCH
+        self._times: dict[int, int] = {}
+        self._expunged: dict[tuple[int, int, int], Msg] = {}
+        self._recent: dict[int, int] = {}
+        self._watches: dict[int, set[_Watch]] = {}
+
+    async def account(self, address: str, password: str) -> Account:
+        account = Account(self.world.new_id(), address, address.partition("@")[0])
+        self._people[address] = (account, password)
+        await self.execute(Actor("system"), OpenAccount(account.id, self._ids(6)))
+        return account
+
+    def _ids(self, count: int) -> tuple[int, ...]:
+        return tuple(self.world.new_id() for _ in range(count))
+
+    # -- signing in ----------------------------------------------------------------------------------------------------
+    async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        found = self._people.get(address.lower())
+        if found is None or not hmac.compare_digest(found[1].encode(), password.encode()):
+            return Refusal(Reason.WRONG_PASSWORD)
+        return found[0]
+
+    async def scram_keys(self, address: str) -> ScramKeys | Refusal:
+        account, password = self._people.get(address.lower(), (None, "nobody"))
+        salt = hashlib.sha256(address.encode()).digest()[:16]
+        salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, SCRAM_ITERATIONS)
+        stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
+        return ScramKeys(salt, SCRAM_ITERATIONS, stored, hmac.digest(salted, b"Server Key", "sha256"), account)
+
+    async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
+        return account or Refusal(Reason.WRONG_PASSWORD)
+
+    # -- changing ------------------------------------------------------------------------------------------------------
+    async def execute(self, actor: Actor, command: object, contents: Sequence[Spooled] = ()) -> Done | Refusal:
+        assert isinstance(command, AnyCommand)
+        await asyncio.sleep(0)
+        for spooled in contents:
+            assert isinstance(spooled, _Spooled)
+            self._data[spooled.content.hash] = spooled.data
+        account = command.account
+        if isinstance(command, ChangeFlags | Expunge):
+            decision = decide(messages_of(self.state, account, command.mailbox, command.uids), command)
+        else:
+            decision = decide(tree_of(self.state, account), command)
+        if isinstance(decision, Refusal):
+            return decision
+        done = Done(0, modified=decision.modified)
+        for _, event in decision.events:
+            done = self._fold(account, event, done)
+        if decision.events:
+            for watch in self._watches.get(account, ()):
+                watch.news.set()
+        return done
+
+    def _fold(self, account: int, event: object, done: Done) -> Done:
+        before = self._mail(account)
+        self._position += 1
+        self._times[self._position] = int(self.world.now())
+        state = evolve(self.state, account, event, self._position)  # type: ignore[arg-type]  # any of this noun's facts
+        assert not isinstance(state, Unappliable), state.why
+        self.state = state
+        after = self._mail(account)
+        for box in before.boxes.values():
+            left = after.boxes.get(box.id)
+            for uid, message in box.messages.items():
+                if left is None or uid not in left.messages:
+                    self._expunged[account, box.id, uid] = message
+        done = msgspec.structs.replace(done, position=self._position)
+        match event:
+            case MessageAppended():
+                box = after.boxes[event.mailbox]
+                return msgspec.structs.replace(done, uidvalidity=box.uidvalidity, uids=(*done.uids, box.uidnext - 1))
+            case MessagesCopied():
+                target, old = after.boxes[event.target], before.boxes[event.target]
+                made = [uid for uid in range(old.uidnext, target.uidnext)]
+                sources = sorted(uid for uid in before.boxes[event.source].messages if ranges.contains(event.uids, uid))
+                return msgspec.structs.replace(
+                    done, uidvalidity=target.uidvalidity, uids=tuple(made), sources=tuple(sources)
+                )
+        return done
+
+    async def deliver(
+        self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Spooled], transaction: int = 0
+    ) -> "list[Done | Refusal]":
+        return [await self.execute(actor, one, contents) for one in deliveries]
+
+    async def queue(self, actor: Actor, command: object, contents: Sequence[Spooled]) -> Done | Refusal:
+        return Refusal(Reason.UNAVAILABLE, "A site in memory sends no mail.")
+
+    def ingest(self, limit_bytes: int) -> _Ingest:
+        return _Ingest(limit_bytes)
+
+    # -- the directory -------------------------------------------------------------------------------------------------
+    async def resolve(self, address: str) -> Recipient | Refusal:
+        found = self._people.get(address.lower())
+        return Recipient(address, (found[0].id,)) if found else Refusal(Reason.NO_SUCH_ADDRESS)
+
+    async def may_send_as(self, account: Account, address: str) -> bool | Refusal:
+        return account.address == address.lower()
+
+    # -- mailboxes -----------------------------------------------------------------------------------------------------
+    def _mail(self, account: int) -> AccountMail:
+        return self.state.accounts.get(account) or AccountMail(0)
+
+    def _box(self, account: int, mailbox: int) -> Box | None:
+        return self._mail(account).boxes.get(mailbox)
+
+    async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
+        mail = self._mail(account)
+        boxes = sorted(mail.boxes.values(), key=lambda box: (box.name != names.INBOX, box.name))
+        return [_mailbox(mail, box) for box in boxes]
+
+    async def subscriptions(self, account: int) -> list[str] | Refusal:
+        return sorted(self._mail(account).subscriptions)
+
+    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+        boxes = [self._box(account, one) for one in mailboxes]
+        return [self._status(account, box) for box in boxes if box is not None]
+
+    def _status(self, account: int, box: Box) -> Status:
+        messages = box.messages.values()
+        return Status(
+            _mailbox(self._mail(account), box),
+            messages=len(messages),
+            unseen=sum(not one.flags & SEEN for one in messages),
+            deleted=sum(bool(one.flags & DELETED) for one in messages),
+            size=sum(one.content.size for one in messages),
+            uidnext=box.uidnext,
+            highestmodseq=box.highestmodseq,
+            recent_from=self._recent.get(box.id, 1),
+        )
+
+    async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
+        mail = self._mail(account)
+        box = mail.boxes.get(mail.names.get(names.canonical(name), 0))
+        if box is None:
+            return Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.", (name,))
+        status = self._status(account, box)
+        if recent:
+            self._recent[box.id] = box.uidnext
+        keywords = sorted({keyword for one in box.messages.values() for keyword in one.keywords})
+        unseen = min((uid for uid, one in box.messages.items() if not one.flags & SEEN), default=0)
+        return Selected(status, array("I", sorted(box.messages)), tuple(keywords), unseen)
+
+    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
+        box = self._box(account, mailbox)
+        if box is None:
+            return []
+        return [
+            Flags(uid, one.flags, one.keywords, one.modseq)
+            for uid, one in _within(box.messages, uids)
+            if one.modseq > since
+        ]
+
+    async def messages(
+        self,
+        account: int,
+        mailbox: int,
+        uids: Ranges,
+        *,
+        since: int = 0,
+        described: bool = False,
+        contents: bool = False,
+    ) -> AsyncIterator[list[Message]]:
+        box = self._box(account, mailbox)
+        there = dict(box.messages) if box else {}
+        for (owner, where, uid), message in self._expunged.items():
+            if (owner, where) == (account, mailbox):
+                there[uid] = msgspec.structs.replace(message, flags=message.flags | DELETED)
+        rows = [self._row(uid, one, described, contents) for uid, one in _within(there, uids) if one.modseq > since]
+        for at in range(0, len(rows), BATCH_ROWS):
+            yield rows[at : at + BATCH_ROWS]
+
+    def _row(self, uid: int, one: Msg, described: bool, contents: bool) -> Message:
+        return Message(
+            uid,
+            one.flags,
+            one.keywords,
+            one.modseq,
+            one.content.size,
+            one.internal_at,
+            one.internal_zone,
+            self._times[one.saved],
+            one.content.sent,
+            one.content.hash,
+            one.thread,
+            one.content.description if described else b"",
+            one.content if contents else None,
+        )
+
+    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+        box = self._box(account, mailbox)
+        if box is None:
+            return Changes(since, 1, gone=True)
+        changed = [
+            Flags(uid, one.flags, one.keywords, one.modseq)
+            for uid, one in sorted(box.messages.items())
+            if one.modseq > since
+        ]
+        vanished = ranges.compress(uid for uid, at in box.expunged.items() if at > since)
+        return Changes(box.highestmodseq, box.uidnext, tuple(changed), vanished)
+
+    def watch(self, account: int, mailbox: int | None = None) -> AbstractAsyncContextManager[_Watch]:
+        return self._watching(account)
+
+    @asynccontextmanager
+    async def _watching(self, account: int) -> AsyncIterator[_Watch]:
+        watch = _Watch()
+        watches = self._watches.setdefault(account, set())
+        watches.add(watch)
+        try:
+            yield watch
+        finally:
+            watches.discard(watch)
+
+    # -- contents ------------------------------------------------------------------------------------------------------
+    async def read(self, content: Content, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
+        data = self._data[content.hash][start:end]
+        for at in range(0, len(data), READ_PIECE_BYTES):
+            yield data[at : at + READ_PIECE_BYTES]
+
+    async def read_many(self, contents: Sequence[Content]) -> list[bytes | None]:
+        return [self._data.get(content.hash) for content in contents]
+
+
+def _mailbox(mail: AccountMail, box: Box) -> Mailbox:
+    return Mailbox(box.id, box.name, box.uidvalidity, box.special_use, box.name in mail.subscriptions)
+
+
+def _within(messages: "dict[int, Msg] | object", uids: Ranges) -> Iterator[tuple[int, Msg]]:
+    assert isinstance(messages, dict)
+    for uid in sorted(messages):
+        if ranges.contains(uids, uid):
+            yield uid, messages[uid]

@@ -33,6 +33,7 @@ from cluster.domain.outbox.events import changes as outbox_changes
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import INLINE_BYTES_MAX, Append, Blob, Log, LogUnavailable, NewEvent, Stored
 from cluster.world import World
+from storage.answers import UNAVAILABLE
 from storage.news import Hub
 from storage.postgres.directory_view import DirectoryView
 from storage.postgres.mail_view import MailView
@@ -49,7 +50,6 @@ LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end it sooner
 
 NO_SUCH_ACCOUNT = Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.")
 CONFLICT = Refusal(Reason.CONFLICT, "Others changed the same thing at the same time; try again.")
-UNAVAILABLE = Refusal(Reason.UNAVAILABLE, "The site cannot take changes at the moment; try again later.")
 NOT_SHOWN_YET = Refusal(Reason.NOT_SHOWN_YET, "It is safe in the log, but this site cannot show it yet.")
 
 log = structlog.get_logger("executor")

@@ -1,10 +1,8 @@
 """A site as its sessions see it: implements `protocols.port.Site` over the log, the tables and the blobs."""
 
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar, cast
-
-import structlog
+from typing import Any, Protocol, cast
 
 from cluster.domain.actor import Actor
 from cluster.domain.directory import addresses, resolve
@@ -18,9 +16,10 @@ from cluster.domain.mailbox.events import Ranges
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.refusal import Reason, Refusal
 from cluster.world import World
+from storage.answers import answered
 from storage.blobs import BlobCorrupt, BlobMissing, Blobs, BlobsUnavailable
 from storage.directory import Directory
-from storage.executor import UNAVAILABLE, Executor
+from storage.executor import Executor
 from storage.ingest import MessageIngest, Spool, SpooledMessage
 from storage.news import Hub, Watch
 from storage.postgres.mail_view import MailView
@@ -41,9 +40,6 @@ from storage.shapes import (
 from storage.sign_in import SignIn
 
 NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
-
-log = structlog.get_logger("site")
-T = TypeVar("T")
 
 
 class Spooled(Protocol):
@@ -68,13 +64,13 @@ class Site:
     # -- signing in ---------------------------------------------------------------------------------------------------
 
     async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
-        return await _answered(self._sign_in.by_password(address, password, actor, throttled=throttled))
+        return await answered(self._sign_in.by_password(address, password, actor, throttled=throttled))
 
     async def scram_keys(self, address: str) -> ScramKeys | Refusal:
-        return await _answered(self._sign_in.scram_keys(address))
+        return await answered(self._sign_in.scram_keys(address))
 
     async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
-        return await _answered(self._sign_in.by_scram(account, actor, address))
+        return await answered(self._sign_in.by_scram(account, actor, address))
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -89,7 +85,7 @@ class Site:
     async def deliver(
         self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Spooled], transaction: int = 0
     ) -> list[Done | Refusal]:
-        answers = await _answered(self._executor.deliver(actor, deliveries, _ours(contents), transaction))
+        answers = await answered(self._executor.deliver(actor, deliveries, _ours(contents), transaction))
         return [answers] * len(deliveries) if isinstance(answers, Refusal) else answers
 
     async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[Spooled]) -> Done | Refusal:
@@ -110,7 +106,7 @@ class Site:
         canonical = addresses.canonical(address)
         if canonical is None:
             return Refusal(Reason.ADDRESS_INVALID, "This is no address.", (address,))
-        found = await _answered(self.directory.ask(lambda known: resolve.resolve(known, address)))
+        found = await answered(self.directory.ask(lambda known: resolve.resolve(known, address)))
         if isinstance(found, Refusal):
             return found
         if not found.complete:
@@ -123,36 +119,36 @@ class Site:
         def ask(known: Slice) -> Any:
             return resolve.may_send_as(known, account.id, account.address, address)
 
-        answer = await _answered(self.directory.ask(ask))
+        answer = await answered(self.directory.ask(ask))
         return answer if isinstance(answer, Refusal) else bool(answer)
 
     # -- mailboxes ----------------------------------------------------------------------------------------------------
 
     async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
-        found = await _answered(self._mail.mailboxes(account))
+        found = await answered(self._mail.mailboxes(account))
         if isinstance(found, Refusal) or any(mailbox.name == names.INBOX for mailbox in found):
             return found
         opened = await self._open(account)
-        return opened if isinstance(opened, Refusal) else await _answered(self._mail.mailboxes(account))
+        return opened if isinstance(opened, Refusal) else await answered(self._mail.mailboxes(account))
 
     async def subscriptions(self, account: int) -> list[str] | Refusal:
-        return await _answered(self._mail.subscriptions(account))
+        return await answered(self._mail.subscriptions(account))
 
     async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
-        return await _answered(self._mail.status(account, mailboxes))
+        return await answered(self._mail.status(account, mailboxes))
 
     async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
         canonical = names.canonical(name)
-        selected = await _answered(self._mail.select(account, canonical, recent=recent))
+        selected = await answered(self._mail.select(account, canonical, recent=recent))
         if selected is None and canonical == names.INBOX:
             opened = await self._open(account)
             if isinstance(opened, Refusal):
                 return opened
-            selected = await _answered(self._mail.select(account, canonical, recent=recent))
+            selected = await answered(self._mail.select(account, canonical, recent=recent))
         return NO_SUCH_MAILBOX if selected is None else selected
 
     async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
-        return await _answered(self._mail.flags(account, mailbox, uids, since))
+        return await answered(self._mail.flags(account, mailbox, uids, since))
 
     async def messages(
         self,
@@ -173,7 +169,7 @@ class Site:
             raise SiteUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
-        return await _answered(self._mail.changes(account, mailbox, since))
+        return await answered(self._mail.changes(account, mailbox, since))
 
     @asynccontextmanager
     async def watch(self, account: int, mailbox: int | None = None) -> AsyncIterator[Watch]:
@@ -225,12 +221,3 @@ class Stores:
 def _ours(contents: Sequence[Spooled]) -> Sequence[SpooledMessage]:
     """Sessions get them from `ingest` and know less of them than we do."""
     return cast(Sequence[SpooledMessage], contents)
-
-
-async def _answered(question: Awaitable[T]) -> T | Refusal:
-    """The answer, or UNAVAILABLE where the database is away."""
-    try:
-        return await question
-    except AWAY as error:
-        log.warning("database away", error=type(error).__name__)
-        return UNAVAILABLE

@@ -21,7 +21,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 class Throttle:
     """Failures by key, at most KEYS_MAX keys (the longest quiet go first)."""
 
-    def __init__(self, monotonic: Callable[[], float], free: int = FAILURES_FREE_MAX, window_s: float = WINDOW_S) -> None:
+    def __init__(
+        self, monotonic: Callable[[], float], free: int = FAILURES_FREE_MAX, window_s: float = WINDOW_S
+    ) -> None:
         self._monotonic = monotonic
         self._free = free
         self._window_s = window_s

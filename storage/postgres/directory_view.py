@@ -61,13 +61,13 @@ class DirectoryView:
         row = await self.database.row("SELECT partition FROM account WHERE id = $1", account)
         return None if row is None else str(row["partition"])
 
-    async def domains(self) -> list[tuple[Domain, int]]:
-        """Each with how many accounts it has."""
+    async def domains(self, after: str, limit: int) -> list[Domain]:
         rows = await self.database.fetch(
-            "SELECT name, catch_all, plus, (SELECT count(*) FROM account a WHERE a.domain = d.name) AS accounts "
-            'FROM domain d ORDER BY name COLLATE "C"'
+            'SELECT name, catch_all, plus FROM domain WHERE name COLLATE "C" > $1 ORDER BY name COLLATE "C" LIMIT $2',
+            after,
+            limit,
         )
-        return [(Domain(row["name"], row["catch_all"], row["plus"]), row["accounts"]) for row in rows]
+        return [Domain(*row) for row in rows]
 
     async def addresses(self, kind: str, domain: str | None, after: str, limit: int) -> list[str]:
         """Addresses of a kind (account, alias, group) above `after`, in order."""

@@ -1,12 +1,14 @@
 """How far a partition has been folded, what was folded twice, what could not be: the projector's own tables."""
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from cluster.log.model import Record
-from storage.postgres.pool import CHANNEL, Connection
+from storage.postgres.pool import CHANNEL, Connection, Database
 
+QUARANTINE_SHOWN_MAX = 1_000
 NOTIFY_BYTES_MAX = 7_000  # the engine's limit is 8,000
 
 
@@ -28,6 +30,28 @@ class News(msgspec.Struct, frozen=True, array_like=True):
 
 
 NOTHING_FOLDED = Folded(0, bytes(32), 0, 0)
+
+
+class QuarantineRow(NamedTuple):
+    partition: str
+    position: int
+    noun: str
+    entity: str
+    reason: str
+
+
+async def read_folded(database: Database) -> dict[str, Folded]:
+    """Where each partition's tables stand."""
+    rows = await database.fetch("SELECT partition, position, digest, events, pruned_at FROM folded")
+    return {row["partition"]: Folded(*row[1:]) for row in rows}
+
+
+async def read_quarantine(database: Database) -> list[QuarantineRow]:
+    rows = await database.fetch(
+        "SELECT partition, position, noun, entity, reason FROM quarantine ORDER BY partition, position LIMIT $1",
+        QUARANTINE_SHOWN_MAX,
+    )
+    return [QuarantineRow(*row) for row in rows]
 
 
 class FoldedStore:

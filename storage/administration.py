@@ -1,0 +1,251 @@
+"""What an administrator asks of the site beyond its sessions' questions: implements `protocols.admin.port.Administration`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Protocol
+
+from cluster import partitions
+from cluster.domain.directory import addresses
+from cluster.domain.directory.state import Account as Entry
+from cluster.domain.directory.state import Alias as AliasEntry
+from cluster.domain.directory.state import Group as GroupEntry
+from cluster.domain.directory.state import Missing, Slice
+from cluster.domain.refusal import Reason, Refusal
+from cluster.log.model import LogUnavailable, Record
+from cluster.position import Position, split
+from storage.answers import answered
+from storage.overview import (
+    AccountRow,
+    Alias,
+    Domain,
+    Engine,
+    Group,
+    Logged,
+    Partition,
+    Progress,
+    Quarantined,
+    State,
+)
+from storage.postgres.directory_view import DirectoryView
+from storage.postgres.folded import read_folded, read_quarantine
+from storage.postgres.pool import AWAY, Database
+
+LINES_WAITING_MAX = 1000
+MARK_S_MAX = 2.0
+
+
+Work = Callable[[], AsyncIterator[Progress | Refusal]]
+BackupWork = Callable[[str], AsyncIterator[Progress | Refusal]]
+
+
+class Source(Protocol):
+    """The log, as far as looking at it goes: cluster.log.jetstream."""
+
+    def follow(
+        self, partition: str, after: Position, *, contents: bool = True
+    ) -> AsyncIterator[tuple[Record, ...]]: ...
+
+    def read(
+        self, partition: str, after: int, upto: int, *, contents: bool = False
+    ) -> AsyncIterator[tuple[Record, ...]]: ...
+
+    async def mark(self, partition: str, timeout_s: float = MARK_S_MAX) -> Position: ...
+
+
+class About(Protocol):
+    """What the node says of itself."""
+
+    site: str
+    node: str
+    version: str
+    started_at: float
+
+
+class SiteAdministration:
+    def __init__(
+        self, about: About, source: Source, database: Database, view: DirectoryView, rebuild: Work, backup: BackupWork
+    ) -> None:
+        self._about = about
+        self._source = source
+        self._database = database
+        self._view = view
+        self.rebuild = rebuild
+        self.backup = backup
+
+    # -- the directory ------------------------------------------------------------------------------------------------
+
+    async def domains(self, *, after: str, limit: int) -> list[Domain] | Refusal:
+        found = await answered(self._view.domains(after, limit))
+        return found if isinstance(found, Refusal) else [Domain(d.name, d.catch_all, d.plus) for d in found]
+
+    async def domain(self, domain: str) -> Domain | Refusal:
+        name = addresses.canonical_domain(domain) or domain
+        known = await answered(self._view.look_up(Missing(domains=frozenset({name})), Slice()))
+        if isinstance(known, Refusal):
+            return known
+        found = known.domains[name]
+        if found is None:
+            return Refusal(Reason.NO_SUCH_DOMAIN, "There is no such domain here.", (domain,))
+        return Domain(found.name, found.catch_all, found.plus)
+
+    async def accounts(self, *, domain: str, after: str, limit: int) -> list[AccountRow] | Refusal:
+        found = await self._page("account", domain, after, limit)
+        if isinstance(found, Refusal):
+            return found
+        entries = [entry for entry in found if isinstance(entry, Entry)]
+        usage = await answered(self._view.usage([entry.id for entry in entries]))
+        if isinstance(usage, Refusal):
+            return usage
+        return [_account(entry, usage.get(entry.id, (0, 0))) for entry in entries]
+
+    async def account(self, address: str) -> AccountRow | Refusal:
+        entry = await self._entry(address)
+        if isinstance(entry, Refusal):
+            return entry
+        if not isinstance(entry, Entry):
+            return Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.", (address,))
+        usage = await answered(self._view.usage([entry.id]))
+        return usage if isinstance(usage, Refusal) else _account(entry, usage.get(entry.id, (0, 0)))
+
+    async def aliases(self, *, domain: str, after: str, limit: int) -> list[Alias] | Refusal:
+        found = await self._page("alias", domain, after, limit)
+        if isinstance(found, Refusal):
+            return found
+        return [Alias(entry.address, entry.targets) for entry in found if isinstance(entry, AliasEntry)]
+
+    async def alias(self, address: str) -> Alias | Refusal:
+        entry = await self._entry(address)
+        if isinstance(entry, AliasEntry):
+            return Alias(entry.address, entry.targets)
+        if isinstance(entry, Refusal):
+            return entry
+        return Refusal(Reason.NO_SUCH_ADDRESS, "There is no such alias.", (address,))
+
+    async def groups(self, *, domain: str, after: str, limit: int) -> list[Group] | Refusal:
+        found = await self._page("group", domain, after, limit)
+        if isinstance(found, Refusal):
+            return found
+        return [Group(entry.address, entry.name, entry.members) for entry in found if isinstance(entry, GroupEntry)]
+
+    async def group(self, address: str) -> Group | Refusal:
+        entry = await self._entry(address)
+        if isinstance(entry, GroupEntry):
+            return Group(entry.address, entry.name, entry.members)
+        if isinstance(entry, Refusal):
+            return entry
+        return Refusal(Reason.NO_SUCH_ADDRESS, "There is no such group.", (address,))
+
+    async def place(self, address: str) -> str | Refusal:
+        """With one site: that site's first mail partition."""
+        return partitions.mail(self._about.site)
+
+    # -- the log ------------------------------------------------------------------------------------------------------
+
+    async def log_tail(self, partition: str, *, after: int, follow: bool) -> AsyncIterator[Logged | Refusal]:
+        names = partitions.of_site(self._about.site)
+        if partition and partition not in names:
+            yield Refusal(Reason.NO_SUCH_ENTRY, f"There is no partition {partition}; there are {', '.join(names)}.")
+            return
+        lines: asyncio.Queue[Logged | Refusal | None] = asyncio.Queue(LINES_WAITING_MAX)
+        wanted = (partition,) if partition else names
+        tasks = [asyncio.create_task(self._tail(name, after, follow, lines)) for name in wanted]
+        ended = 0
+        try:
+            while ended < len(tasks):
+                line = await lines.get()
+                if line is None:
+                    ended += 1
+                else:
+                    yield line
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _tail(
+        self, partition: str, after: int, follow: bool, lines: "asyncio.Queue[Logged | Refusal | None]"
+    ) -> None:
+        try:
+            if follow:
+                batches = self._source.follow(partition, Position(after), contents=False)
+            else:
+                upto = await self._source.mark(partition, MARK_S_MAX)
+                batches = self._source.read(partition, after, upto)
+            async for records in batches:
+                for record in records:
+                    await lines.put(Logged(partition, record))
+        except LogUnavailable as error:
+            await lines.put(Refusal(Reason.UNAVAILABLE, f"The log does not answer: {error}"))
+        await lines.put(None)
+
+    # -- the site -----------------------------------------------------------------------------------------------------
+
+    async def state(self) -> State | Refusal:
+        about = self._about
+        try:
+            folded = await read_folded(self._database)
+            quarantine = await read_quarantine(self._database)
+            tables = Engine("postgresql", alive=True)
+        except AWAY as error:
+            folded, quarantine = {}, []
+            tables = Engine("postgresql", alive=False, detail=f"{type(error).__name__}: {error}")
+        marks = await asyncio.gather(*(self._mark(name) for name in partitions.of_site(about.site)))
+        down = [mark for mark in marks if isinstance(mark, str)]
+        engine = Engine("nats", alive=not down, detail=down[0] if down else "")
+        rows = []
+        for name, mark in zip(partitions.of_site(about.site), marks, strict=True):
+            at = folded.get(name)
+            applied, digest = (at.position, at.digest.hex()) if at else (0, "")
+            known = applied if isinstance(mark, str) else mark
+            lag = max(0, split(known).sequence - split(applied).sequence)
+            rows.append(Partition(name, about.site, split(known).epoch, known, applied, lag, digest))
+        return State(
+            about.site,
+            about.node,
+            about.version,
+            about.started_at,
+            (engine, tables),
+            tuple(rows),
+            tuple(Quarantined(q.partition, q.position, q.noun, q.entity, q.reason, 0.0) for q in quarantine),
+        )
+
+    async def _mark(self, partition: str) -> int | str:
+        try:
+            return await self._source.mark(partition, MARK_S_MAX)
+        except LogUnavailable as error:
+            return str(error) or "no answer"
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    async def _page(
+        self, kind: str, domain: str, after: str, limit: int
+    ) -> Sequence[Entry | AliasEntry | GroupEntry] | Refusal:
+        name = addresses.canonical_domain(domain) or domain if domain else None
+        found = await answered(self._view.addresses(kind, name, after, limit))
+        if isinstance(found, Refusal):
+            return found
+        known = await answered(self._view.look_up(Missing(frozenset(found)), Slice()))
+        if isinstance(known, Refusal):
+            return known
+        return [entry for address in found if (entry := known.entries[address]) is not None]
+
+    async def _entry(self, address: str) -> Entry | AliasEntry | GroupEntry | None | Refusal:
+        canonical = addresses.canonical(address)
+        if canonical is None:
+            return Refusal(Reason.ADDRESS_INVALID, "This is no address.", (address,))
+        known = await answered(self._view.look_up(Missing(frozenset({canonical})), Slice()))
+        return known if isinstance(known, Refusal) else known.entries[canonical]
+
+
+def _account(entry: Entry, usage: tuple[int, int]) -> AccountRow:
+    return AccountRow(
+        entry.id,
+        entry.address,
+        entry.name,
+        entry.partition,
+        entry.administrator,
+        entry.suspended,
+        entry.verifier is not None,
+        tuple(sorted(entry.app_passwords)),
+        *usage,
+    )

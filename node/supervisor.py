@@ -61,20 +61,17 @@ class Keeper:
         self._run_dir = run_dir
         self._tell = tell
         self._child: Child | None = None
-        self._serving_since: float | None = None
         self._stopping = asyncio.Event()
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def keep(self) -> None:
-        clock, name, failures = asyncio.get_running_loop().time, self._part.name, 0
+        name, failures = self._part.name, 0
         while not self._stopping.is_set():
-            self._serving_since = None
             self._tell(Happening(name, "starting"))
-            reason = await self._run()
+            reason, served_s = await self._run()
             if self._stopping.is_set():
                 break
-            steady = self._serving_since is not None and clock() - self._serving_since > STEADY_S
-            failures = 1 if steady else failures + 1
+            failures = 1 if served_s > STEADY_S else failures + 1
             if not self.first_ready.done() and failures >= FIRST_TRIES_MAX:
                 self.first_ready.set_exception(StartFailed(f"{name} does not start: {reason}: run `angarium doctor`"))
                 break
@@ -94,30 +91,29 @@ class Keeper:
         if self._child is not None:
             self._child.send(number)
 
-    async def _run(self) -> str:
-        """One life of the part, and how it ended."""
+    async def _run(self) -> tuple[str, float]:
+        """One life of the part: how it ended, and how many seconds it had served."""
         clock = asyncio.get_running_loop().time
         began = clock()
         try:
             spec = await self._part.prepare()
             if self._stopping.is_set():
-                return "not needed"
+                return "not needed", 0.0
             self._child = child = await Child.start(spec, self._run_dir)
         except (ChildFailed, OSError) as error:
-            return str(error)
+            return str(error), 0.0
         try:
             if self._stopping.is_set():  # told to stop while it was being started
                 await child.stop()
             await child.until_ready()
-            self._serving_since = clock()
-            took = self._serving_since - began
-            self._tell(Happening(self._part.name, "ready", seconds=took, pid=child.pid))
+            ready = clock()
+            self._tell(Happening(self._part.name, "ready", seconds=ready - began, pid=child.pid))
             if not self.first_ready.done():
                 self.first_ready.set_result(None)
-            return describe(await child.wait())
+            return describe(await child.wait()), clock() - ready
         except ChildFailed as error:
             words = child.last_words.splitlines()
-            return f"{error}: {words[-1]}" if words else str(error)
+            return (f"{error}: {words[-1]}" if words else str(error)), 0.0
         finally:
             self._child = None
 

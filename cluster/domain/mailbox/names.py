@@ -28,7 +28,7 @@ STANDARD: tuple[tuple[str, str], ...] = (
     ("Archive", ARCHIVE),
 )
 
-# RFC 5788 and widespread clients: keywords that people read in this spelling. All others are kept in lower case.
+# Registered (RFC 5788) and of widespread clients: keywords that people read in this spelling. All others are kept in lower case.
 SPELLINGS = {
     keyword.lower(): keyword
     for keyword in (

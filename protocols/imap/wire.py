@@ -5,6 +5,7 @@ Written on asyncio.Protocol and not on streams, as after STARTTLS it must be kno
 
 import asyncio
 import ssl
+from typing import cast
 
 READ_BYTES_MAX = 256 * 1024  # held unread before the socket is paused
 WRITE_BYTES_HIGH = 1024 * 1024
@@ -33,8 +34,8 @@ class Wire(asyncio.Protocol):
 
     # -- what the transport calls ----------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: uvloop's transports over TLS are no subclass of asyncio's.
+        self._transport = cast(asyncio.Transport, transport)
         transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
 
     def data_received(self, data: bytes) -> None:

@@ -13,6 +13,13 @@ import click
 VERBS: dict[str, str] = {
     "init": "node.cli.init",
     "up": "node.cli.up",
+    "account": "node.cli.account",
+    "domain": "node.cli.domain",
+    "alias": "node.cli.alias",
+    "group": "node.cli.group",
+    "log": "node.cli.log",
+    "rebuild": "node.cli.rebuild",
+    "backup": "node.cli.backup",
     "doctor": "node.cli.doctor",
     "certificate": "node.cli.certificate",
 }

@@ -9,6 +9,8 @@ import msgspec
 from cluster.domain.refusal import Reason, Refusal
 from protocols.admin.model import Problem
 
+NAMES_SHOWN_MAX = 5
+
 STATUS: dict[Reason, HTTPStatus] = {
     Reason.NO_SUCH_DOMAIN: HTTPStatus.NOT_FOUND,
     Reason.DOMAIN_EXISTS: HTTPStatus.CONFLICT,
@@ -74,7 +76,10 @@ TITLES: dict[str, str] = {
 
 def of_refusal(refusal: Refusal) -> Problem:
     word = refusal.reason.value
-    detail = refusal.text or f"{_sentence(word)}{': ' if refusal.detail else ''}{', '.join(refusal.detail)}"
+    text = refusal.text or f"{_sentence(word)}."
+    # The domain's sentence says what is wrong; people must also see with what.
+    unsaid = [name for name in refusal.detail[:NAMES_SHOWN_MAX] if name not in text]
+    detail = f"{', '.join(unsaid)}: {text}" if unsaid else text
     return _problem(word, STATUS[refusal.reason], detail, names=refusal.detail)
 
 

@@ -98,11 +98,11 @@ class MembersChange(Asked, frozen=True):
 
 
 class Tail(Asked, frozen=True):
-    """Begins above `after`, or with the last events if `last` is given. `partition` empty = all."""
+    """Begins above `after`, or with the last events if `last` is given (0 = with what comes). `partition` empty = all."""
 
     partition: str = ""
     after: PositionText = "0.0"
-    last: Annotated[int, Meta(ge=0, le=PAGE_MAX)] = 0
+    last: Annotated[int, Meta(ge=0, le=PAGE_MAX)] | None = None
     follow: bool = False
 
 

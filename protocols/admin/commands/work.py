@@ -28,7 +28,7 @@ async def log(door: Door, call: Call) -> AsyncIterator[LogLine]:
     epoch, sequence = asked.after.split(".")
     start = position(int(epoch), int(sequence))
     after: dict[str, int] = {name: start for name in marks if asked.partition in ("", name)}
-    if asked.last:
+    if asked.last is not None:
         ended = deque[Logged](maxlen=asked.last)
         back = {name: max(start, marks[name] - asked.last * RECORDS_PER_EVENT) for name in after}
         async with closed(door.administration.log_tail(back, follow=False)) as events:
@@ -41,7 +41,7 @@ async def log(door: Door, call: Call) -> AsyncIterator[LogLine]:
         for logged in ended:
             yield readable(logged)
         after = {name: max(at, marks[name]) for name, at in after.items()}
-    if asked.follow or not asked.last:
+    if asked.follow or asked.last is None:
         async with closed(_events(door, after, asked.follow)) as lines:
             async for line in lines:
                 yield line

@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from node.assembly import Assembly
 from node.tls import Certificates
 from protocols.imap import server as imap
@@ -12,8 +10,6 @@ from protocols.imap.settings import Settings as ImapSettings
 from protocols.smtp import server as smtp
 from protocols.smtp.model import Role
 from protocols.smtp.settings import Settings as SmtpSettings
-
-log = structlog.get_logger("listeners")
 
 
 class Listeners:
@@ -81,7 +77,8 @@ class Listeners:
             idle_s_max=config.limits.imap_idle_s_max,
             connections_max=config.limits.connections_max,
         )
+        server = imap.ImapServer(site, settings)
+        self._stops.append(server.close)
         for port, implicit in ((config.ports.imap, False), (config.ports.imaps, True)):
             if port:
-                server = await imap.listen(site, settings, config.bind, port, implicit_tls=implicit, reuse_port=True)
-                self._stops.append(server.close)
+                await server.listen(config.bind, port, implicit_tls=implicit, reuse_port=True)

@@ -36,7 +36,7 @@ class Wire(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Not asserted: uvloop's transports over TLS are no subclass of asyncio's.
         self._transport = cast(asyncio.Transport, transport)
-        transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
+        self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
 
     def data_received(self, data: bytes) -> None:
         self._incoming += data

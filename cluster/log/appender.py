@@ -15,7 +15,7 @@ from cluster.log.admission import Admission
 from cluster.log.engine import Message
 from cluster.log.model import LogUnavailable, Stale, Stored
 from cluster.log.wire import Mark, Request, Stream, messages
-from cluster.log.writer import ForeignWrite, Writer, WriteRefused
+from cluster.log.writer import Confirm, ForeignWrite, Writer, WriteRefused
 from cluster.position import SEQUENCE_MAX, position
 
 BATCH_GATHERED_MAX = 400  # messages; a single larger command still goes as one batch
@@ -26,7 +26,6 @@ WAITING_BYTES_MAX = 64 << 20
 log = structlog.get_logger("cluster.log.appender")
 
 Outcome = Stored | Stale
-Confirm = Callable[[], Awaitable[None]]
 Publish = Callable[[Mark], Awaitable[None]]
 
 

@@ -97,6 +97,7 @@ class Connection:
         self._inbox = f"_INBOX.{os.urandom(9).hex()}"
         self._token = 0
         self._stopping = False
+        self._up = asyncio.Event()
 
     async def start(self, timeout_s: float = 30.0) -> None:
         """Raises Unreachable if the engine does not answer in time or refuses us."""
@@ -116,6 +117,10 @@ class Connection:
             with contextlib.suppress(Exception):  # It is going down: what the client thinks of that interests nobody.
                 await self._client.close()
         self._fail_all("stopped")
+
+    async def ready(self) -> None:
+        """Returns when the line is up."""
+        await self._up.wait()
 
     @property
     def connected(self) -> bool:
@@ -221,6 +226,7 @@ class Connection:
             raise Unreachable(str(error) or f"no engine at {self._shown()} within {timeout_s:g} s") from error
         self._client = client
         self._closed.clear()
+        self._up.set()
 
     async def _keep(self) -> None:
         while True:
@@ -248,12 +254,17 @@ class Connection:
         log.debug("engine", error=type(error).__name__, text=str(error))
 
     async def _on_disconnected(self) -> None:
+        self._up.clear()
         self._fail_all("connection lost")
         if not self._stopping:
             log.warning("connection to the engine lost", servers=self._shown())
 
     async def _on_reconnected(self) -> None:
+        self._up.set()
         log.info("connected to the engine again", servers=self._shown())
 
     async def _on_closed(self) -> None:
+        self._up.clear()
+        if not self._stopping:
+            log.warning("client closed itself", servers=self._shown())
         self._closed.set()

@@ -15,7 +15,8 @@ API_S_MAX = 5.0
 ACK_S_MAX = 5.0
 CREATE_S_MAX = 10.0
 
-WRONG_LAST_SEQUENCE = frozenset({10071, 10164})
+LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
+WRONG_LAST_SEQUENCE = frozenset({10070, 10071, 10164})  # or wrong last message id
 STREAM_NOT_FOUND = 10059
 STREAM_NAME_IN_USE = 10058
 
@@ -113,12 +114,13 @@ class Engine:
             raise Unreachable(f"no stream takes {message.subject}") from None
         return int(_checked(answer.data)["seq"])
 
-    async def write_chain(self, messages: Sequence[Message], last: int) -> None:
-        """One after the other without waiting in between, each expecting the one before: what is stored is a beginning
-        of `messages`, all of it if this returns."""
+    async def write_chain(self, messages: Sequence[Message], last: int, chain_id: str) -> None:
+        """One after the other without waiting in between, directly after sequence `last`. What is stored is a beginning
+        of `messages`, all of it if this returns: each also expects the one before by its id, else it could land on what
+        another writer put in the place of that one. Streams with one replica only, others compare too early."""
         done = await asyncio.gather(
             *(
-                self.write(message, **{"Nats-Expected-Last-Sequence": str(last + index)})
+                self.write(message, **_link(chain_id, index, len(messages)), **{LAST_SEQUENCE: str(last + index)})
                 for index, message in enumerate(messages)
             ),
             return_exceptions=True,
@@ -134,12 +136,12 @@ class Engine:
         for index, (subject, headers, data) in enumerate(messages[:-1], 1):
             framed = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(index), **headers}
             if index == 1:
-                framed["Nats-Expected-Last-Sequence"] = str(last)
+                framed[LAST_SEQUENCE] = str(last)
             await connection.publish(subject, data, framed)
         final = messages[-1]
         framed = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
         if count == 1:
-            framed["Nats-Expected-Last-Sequence"] = str(last)
+            framed[LAST_SEQUENCE] = str(last)
         stored = await self.write(final, **framed)
         assert stored == last + count, f"a batch of {count} after {last} ended at {stored}"
 
@@ -150,6 +152,11 @@ class Engine:
         except NobodyThere:
             raise Unreachable("JetStream is not there") from None
         return _checked(answer.data)
+
+
+def _link(chain_id: str, index: int, count: int) -> dict[str, str]:
+    link = {"Nats-Msg-Id": f"{chain_id}.{index}"} if index < count - 1 else {}
+    return link | ({"Nats-Expected-Last-Msg-Id": f"{chain_id}.{index - 1}"} if index else {})
 
 
 def _checked(data: bytes) -> dict[str, Any]:

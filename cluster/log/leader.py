@@ -150,7 +150,7 @@ class Leader:
             partition = await self._succeeded(partition, clean=False)
         stream = epochs.present(partition)
         await site.engine.create_stream(epochs.config(stream, site.replicas))
-        writer = Writer(site.engine, stream, site.entropy, self._lease.confirm)
+        writer = Writer(site.engine, stream, site.entropy, self._lease.confirm, chains=site.replicas == 1)
         last = await site.engine.last_sequence(stream.name)
         if last == 0 and partition.ended:
             words = epochs.first_words(partition, site.now_us(), site.entropy(16))

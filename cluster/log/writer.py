@@ -1,7 +1,8 @@
 """Puts messages into a stream, once each, however the answer is lost. The only writer's hand.
 
-Message i of a batch is always at sequence `last + i`: every way of sending it says so to the engine, so a copy of it that
-comes late, or a second try, either lands exactly there or is refused. After any doubt the stream itself is asked.
+Message i of a batch is always at sequence `last + i`, behind our own message i - 1: every way of sending it says so to the
+engine, so a copy of it that comes late, or a second try, either lands exactly there or is refused. After any doubt the
+stream itself is asked.
 """
 
 import asyncio
@@ -17,6 +18,8 @@ from cluster.log.wire import CHUNK_HEADER, COMMAND_HEADER, HASH_HEADER, POSITION
 CHAIN_MESSAGES_MAX = 8
 RETRY_WAIT_S = 0.05
 FRUITLESS_TRIES_MAX = 5
+
+Confirm = Callable[[], Awaitable[None]]
 
 log = structlog.get_logger("cluster.log.writer")
 
@@ -36,15 +39,17 @@ class WriteRefused(Exception):
 
 
 class Writer:
-    """`entropy`: random bytes, for the names of batches. `confirm`: raises when we may write no more."""
+    """`entropy`: random bytes, for the names of batches. `confirm`: raises when we may write no more. `chains`: the
+    stream has one replica, so that a few messages may go one by one."""
 
     def __init__(
-        self, engine: Engine, stream: Stream, entropy: Callable[[int], bytes], confirm: Callable[[], Awaitable[None]]
+        self, engine: Engine, stream: Stream, entropy: Callable[[int], bytes], confirm: Confirm, *, chains: bool
     ) -> None:
         self._engine = engine
         self._stream = stream
         self._entropy = entropy
         self._confirm = confirm
+        self._chains = chains
 
     async def write(self, messages: Sequence[Message], last: int, *, whole: bool) -> None:
         """Returns when all are on disk, directly after sequence `last`. `whole`: all or none, else a beginning of them
@@ -70,10 +75,11 @@ class Writer:
                 raise WriteRefused(doubt, stored)
 
     async def _send(self, messages: Sequence[Message], last: int, whole: bool) -> None:
-        if len(messages) == 1 or (not whole and len(messages) <= CHAIN_MESSAGES_MAX):
-            await self._engine.write_chain(messages, last)
+        name = self._entropy(8).hex()
+        if len(messages) == 1 or (self._chains and not whole and len(messages) <= CHAIN_MESSAGES_MAX):
+            await self._engine.write_chain(messages, last, name)
         else:
-            await self._engine.write_batch(messages, last, self._entropy(12).hex())
+            await self._engine.write_batch(messages, last, name)
 
     async def _found(self, messages: Sequence[Message], last: int) -> int:
         """How many of the messages are in the stream. Waits for the engine as long as we may write."""

@@ -13,10 +13,11 @@ from pathlib import Path
 
 USER, PASSWORD = "app", "only for this test"
 READY_S_MAX = 20.0
+PAYLOAD_BYTES_MAX = 8_389_632
 
 CONFIGURATION = """\
 listen: "127.0.0.1:{port}"
-max_payload: 8389632
+max_payload: {payload}
 jetstream {{ store_dir: {store}, domain: "site-test", sync_interval: always }}
 accounts {{
   MAIL {{ jetstream: enabled, users: [ {{ user: {user}, password: {password} }} ] }}
@@ -42,7 +43,7 @@ class NatsServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._file = folder / "nats.conf"
         text = CONFIGURATION.format(
-            port=self.port, store=json.dumps(str(folder / "store")), user=json.dumps(USER), password=json.dumps(PASSWORD)
+            payload=PAYLOAD_BYTES_MAX, port=self.port, store=json.dumps(str(folder / "store")), user=json.dumps(USER), password=json.dumps(PASSWORD)
         )
         self._file.write_text(text)
 
@@ -71,8 +72,8 @@ class NatsServer:
         os.kill(self._process.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGCONT)
+        if self._process is not None:
+            os.kill(self._process.pid, signal.SIGCONT)
 
     def _signal(self, number: int) -> None:
         if self._process is not None:

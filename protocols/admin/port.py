@@ -5,7 +5,7 @@ Addresses are taken as people type them and given in canonical form. Lists are o
 address), which is also the cursor: a page begins after `after`.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 from cluster.domain.refusal import Refusal
@@ -52,13 +52,9 @@ class Administration(Protocol):
         """The partition in which a new account's mail is to be kept."""
         ...
 
-    async def marks(self) -> dict[str, int] | Refusal:
-        """Of each partition that this site follows: up to where its events are durable."""
-        ...
-
-    def log_tail(self, after: Mapping[str, int], *, follow: bool) -> AsyncIterator[Logged | Refusal]:
-        """Events of the partitions that `after` names, each above its position, in each partition's order. Without
-        `follow` it ends at the marks, with it never."""
+    def log_tail(self, partition: str, *, after: int, follow: bool) -> AsyncIterator[Logged | Refusal]:
+        """Events above `after`, in each partition's order; all partitions where `partition` is empty. Without `follow` it
+        ends at the mark, with it never."""
         ...
 
     async def state(self) -> State | Refusal: ...

@@ -132,15 +132,12 @@ class MemorySite:
     async def place(self, address: str) -> str | Refusal:
         return "mail"
 
-    async def marks(self) -> dict[str, int] | Refusal:
-        return {"directory": self.records[-1].position if self.records else 0, "mail": 0}
-
-    async def log_tail(self, after: Mapping[str, int], *, follow: bool) -> AsyncIterator[port.Logged | Refusal]:
-        seen = 0 if "directory" in after else len(self.records)
+    async def log_tail(self, partition: str, *, after: int, follow: bool) -> AsyncIterator[port.Logged | Refusal]:
+        seen = 0 if partition in ("", "directory") else len(self.records)
         while True:
             for record in self.records[seen:]:
                 seen += 1
-                if record.position > after["directory"]:
+                if record.position > after and partition != "mail":
                     yield port.Logged("directory", record)
             if not follow:
                 return
@@ -149,10 +146,10 @@ class MemorySite:
 
     async def state_now(self) -> port.State:
         end = self.records[-1].position if self.records else 0
-        partition = port.Partition("directory", "north", 1, end, end, 0, "00ff")
+        partitions = tuple(port.Partition(name, "north", 1, at, at, 0, "00ff") for name, at in (("directory", end), ("mail", 0)))
         engines = (port.Engine("nats", True, "2.14"), port.Engine("postgresql", False, "no answer"))
         bad = port.Quarantined("directory", position(1, 3), "directory", "example.org", "has no meaning", 1_700_000_000.0)
-        return port.State("north", "north-1", "0.1.0", 1_700_000_000.0, engines, (partition,), (bad,))
+        return port.State("north", "north-1", "0.1.0", 1_700_000_000.0, engines, partitions, (bad,))
 
     async def rebuild(self) -> AsyncIterator[port.Progress | Refusal]:
         try:
@@ -190,7 +187,7 @@ class MemoryAdministration:
         self.accounts, self.account = site.accounts, site.account
         self.aliases, self.alias = site.aliases, site.alias
         self.groups, self.group = site.groups, site.group
-        self.place, self.marks, self.log_tail = site.place, site.marks, site.log_tail
+        self.place, self.log_tail = site.place, site.log_tail
         self.rebuild, self.backup = site.rebuild, site.backup
         self.state = site.state_now
 

@@ -28,6 +28,7 @@ from protocols.admin.openapi import document
 from protocols.admin.port import Progress
 from protocols.admin.server import Server, start
 from protocols.admin.session import Parts, application
+from protocols.admin.streams import closed, merged
 from tests.contracts.admin_site import MemoryAdministration, MemorySite
 
 TOKEN = "the-token-of-a-test"
@@ -480,3 +481,24 @@ def label_url(path: str, label: str) -> URL:
     return URL(f"{path}/{quote(label, safe='')}", encoded=True)
 
 
+
+
+async def test_several_streams_are_one_and_all_are_closed() -> None:
+    closed_ones: list[str] = []
+    more = asyncio.Event()
+
+    async def counting(name: str, count: int, wait: bool = False) -> AsyncIterator[str]:
+        try:
+            for number in range(count):
+                yield f"{name}{number}"
+            if wait:
+                await more.wait()
+        finally:
+            closed_ones.append(name)
+
+    assert sorted([item async for item in merged([counting("a", 3), counting("b", 2)])]) == ["a0", "a1", "a2", "b0", "b1"]
+    closed_ones.clear()
+    async with closed(merged([counting("a", 1, wait=True), counting("b", 100)])) as stream:
+        seen = [await anext(stream) for _ in range(5)]
+    assert [item for item in seen if item.startswith("b")] == [f"b{number}" for number in range(len(seen) - 1)]
+    assert sorted(closed_ones) == ["a", "b"]

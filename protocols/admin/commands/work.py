@@ -7,56 +7,63 @@ from cluster.domain.refusal import Reason, Refusal
 from cluster.position import position, shown
 from protocols.admin.door import Answer, Call, Door
 from protocols.admin.errors import of_refusal
-from protocols.admin.model import Finished, LogLine, NewBackup, Partition, Quarantined, State, Tail, WorkLine
+from protocols.admin.model import Event, Finished, LogLine, NewBackup, Partition, Quarantined, State, Tail, WorkLine
 from protocols.admin.port import Logged, Progress
 from protocols.admin.readable import moment, readable
-from protocols.admin.streams import closed
+from protocols.admin.streams import closed, merged
 
-END = "the log ends here"
 RECORDS_PER_EVENT = 8  # how far to go back for one event: its contents are records of the log too, while they are there
 
 
 async def log(door: Door, call: Call) -> AsyncIterator[LogLine]:
     asked: Tail = call.query
-    marks = await door.administration.marks()
-    if isinstance(marks, Refusal):
-        yield of_refusal(marks)
+    state = await door.administration.state()
+    if isinstance(state, Refusal):
+        yield of_refusal(state)
         return
-    if asked.partition and asked.partition not in marks:
+    marks = {found.name: found.mark for found in state.partitions if asked.partition in ("", found.name)}
+    if not marks:
         yield of_refusal(Refusal(Reason.NO_SUCH_ENTRY, f"there is no partition {asked.partition}", (asked.partition,)))
         return
     epoch, sequence = asked.after.split(".")
-    start = position(int(epoch), int(sequence))
-    after: dict[str, int] = {name: start for name in marks if asked.partition in ("", name)}
+    after: dict[str, int] = dict.fromkeys(marks, position(int(epoch), int(sequence)))
     if asked.last is not None:
-        ended = deque[Logged](maxlen=asked.last)
-        back = {name: max(start, marks[name] - asked.last * RECORDS_PER_EVENT) for name in after}
-        async with closed(door.administration.log_tail(back, follow=False)) as events:
+        found = await _last(door, after, marks, asked.last)
+        if isinstance(found, Refusal):
+            yield of_refusal(found)
+            return
+        lines, after = found
+        for line in lines:
+            yield line
+    if asked.follow or asked.last is None:
+        tails = [door.administration.log_tail(name, after=at, follow=asked.follow) for name, at in after.items()]
+        async with closed(merged(tails)) as events:
             async for logged in events:
                 if isinstance(logged, Refusal):
                     yield of_refusal(logged)
                     return
+                yield readable(logged)
+    yield Finished("the log ends here")
+
+
+async def _last(
+    door: Door, after: dict[str, int], marks: dict[str, int], count: int
+) -> tuple[list[Event], dict[str, int]] | Refusal:
+    """The last `count` events of the partitions together, by time; and from where on to follow each."""
+    lines: list[Event] = []
+    reached = {name: max(at, marks[name]) for name, at in after.items()}
+    for name, at in after.items():
+        ended = deque[Logged](maxlen=count)
+        back = max(at, marks[name] - count * RECORDS_PER_EVENT)
+        async with closed(door.administration.log_tail(name, after=back, follow=False)) as events:
+            async for logged in events:
+                if isinstance(logged, Refusal):
+                    return logged
                 ended.append(logged)
-                after[logged.partition] = logged.record.position
-        for logged in ended:
-            yield readable(logged)
-        after = {name: max(at, marks[name]) for name, at in after.items()}
-    if asked.follow or asked.last is None:
-        async with closed(_events(door, after, asked.follow)) as lines:
-            async for line in lines:
-                yield line
-    else:
-        yield Finished(END)
-
-
-async def _events(door: Door, after: dict[str, int], follow: bool) -> AsyncIterator[LogLine]:
-    async with closed(door.administration.log_tail(after, follow=follow)) as events:
-        async for logged in events:
-            if isinstance(logged, Refusal):
-                yield of_refusal(logged)
-                return
-            yield readable(logged)
-    yield Finished(END)
+                reached[name] = max(reached[name], logged.record.position)
+        lines += map(readable, ended)
+    lines.sort(key=lambda line: line.at)
+    return lines[len(lines) - min(count, len(lines)) :], reached
 
 
 async def rebuild(door: Door, call: Call) -> AsyncIterator[WorkLine]:

@@ -154,7 +154,8 @@ async def _import(api: Api, data: bytes, as_json: bool) -> int:
                 problem = line["problem"]
                 added, failed = added + (problem is None), failed + (problem is not None)
                 if problem is not None and not as_json:
-                    work.say(f"line {line['line']}: {line['address'] or '(no address)'}: {problem['detail']}")
+                    who = line["address"] or "(no address)"
+                    work.say(f"line {line['line']}: {who}: {problem['detail'].removeprefix(f'{who}: ')}")
     if not as_json:
         click.echo(f"{added} accounts added" + (f", {failed} lines failed" if failed else ""))
     return failed

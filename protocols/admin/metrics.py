@@ -1,15 +1,20 @@
 """What the site tells of itself in numbers, for Prometheus. One object, made by the worker and passed to every part.
 
-Names end in their unit. Labels have few values, known before: never an address, a mailbox or an account.
+Names end in their unit. Labels have few values, known before: never an address, a mailbox or an account. Workers share a
+port, so that each answers some of the questions: every number carries its worker's name, or they would seem to jump.
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+import asyncio
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LAG_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 BATCH_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SIZE_BYTES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26)
+LOOP_PAUSE_S = 0.25
 CONTENT_TYPE: str = CONTENT_TYPE_LATEST
 
 
@@ -19,8 +24,7 @@ class Metrics:
     def __init__(self, site: str, worker: str) -> None:
         registry = CollectorRegistry()
         self._registry = registry
-        build = Gauge("angarium_worker", "1 for each worker that runs", ("site", "worker"), registry=registry)
-        build.labels(site, worker).set(1)
+        self._labels = {"site": site, "worker": worker}
         self.messages_accepted = Counter(
             "angarium_messages_accepted", "Messages that are durable in the log", ("protocol",), registry=registry
         )
@@ -58,4 +62,20 @@ class Metrics:
 
     def text(self) -> bytes:
         """In the exposition format that CONTENT_TYPE names."""
-        return generate_latest(self._registry)
+        labelled = CollectorRegistry()
+        labelled.register(self)
+        return generate_latest(labelled)
+
+    def collect(self) -> Iterator[Metric]:
+        """As prometheus_client asks a collector: every number with this worker's labels."""
+        for metric in self._registry.collect():
+            metric.samples = [sample._replace(labels=sample.labels | self._labels) for sample in metric.samples]
+            yield metric
+
+
+async def measure_loop(metrics: Metrics, monotonic: Callable[[], float]) -> None:
+    """Until cancelled: how late the loop comes back to who sleeps. What blocks it blocks every session of the worker."""
+    while True:
+        before = monotonic()
+        await asyncio.sleep(LOOP_PAUSE_S)
+        metrics.loop_lag_seconds.observe(max(0.0, monotonic() - before - LOOP_PAUSE_S))

@@ -23,7 +23,7 @@ from protocols.admin.door import Door
 from protocols.admin.errors import STATUS
 from protocols.admin.gate import Gate, trusted
 from protocols.admin.health import Health
-from protocols.admin.metrics import Metrics
+from protocols.admin.metrics import Metrics, measure_loop
 from protocols.admin.openapi import document
 from protocols.admin.port import Progress
 from protocols.admin.server import Server, start
@@ -438,8 +438,26 @@ async def test_metrics_count_what_is_asked(door: Asking) -> None:
     await door.ask("GET", "/api/v1/domains/none.example")
     async with door.http.get("/metrics") as answer:
         text = await answer.text()
-    wanted = 'angarium_requests_total{outcome="refused",protocol="admin",word="GET /api/v1/domains/{domain}"} 1.0'
+    word = 'word="GET /api/v1/domains/{domain}"'
+    wanted = 'angarium_requests_total{outcome="refused",protocol="admin",site="north",' + word + ',worker="1"} 1.0'
     assert wanted in text and "angarium_loop_lag_seconds_bucket" in text and "none.example" not in text
+
+
+async def test_a_blocked_loop_is_seen() -> None:
+    metrics = Metrics("north", "1")
+    clock, measured = [0.0], asyncio.Event()
+
+    def monotonic() -> float:
+        clock[0] += 0.75  # as if each pause had taken three times as long as asked for
+        if clock[0] > 2:  # asked for the third time: one pause is behind
+            measured.set()
+        return clock[0]
+
+    async with asyncio.TaskGroup() as group:
+        measuring = group.create_task(measure_loop(metrics, monotonic))
+        await measured.wait()
+        measuring.cancel()
+    assert b'angarium_loop_lag_seconds_sum{site="north",worker="1"} 0.5\n' in metrics.text()
 
 
 async def test_the_front_page_says_where_to_go(door: Asking) -> None:

@@ -31,7 +31,7 @@ def command() -> None:
 @click.option("--admin", is_flag=True, help="May use the administration interface.")
 @json_option
 @click.pass_obj
-def add(
+def add(  # click gives every option a parameter of its own
     directory: Path, address: str, password_file: IO[bytes] | None, no_password: bool, name: str, admin: bool, as_json: bool
 ) -> None:
     """Add an account with the standard mailboxes."""

@@ -1,74 +1,23 @@
 """The administrator's door, by HTTP: what each route answers, and what it refuses in which words."""
 
-import asyncio
-import base64
 import ipaddress
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import msgspec
 import pytest
-from openapi_spec_validator import validate
 from yarl import URL
 
 from cluster.domain.directory.commands import AddAccount
 from cluster.domain.directory.state import Account
 from cluster.domain.refusal import Reason, Refusal
-from protocols.admin import errors, model, routes
-from protocols.admin.door import Door
-from protocols.admin.errors import STATUS
+from protocols.admin import model
 from protocols.admin.gate import Gate, trusted
-from protocols.admin.health import Health
-from protocols.admin.metrics import Metrics, measure_loop
-from protocols.admin.openapi import document
 from protocols.admin.port import Progress
-from protocols.admin.server import Server, start
-from protocols.admin.session import Parts, application
-from protocols.admin.streams import closed, merged
-from tests.contracts.admin_site import MemoryAdministration, MemorySite
-
-TOKEN = "the-token-of-a-test"
-GOOD = "correct horse battery"
-
-
-class Asking(NamedTuple):
-    """A client with the token, and what it talks to."""
-
-    http: aiohttp.ClientSession
-    site: MemorySite
-    health: Health
-    server: Server
-
-    async def ask(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[int, Any]:
-        async with self.http.request(method, path, json=body, **more) as answer:
-            text = await answer.text()
-            return answer.status, json.loads(text) if text else None
-
-    async def lines(self, method: str, path: str, **more: Any) -> list[Any]:
-        async with self.http.request(method, path, **more) as answer:
-            assert answer.status == 200, await answer.text()
-            return [json.loads(line) async for line in answer.content if line.strip()]
-
-
-@asynccontextmanager
-async def standing(site: MemorySite, **headers: str) -> AsyncIterator[Asking]:
-    health = Health({})
-    gate = Gate(TOKEN, (), "north", "north-1")
-    metrics = Metrics("north", "1")
-    door = Door(site, MemoryAdministration(site), site.credentials)
-    server = await start(application(Parts(door, gate, metrics, health, "0.1.0")), "127.0.0.1", 0, None, None)
-    base = f"http://127.0.0.1:{server.http_port}"
-    sent = {"Authorization": f"Bearer {TOKEN}"} | headers
-    try:
-        async with aiohttp.ClientSession(base, headers=sent) as http:
-            yield Asking(http, site, health, server)
-    finally:
-        await server.stop()
-        site.credentials.close()
+from tests.contracts.admin_door import GOOD, TOKEN, Asking, basic, standing
+from tests.contracts.admin_site import MemorySite
 
 
 @pytest.fixture
@@ -406,117 +355,5 @@ def test_in_the_clear_only_from_this_machine_and_named_networks(peer: str | None
     assert trusted(gate, Request()) is wanted  # type: ignore[arg-type]
 
 
-# -- seen from outside --------------------------------------------------------------------------------------------------
-
-
-async def test_health_and_readiness(door: Asking) -> None:
-    no_token = {"Authorization": ""}
-    async with door.http.get("/healthz", headers=no_token) as answer:
-        assert (answer.status, await answer.text()) == (200, "ok\n")
-    assert await door.ask("GET", "/readyz", headers=no_token) == (503, {"ready": False, "reasons": {"worker": "is starting"}})
-    said = ["the log does not answer"]
-
-    async def log_check() -> str:
-        return said[0]
-
-    async def broken_check() -> str:
-        raise OSError("no socket")
-
-    async def fine() -> str:
-        return ""
-
-    door.health.add("log", log_check)
-    door.health.add("tables", fine)
-    assert await door.ask("GET", "/readyz") == (503, {"ready": False, "reasons": {"log": "the log does not answer"}})
-    said[0] = ""
-    assert await door.ask("GET", "/readyz") == (200, {"ready": True, "reasons": {}})
-    door.health.add("blobs", broken_check)
-    assert (await door.ask("GET", "/readyz"))[0] == 503
-
-
-async def test_metrics_count_what_is_asked(door: Asking) -> None:
-    await door.ask("GET", "/api/v1/domains/none.example")
-    async with door.http.get("/metrics") as answer:
-        text = await answer.text()
-    word = 'word="GET /api/v1/domains/{domain}"'
-    wanted = 'angarium_requests_total{outcome="refused",protocol="admin",site="north",' + word + ',worker="1"} 1.0'
-    assert wanted in text and "angarium_loop_lag_seconds_bucket" in text and "none.example" not in text
-
-
-async def test_a_blocked_loop_is_seen() -> None:
-    metrics = Metrics("north", "1")
-    clock, measured = [0.0], asyncio.Event()
-
-    def monotonic() -> float:
-        clock[0] += 0.75  # as if each pause had taken three times as long as asked for
-        if clock[0] > 2:  # asked for the third time: one pause is behind
-            measured.set()
-        return clock[0]
-
-    async with asyncio.TaskGroup() as group:
-        measuring = group.create_task(measure_loop(metrics, monotonic))
-        await measured.wait()
-        measuring.cancel()
-    assert b'angarium_loop_lag_seconds_sum{site="north",worker="1"} 0.5\n' in metrics.text()
-
-
-async def test_the_front_page_says_where_to_go(door: Asking) -> None:
-    async with door.http.get("/", headers={"Authorization": ""}) as answer:
-        assert answer.status == 200 and "/api/v1/openapi.json" in await answer.text()
-
-
-async def test_the_document_is_of_the_standard_and_names_every_route(door: Asking) -> None:
-    status, said = await door.ask("GET", "/api/v1/openapi.json")
-    assert status == 200 and said == json.loads(json.dumps(document("0.1.0")))
-    validate(said)
-    named = {(method.upper(), path) for path, methods in said["paths"].items() for method in methods}
-    assert named == {(route.method, routes.PREFIX + route.path) for route in routes.ROUTES}
-    ids = [operation["operationId"] for methods in said["paths"].values() for operation in methods.values()]
-    assert len(ids) == len(set(ids))
-    account = said["components"]["schemas"]["NewAccount"]
-    assert account["additionalProperties"] is False and account["properties"]["password"]["anyOf"][0]["writeOnly"]
-
-
-def test_every_reason_has_a_status() -> None:
-    assert set(STATUS) == set(Reason)
-    with pytest.raises(RuntimeError, match="CONFLICT"):
-        errors.total({reason: status for reason, status in STATUS.items() if reason is not Reason.CONFLICT})
-
-
-async def test_stopping_ends_a_stream_that_is_followed(door: Asking) -> None:
-    async with door.http.get("/api/v1/log", params={"follow": "true"}) as answer:
-        await answer.content.readline()
-        stopping = asyncio.create_task(door.server.stop())
-        assert await asyncio.wait_for(answer.content.read(), 4) == b""
-        await stopping
-
-
-def basic(name: str, password: str) -> str:
-    return "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()
-
-
 def label_url(path: str, label: str) -> URL:
     return URL(f"{path}/{quote(label, safe='')}", encoded=True)
-
-
-
-
-async def test_several_streams_are_one_and_all_are_closed() -> None:
-    closed_ones: list[str] = []
-    more = asyncio.Event()
-
-    async def counting(name: str, count: int, wait: bool = False) -> AsyncIterator[str]:
-        try:
-            for number in range(count):
-                yield f"{name}{number}"
-            if wait:
-                await more.wait()
-        finally:
-            closed_ones.append(name)
-
-    assert sorted([item async for item in merged([counting("a", 3), counting("b", 2)])]) == ["a0", "a1", "a2", "b0", "b1"]
-    closed_ones.clear()
-    async with closed(merged([counting("a", 1, wait=True), counting("b", 100)])) as stream:
-        seen = [await anext(stream) for _ in range(5)]
-    assert [item for item in seen if item.startswith("b")] == [f"b{number}" for number in range(len(seen) - 1)]
-    assert sorted(closed_ones) == ["a", "b"]

@@ -125,12 +125,13 @@ class Lease:
         self._lost = True
         self._deadline = float("-inf")
         self._turn.set()
-        if self._revision:
-            try:
+        try:
+            # A renewal that was cut short may have been done: the revision to delete is what the key says.
+            if self._revision and await self._mine_after_all():
                 await self._keys.delete(self._key, self._revision)
-            except (Conflict, Unreachable) as error:
-                log.warning("lease not released", key=self._key, why=str(error))
-            self._revision = 0
+        except (Conflict, Unreachable) as error:
+            log.warning("lease not released", key=self._key, why=str(error))
+        self._revision = 0
 
     def _may_take(self, entry: Entry) -> bool:
         if entry.revision == 0:

@@ -95,6 +95,14 @@ class Engine:
             before = message.sequence
         return Slice(kept, int(end.headers.get("Nats-Num-Pending", "0")))
 
+    async def first_since(self, stream: str, subject: str, stamp: str) -> int:
+        """Sequence of the first message on `subject` stored at or after `stamp` (RFC 3339), 0 = there is none."""
+        ask = {"start_time": stamp, "next_by_subj": subject}
+        answer = await self.connection.request(
+            f"{self._prefix}.DIRECT.GET.{stream}", json.dumps(ask).encode(), timeout_s=API_S_MAX
+        )
+        return 0 if answer.status else int(answer.headers["Nats-Sequence"])
+
     async def last_on(self, stream: str, subject: str) -> Kept | None:
         """The last message on `subject` (wildcards allowed), as the stream's leader has it."""
         answer = await self.connection.request(

@@ -1,5 +1,6 @@
 """Beginning a partition and its epochs, and what an appender must know of the past before it takes the first word."""
 
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from cluster.position import SEQUENCE_MAX, split
 
 TAIL_EVENTS_MAX = 20_000
 TAIL_READ_MAX = 1_000
+TAIL_AGE_MAX = timedelta(minutes=15)  # of commands before the last one: nobody repeats older ones
 
 EPOCH_NOUN, EPOCH_ENTITY = "mailbox", "0"
 
@@ -101,7 +103,8 @@ def first_words(partition: Partition, at_us: int, command: bytes) -> Request:
 
 
 async def tail(engine: Engine, partition: Partition) -> Tail:
-    """What the newest epochs hold, until TAIL_EVENTS_MAX commands are known. Raises Unreachable."""
+    """What the newest epochs hold, until TAIL_EVENTS_MAX commands are known, none older than TAIL_AGE_MAX before its
+    epoch's last. Raises Unreachable."""
     commands: list[Told] = []
     last_event = 0
     epochs: list[tuple[Stream, int]] = [(stream, old.last) for stream, old in past(partition)]
@@ -117,8 +120,7 @@ async def tail(engine: Engine, partition: Partition) -> Tail:
 async def _told(engine: Engine, stream: Stream, end: int) -> list[Told]:
     """The last commands of a stream, up to the position with sequence `end`."""
     told: list[Told] = []
-    newest = await engine.last_on(stream.name, stream.events)
-    sequence = max(1, newest.sequence - 2 * TAIL_EVENTS_MAX + 1) if newest is not None else 0
+    sequence = await _tail_begins(engine, stream)
     while sequence:
         part = await engine.read(stream.name, sequence, TAIL_READ_MAX, stream.events)
         for event in part.messages:
@@ -132,6 +134,17 @@ async def _told(engine: Engine, stream: Stream, end: int) -> list[Told]:
                 told.append(Told(command, at, at))
         sequence = part.messages[-1].sequence + 1 if part.messages and part.pending else 0
     return told
+
+
+async def _tail_begins(engine: Engine, stream: Stream) -> int:
+    """Sequence from which on to look; 0 = there are no events."""
+    newest = await engine.last_on(stream.name, stream.events)
+    if newest is None:
+        return 0
+    # The engine's own stamps are compared with each other, so that nobody's clock matters but its.
+    last = datetime.fromisoformat(newest.headers["Nats-Time-Stamp"][:19])
+    since = await engine.first_since(stream.name, stream.events, f"{(last - TAIL_AGE_MAX).isoformat()}Z")
+    return max(1, since, newest.sequence - 2 * TAIL_EVENTS_MAX + 1)
 
 
 def _command_of(event: Kept) -> bytes:

@@ -98,6 +98,8 @@ class Leader:
                     tasks.create_task(self._serve())
             except* (LeaseLost, ForeignWrite, Unreachable, EngineRefused, Conflict) as errors:
                 log.warning("no longer leading", partition=self._partition, why=[str(error) for error in errors.exceptions])
+            except* Exception:
+                log.exception("no longer leading", partition=self._partition)  # Our bug; a partition without appender is worse.
             finally:
                 self._appender = None
             await asyncio.sleep(RETRY_WAIT_S)
@@ -167,7 +169,8 @@ class Leader:
         """Ends the present epoch and begins the next, in the control plane. Under the lease only."""
         site = self._site
         found = await site.partitions.get(partition.name)
-        assert found is not None and found[0] == partition
+        if found is None or found[0] != partition:
+            raise Conflict(partition.name)
         last = await epochs.end_of(site.engine, partition)
         following = epochs.succeeded(partition, last, clean, site.name)
         await self._lease.confirm()

@@ -7,7 +7,7 @@ from cluster.log.connection import Arrived, Connection, Unreachable
 from cluster.log.model import LogUnavailable
 from cluster.log.wire import Mark, decode_mark, encode
 
-ASK_AGAIN_S = 1.0
+ASK_AGAIN_S = 2.0  # a mark may get lost on the way
 ASK_S_MAX = 1.0
 RETRY_WAIT_S = 0.05
 
@@ -37,17 +37,21 @@ class Marks:
     async def beyond(self, at: int, *, contents: bool) -> int:
         """The position of the mark (of the last event, without `contents`), as soon as it lies above `at`."""
         await self._watch()
+        patience = 0.0 if not self.known.durable else ASK_AGAIN_S
         while True:
             moved = self._moved
             goal = self.known.durable if contents else self.known.event
             if goal > at:
                 return goal
             try:
-                async with asyncio.timeout(ASK_AGAIN_S if self.known.durable else RETRY_WAIT_S):
+                async with asyncio.timeout(patience):
                     await moved.wait()
             except TimeoutError:
-                with contextlib.suppress(Unreachable):
+                patience = ASK_AGAIN_S
+                try:
                     self.raise_to(await self.ask(ASK_S_MAX))
+                except Unreachable:
+                    patience = RETRY_WAIT_S
 
     async def ask(self, timeout_s: float) -> Mark:
         """What the appender says. Raises NobodyThere, Unreachable."""

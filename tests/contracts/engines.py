@@ -43,7 +43,11 @@ class NatsServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._file = folder / "nats.conf"
         text = CONFIGURATION.format(
-            payload=PAYLOAD_BYTES_MAX, port=self.port, store=json.dumps(str(folder / "store")), user=json.dumps(USER), password=json.dumps(PASSWORD)
+            payload=PAYLOAD_BYTES_MAX,
+            port=self.port,
+            store=json.dumps(str(folder / "store")),
+            user=json.dumps(USER),
+            password=json.dumps(PASSWORD),
         )
         self._file.write_text(text)
 

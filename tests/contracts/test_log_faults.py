@@ -1,6 +1,7 @@
 """What the log on JetStream promises while engines and processes die, freeze and come back."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
@@ -323,4 +324,20 @@ async def test_the_engine_may_freeze(server: NatsServer) -> None:
     server.thaw()
     assert isinstance(await log.append(append(b"three"), timeout_s=20), Stored)
     assert [record.payload for record in await everything(log)] == [b"one", b"two", b"three"]
+    await log.stop()
+
+
+async def test_what_waits_is_bounded_and_the_rest_is_told_at_once(server: NatsServer) -> None:
+    log = await opened(server)
+    server.freeze()
+    data = os.urandom(1 << 20)
+    blob = Blob(hashlib.sha256(data).digest(), data)
+    tasks = [asyncio.create_task(log.append(append(b"%d" % n, contents=(blob,)), timeout_s=30)) for n in range(80)]
+    done, waiting = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+    assert waiting and all(isinstance(task.exception(), LogUnavailable) for task in done)
+    server.thaw()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    took = [outcome.last for outcome in outcomes if isinstance(outcome, Stored)]
+    assert 50 < len(took) < 70
+    assert [record.position for record in await everything(log)] == sorted(took)
     await log.stop()

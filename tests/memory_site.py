@@ -36,6 +36,7 @@ from protocols.port import (
     Selected,
     Spooled,
     Status,
+    World,
 )
 
 READ_PIECE_BYTES = 256 * 1024
@@ -123,7 +124,7 @@ class MemorySite:
     name = "memory"
 
     def __init__(self, world: MemoryWorld | None = None) -> None:
-        self.world = world or MemoryWorld()
+        self.world: World = world or MemoryWorld()
         self.state = MailState()
         self._people: dict[str, tuple[Account, str]] = {}
         self._data: dict[bytes, bytes] = {}

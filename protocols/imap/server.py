@@ -1,8 +1,6 @@
 """Listening, and the sessions of a worker: how they begin, and how they end when it stops."""
 
 import asyncio
-import socket
-import ssl
 
 import structlog
 
@@ -19,7 +17,7 @@ SESSION_ID_BYTES = 6
 
 
 class ImapServer:
-    """All IMAP sessions of one worker. `listen` as often as there are ports; `stop` once."""
+    """All IMAP sessions of one worker. `listen` as often as there are ports; `close` once."""
 
     def __init__(self, site: Site, settings: Settings) -> None:
         self._site, self._settings = site, settings
@@ -30,28 +28,26 @@ class ImapServer:
     def sessions(self) -> int:
         return len(self._sessions)
 
-    async def listen(
-        self,
-        host: str = "",
-        port: int = 0,
-        *,
-        implicit_tls: ssl.SSLContext | None = None,
-        reuse_port: bool = False,
-        sock: socket.socket | None = None,
-    ) -> asyncio.Server:
-        """`implicit_tls`: IMAPS (RFC 8314 §3.2); new certificates loaded into the same context serve at the next handshake."""
-        loop = asyncio.get_running_loop()
-        tls = implicit_tls is not None
-        where = {"sock": sock} if sock is not None else {"host": host, "port": port, "reuse_port": reuse_port}
-        server = await loop.create_server(
-            lambda: _Door(self, tls),
-            **where,
-            ssl=implicit_tls,
+    async def listen(self, host: str, port: int, *, implicit_tls: bool = False, reuse_port: bool = False) -> asyncio.Server:
+        """`implicit_tls`: IMAPS (RFC 8314 §3.2) with the settings' context, into which a new certificate may be loaded
+        while it serves. Raises OSError where the port is taken."""
+        context = self._settings.tls() if implicit_tls else None
+        assert context is not None or not implicit_tls, "IMAPS needs a certificate"
+        server = await asyncio.get_running_loop().create_server(
+            lambda: self.door(tls=implicit_tls),
+            host,
+            port,
+            ssl=context,
+            reuse_port=reuse_port,
             backlog=BACKLOG,
-            ssl_handshake_timeout=self._settings.handshake_s_max if tls else None,
+            ssl_handshake_timeout=self._settings.handshake_s_max if implicit_tls else None,
         )
         self._servers.append(server)
         return server
+
+    def door(self, *, tls: bool = False) -> Wire:
+        """A protocol for one connection; its session begins when the connection is made."""
+        return _Door(self, tls)
 
     def opened(self, wire: Wire, tls: bool) -> None:
         if len(self._sessions) >= self._settings.connections_max:
@@ -70,7 +66,7 @@ class ImapServer:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("session ended badly", error=repr(error))
 
-    async def stop(self) -> None:
+    async def close(self) -> None:
         """No new connections; each session finishes the command that it is at and says BYE (RFC 9051 §7.1.5), within
         GOODBYE_S_MAX. Returns when all have ended."""
         for server in self._servers:
@@ -99,15 +95,9 @@ class _Door(Wire):
 
 
 async def listen(
-    site: Site,
-    settings: Settings,
-    host: str,
-    port: int,
-    ssl_context: ssl.SSLContext | None = None,
-    *,
-    reuse_port: bool = False,
+    site: Site, settings: Settings, host: str, port: int, *, implicit_tls: bool = False, reuse_port: bool = False
 ) -> ImapServer:
-    """One port and its sessions, for whoever needs no more."""
+    """A server with one port. Raises OSError where it is taken."""
     server = ImapServer(site, settings)
-    await server.listen(host, port, implicit_tls=ssl_context, reuse_port=reuse_port)
+    await server.listen(host, port, implicit_tls=implicit_tls, reuse_port=reuse_port)
     return server

@@ -97,8 +97,8 @@ async def _vanished(talk: Talk, given: Fetch) -> Reply | None:
     changes = await talk.site.changes(talk.who(), view.mailbox, given.changed_since or 0)
     if isinstance(changes, Refusal):
         return refused(changes)
-    pairs = tuple((first or view.last, last or view.last) for first, last in given.messages.pairs)
-    asked = ranges.normalise(pair for pair in pairs if pair != (0, 0)) if not given.messages.saved else ()
+    # "*" reaches to the end of all UIDs here, so that 1:* also names what went at the end of the mailbox.
+    asked = ranges.normalise((first or ranges.UID_MAX, last or ranges.UID_MAX) for first, last in given.messages.pairs)
     gone = ranges.intersect(changes.vanished, asked)
     # What the client still has in its view it hears of as a VANISHED of its own.
     gone = ranges.subtract(gone, ranges.intersect(gone, view.exact([(0, len(view))]) if len(view) else ()))

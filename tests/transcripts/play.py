@@ -1,0 +1,234 @@
+"""Plays a conversation from a text file against IMAP sessions without a socket, the clients' bytes cut as asked.
+
+    # a comment; cites the RFC
+    -- person anna                a new account; <anna> is its address, its password is "secret"
+    -- setting NAME=NUMBER        of protocols.imap.settings, before the first client
+    -- untrusted                  clients come from a network in which passwords need TLS
+    -- login A anna [MAILBOX]     client A connects, signs in and, if told, selects; what it hears is dropped
+    -- append A MAILBOX COUNT     A appends so many small messages (Subject: message 1…), dropped too
+    -- closed A                   the server has ended A's connection
+    A> what client A sends        a CRLF follows unless the line ends in <+>
+    A< what must come back        line by line, nothing left out
+
+`...` stands for anything within a line. `<name>` stands for one word: the same each time, and sent as it was heard. `<0x0d>` is
+that byte. Clients connect when they are first named.
+"""
+
+import asyncio
+import ipaddress
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from protocols.imap.server import ImapServer
+from protocols.imap.settings import Settings
+from protocols.port import Site
+
+ANSWER_S_MAX = 10.0
+WAYS = ("whole", "bytes", "ragged")
+
+_NAME = re.compile(r"<([a-z][a-z0-9_]*)>")
+_BYTE = re.compile(r"<0x([0-9a-f]{2})>")
+
+
+class Stage(NamedTuple):
+    """A site, and how to make a person of it: name → (address, password)."""
+
+    site: Site
+    person: Callable[[str], Awaitable[tuple[str, str]]]
+
+
+class MemoryTransport(asyncio.Transport):
+    """What the session writes is kept; what the client sends is given to the protocol."""
+
+    def __init__(self, protocol: asyncio.Protocol) -> None:
+        super().__init__({"peername": ("127.0.0.1", 9)})
+        self._protocol = protocol
+        self._closing = False
+        self.written = bytearray()
+        self.changed = asyncio.Event()
+
+    def write(self, data: Any) -> None:
+        assert not self._closing
+        self.written += data
+        self.changed.set()
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        return
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.changed.set()
+            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        self.close()
+
+    def pause_reading(self) -> None:
+        return
+
+    def resume_reading(self) -> None:
+        return
+
+    async def line(self) -> str | None:
+        """The next line that was written; None where the connection is closed instead."""
+        async with asyncio.timeout(ANSWER_S_MAX):
+            while b"\r\n" not in self.written:
+                if self._closing:
+                    return None
+                self.changed.clear()
+                await self.changed.wait()
+        line, _, rest = bytes(self.written).partition(b"\r\n")
+        self.written[:] = rest
+        return line.decode("utf-8", "surrogateescape")
+
+
+class Client:
+    def __init__(self, server: ImapServer) -> None:
+        self.wire = server.door()
+        self.transport = MemoryTransport(self.wire)
+        self.wire.connection_made(self.transport)
+
+    async def send(self, data: bytes, how: str) -> None:
+        for piece in cut(data, how):
+            self.wire.data_received(piece)
+            if how != "whole":
+                await asyncio.sleep(0)
+
+    async def line(self) -> str | None:
+        return await self.transport.line()
+
+    async def ask(self, tag: str, request: bytes) -> None:
+        """Sends and drops what comes back, which must end well."""
+        await self.send(request, "whole")
+        while (line := await self.line()) is not None:
+            if line.startswith(f"{tag} "):
+                assert line.startswith(f"{tag} OK"), line
+                return
+        raise AssertionError(f"closed instead of an answer to {request!r}")
+
+
+def cut(data: bytes, how: str) -> Iterator[bytes]:
+    """`whole`, `bytes` (one by one), `ragged` (of uneven length)."""
+    at, size = 0, 1
+    while at < len(data):
+        size = len(data) if how == "whole" else 1 if how == "bytes" else size * 5 % 17 + 1
+        yield data[at : at + size]
+        at += size
+
+
+class Player:
+    def __init__(self, stage: Stage, how: str) -> None:
+        self.stage, self.how = stage, how
+        self.settings = Settings(
+            hostname="mail.example.org", plaintext_networks=(ipaddress.ip_network("127.0.0.0/8"),)
+        )
+        self.server: ImapServer | None = None
+        self.clients: dict[str, Client] = {}
+        self.names: dict[str, str] = {}
+        self.passwords: dict[str, str] = {}
+
+    async def play(self, path: Path) -> None:
+        pending: dict[str, bytes] = {}
+        try:
+            for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+                where = f"{path.name}:{number} ({self.how})"
+                if not line or line.startswith("#"):
+                    continue
+                who, sign, rest = line[:1], line[1:2], line[3:]
+                if sign == ">":
+                    pending[who] = pending.get(who, b"") + self.bytes_of(rest, where)
+                    continue
+                for one, data in pending.items():
+                    await self.client(one).send(data, self.how)
+                pending.clear()
+                if sign == "<":
+                    got = await self.client(who).line()
+                    assert got is not None and self.matches(got, rest), f"{where}: wanted {rest!r}, got {got!r}"
+                else:
+                    assert line.startswith("-- "), f"{where}: what is this?"
+                    await self.direct(line[3:].split(), where)
+            for name, client in self.clients.items():
+                assert not client.transport.written, f"{path.name}: {name} was told more: {client.transport.written!r}"
+        finally:
+            for client in self.clients.values():
+                client.transport.close()
+            if self.server is not None:
+                await self.server.close()
+
+    def client(self, name: str) -> Client:
+        if name not in self.clients:
+            self.server = self.server or ImapServer(self.stage.site, self.settings)
+            self.clients[name] = Client(self.server)
+        return self.clients[name]
+
+    def bytes_of(self, text: str, where: str) -> bytes:
+        def named(found: "re.Match[str]") -> str:
+            assert found[1] in self.names, f"{where}: <{found[1]}> was not heard yet"
+            return self.names[found[1]]
+
+        more = text.endswith("<+>")
+        data = _NAME.sub(named, text.removesuffix("<+>")).encode("utf-8")
+        data = re.sub(rb"<0x([0-9a-f]{2})>", lambda found: bytes((int(found[1], 16),)), data)
+        return data if more else data + b"\r\n"
+
+    def matches(self, got: str, wanted: str) -> bool:
+        """Binds the names that are new."""
+        pattern, at, new = "", 0, set()
+        for found in re.finditer(rf"{_NAME.pattern}|{_BYTE.pattern}|\.\.\.", wanted):
+            pattern += re.escape(wanted[at : found.start()])
+            at = found.end()
+            if found[0] == "...":
+                pattern += ".*"
+            elif found[2]:
+                pattern += re.escape(chr(int(found[2], 16)))
+            elif found[1] in self.names:
+                pattern += re.escape(self.names[found[1]])
+            elif found[1] in new:
+                pattern += f"(?P={found[1]})"
+            else:
+                new.add(found[1])
+                pattern += rf"(?P<{found[1]}>[^\s\])]+)"
+        match = re.fullmatch(pattern + re.escape(wanted[at:]), got, re.DOTALL)
+        if match is None:
+            return False
+        self.names.update(match.groupdict())
+        return True
+
+    async def direct(self, words: list[str], where: str) -> None:
+        match words:
+            case ["person", name]:
+                self.names[name], self.passwords[name] = await self.stage.person(name)
+            case ["setting", pair]:
+                name, _, value = pair.partition("=")
+                assert self.server is None and name in Settings.__struct_fields__, where
+                self.settings = msgspec.structs.replace(self.settings, **{name: int(value)})
+            case ["limit", pair]:
+                name, _, value = pair.partition("=")
+                limits = msgspec.structs.replace(self.settings.limits, **{name: int(value)})
+                self.settings = msgspec.structs.replace(self.settings, limits=limits)
+            case ["untrusted"]:
+                self.settings = msgspec.structs.replace(self.settings, plaintext_networks=())
+            case ["login", who, person, *mailbox]:
+                client = self.client(who)
+                assert await client.line() is not None
+                login = f'-l LOGIN "{self.names[person]}" "{self.passwords[person]}"\r\n'
+                await client.ask("-l", login.encode())
+                if mailbox:
+                    await client.ask("-s", f"-s SELECT {mailbox[0]}\r\n".encode())
+            case ["append", who, mailbox, count]:
+                for number in range(1, int(count) + 1):
+                    text = f"From: Bob <bob@example.org>\r\nSubject: message {number}\r\n\r\nThis is {number}.\r\n"
+                    head = f'-a APPEND {mailbox} "17-Jul-1996 02:44:2{number % 10} -0700" {{{len(text)}+}}\r\n'
+                    await self.client(who).ask("-a", (head + text + "\r\n").encode())
+            case ["closed", who]:
+                assert await self.client(who).line() is None, f"{where}: it is open"
+            case _:
+                raise AssertionError(f"{where}: what is this?")

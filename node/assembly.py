@@ -66,9 +66,9 @@ class Assembly:
         )
         views = Views(self.mail, self.directory_view, self.outbox, self.directory)
         self.executor = Executor(world, config.site, self.log, self.hub, views)
-        sign_in = SignIn(self.directory, self.credentials, self.throttle)
+        self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
         stores = Stores(self.mail, self.blobs, self.spool, self.hub)
-        self.site = Site(world, config.site, self.executor, self.directory, sign_in, stores)
+        self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
     async def caught_up(self) -> None:
         """Returns when the tables have reached what the log held when asked. Raises LogUnavailable, TimeoutError."""
@@ -85,6 +85,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
     await parts.database.start(START_S_MAX)
     await parts.log.start(START_S_MAX)
     await asyncio.to_thread(parts.spool.clean, world.now() - LEFTOVER_AGE_S)
+    await asyncio.to_thread(parts.blobs.files.clean, world.now() - LEFTOVER_AGE_S)
     tasks: list[asyncio.Task[None]] = []
     try:
         async with asyncio.TaskGroup() as group:

@@ -25,6 +25,7 @@ from cluster.domain.mailbox import names, ranges
 from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
 from cluster.domain.mailbox.commands import AppendMessage, ChangeFlags, CopyMessages, Deliver, Expunge, Subscribe
 from cluster.domain.mailbox.commands import Command as MailboxBase
+from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import changes as mailbox_changes
 from cluster.domain.mailbox.state import MessagesState, Tree
 from cluster.domain.outbox import decide as outbox
@@ -58,10 +59,23 @@ log = structlog.get_logger("executor")
 class Carried(Protocol):
     """A message that commands name: storage.ingest.SpooledMessage."""
 
+    content: Content
     inline_bytes: int
 
     def blobs(self) -> AsyncIterator[Blob]: ...
     async def inline(self) -> tuple[Blob, ...] | None: ...
+
+
+class Observer(Protocol):
+    """Hears of every command: for metrics."""
+
+    def commanded(self, protocol: str, word: str, outcome: str, seconds: float) -> None:
+        """`outcome`: ok, refused (by the domain) or failed (the log or the tables are away)."""
+        ...
+
+    def accepted(self, protocol: str, size: int) -> None:
+        """A message of `size` bytes is durable in the log."""
+        ...
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -79,6 +93,7 @@ class Executor:
         self.source = source
         self.hub = hub
         self.views = views
+        self.observer: Observer | None = None
         # An account's standard mailboxes with the position they were read at: the log refuses what rests on an old one.
         self._trees: OrderedDict[int, tuple[Tree, int]] = OrderedDict()
 
@@ -133,36 +148,64 @@ class Executor:
         command_id: bytes = b"",
     ) -> Outcome | Refusal:
         """Commands of one partition, decided and appended together. Refused as a whole only for the outside's sake."""
-        command_id = command_id or self.world.entropy(COMMAND_ID_BYTES)
-        blobs: tuple[Blob, ...] | None = None
-        uploaded: tuple[bytes, ...] = ()
+        began = self.world.monotonic()
         try:
-            partition = await self._partition(commands[0])
-            if partition is None:
-                return NO_SUCH_ACCOUNT
-            for attempt in range(TRIES_MAX):
-                read_at = self.hub.position(partition)
-                decisions, read_at = await self._decide(commands, read_at, fresh=attempt > 0)
-                made = [decision for decision in decisions if isinstance(decision, Decision)]
-                events = self._encoded(actor, command_id, made)
-                if not events:
-                    return Outcome(None, partition, tuple(decisions))
-                if blobs is None:
-                    blobs, uploaded = await self._carry(partition, events[0].entity, contents)
-                depends = tuple(dict.fromkeys(key for decision in made for key in decision.depends))
-                append = Append(partition, command_id, events, depends, read_at, blobs, uploaded)
-                answer = await self.source.append(append)
-                if isinstance(answer, Stored):
-                    return Outcome(answer, partition, tuple(decisions))
-                if not await self.hub.reached(partition, answer.changed_at, CATCH_UP_S_MAX):
-                    return UNAVAILABLE
-            return CONFLICT
+            answer = await self._decided(actor, commands, contents, command_id or self.world.entropy(COMMAND_ID_BYTES))
         except AWAY as error:
-            log.warning("database away", error=type(error).__name__)
-            return UNAVAILABLE
+            log.warning("database away", error=f"{type(error).__name__}: {error}")
+            answer = UNAVAILABLE
         except (LogUnavailable, OSError) as error:
             log.warning("log away", error=f"{type(error).__name__}: {error}")
-            return UNAVAILABLE
+            answer = UNAVAILABLE
+        self._observe(actor.protocol, commands[0], contents, answer, self.world.monotonic() - began)
+        return answer
+
+    async def _decided(
+        self,
+        actor: Actor,
+        commands: Sequence[MailboxCommand | DirectoryCommand | OutboxCommand],
+        contents: Sequence[Carried],
+        command_id: bytes,
+    ) -> Outcome | Refusal:
+        carried: tuple[tuple[Blob, ...], tuple[bytes, ...]] | None = None
+        partition = await self._partition(commands[0])
+        if partition is None:
+            return NO_SUCH_ACCOUNT
+        for attempt in range(TRIES_MAX):
+            decisions, read_at = await self._decide(commands, self.hub.position(partition), fresh=attempt > 0)
+            made = [decision for decision in decisions if isinstance(decision, Decision)]
+            events = self._encoded(actor, command_id, made)
+            if not events:
+                return Outcome(None, partition, tuple(decisions))
+            if carried is None:
+                carried = await self._carry(partition, events[0].entity, contents)
+            depends = tuple(dict.fromkeys(key for decision in made for key in decision.depends))
+            append = Append(partition, command_id, events, depends, read_at, *carried)
+            answer = await self.source.append(append)
+            if isinstance(answer, Stored):
+                return Outcome(answer, partition, tuple(decisions))
+            if not await self.hub.reached(partition, answer.changed_at, CATCH_UP_S_MAX):
+                return UNAVAILABLE
+        return CONFLICT
+
+    def _observe(
+        self,
+        protocol: str,
+        command: MailboxCommand | DirectoryCommand | OutboxCommand,
+        contents: Sequence[Carried],
+        answer: Outcome | Refusal,
+        seconds: float,
+    ) -> None:
+        if self.observer is None:
+            return
+        if isinstance(answer, Refusal):
+            outcome = "failed" if answer is UNAVAILABLE else "refused"
+        else:
+            outcome = "refused" if isinstance(answer.decisions[0], Refusal) else "ok"
+        self.observer.commanded(protocol, type(command).__name__, outcome, seconds)
+        if outcome == "ok":
+            for content in contents:
+                self.observer.accepted(protocol, content.content.size)
 
     # -- state and decision -------------------------------------------------------------------------------------------
 

@@ -3,6 +3,8 @@
 A sign-in changes nothing, so it is no event; it is a line in the audit log of this node.
 """
 
+from typing import Protocol
+
 import structlog
 
 from cluster.domain.actor import Actor
@@ -22,6 +24,12 @@ BUSY = Refusal(Reason.UNAVAILABLE, "Too many people sign in at the moment; try a
 log = structlog.get_logger("sign-in")
 
 
+class Observer(Protocol):
+    """Hears of every sign-in that was tried: for metrics."""
+
+    def signed_in(self, protocol: str, *, ok: bool) -> None: ...
+
+
 class SignIn:
     """Raises the database's AWAY."""
 
@@ -29,6 +37,7 @@ class SignIn:
         self._directory = directory
         self._credentials = credentials
         self._throttle = throttle
+        self.observer: Observer | None = None
 
     async def by_password(self, address: str, password: str, actor: Actor, *, throttled: bool) -> Account | Refusal:
         name = _name(address)
@@ -63,6 +72,8 @@ class SignIn:
 
     def _outcome(self, entry: Entry | None, label: str, name: str, actor: Actor) -> Account | Refusal:
         facts = {"address": actor.address, "protocol": actor.protocol, "session": actor.session}
+        if self.observer is not None:
+            self.observer.signed_in(actor.protocol, ok=entry is not None and not entry.suspended)
         if entry is None:
             self._throttle.failed(actor.address, name)
             log.info("sign-in refused", account=name, **facts)

@@ -12,7 +12,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 LAG_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-BATCH_EVENTS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 SIZE_BYTES = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20, 1 << 22, 1 << 24, 1 << 26)
 LOOP_PAUSE_S = 0.25
 CONTENT_TYPE: str = CONTENT_TYPE_LATEST
@@ -31,34 +30,47 @@ class Metrics:
         self.message_bytes = Histogram(
             "angarium_message_bytes", "Sizes of accepted messages", ("protocol",), buckets=SIZE_BYTES, registry=registry
         )
-        self.messages_refused = Counter(
-            "angarium_messages_refused", "Messages refused at the door", ("protocol", "reason"), registry=registry
+        self.commands = Counter(
+            "angarium_commands",
+            "Commands by protocol, kind and outcome",
+            ("protocol", "kind", "outcome"),
+            registry=registry,
+        )
+        self.command_seconds = Histogram(
+            "angarium_command_seconds",
+            "From a command to its answer by the log",
+            ("protocol",),
+            buckets=SECONDS,
+            registry=registry,
         )
         self.requests = Counter(
-            "angarium_requests", "Requests by protocol, word and outcome", ("protocol", "word", "outcome"), registry=registry
-        )
-        self.request_seconds = Histogram(
-            "angarium_request_seconds", "Time to answer", ("protocol",), buckets=SECONDS, registry=registry
+            "angarium_requests",
+            "Requests by protocol, word and outcome",
+            ("protocol", "word", "outcome"),
+            registry=registry,
         )
         self.sessions = Gauge("angarium_sessions", "Open sessions", ("protocol",), registry=registry)
         self.sign_ins = Counter(
             "angarium_sign_ins", "Sign-ins by protocol and outcome", ("protocol", "outcome"), registry=registry
         )
-        self.append_batch_events = Histogram(
-            "angarium_append_batch_events", "Events in one batch", buckets=BATCH_EVENTS, registry=registry
-        )
-        self.append_seconds = Histogram(
-            "angarium_append_seconds", "From asking the log to durable", buckets=SECONDS, registry=registry
-        )
         self.projection_lag_events = Gauge(
             "angarium_projection_lag_events", "Events that the tables lack", ("partition",), registry=registry
         )
-        self.quarantined_events = Gauge(
-            "angarium_quarantined_events", "Events put aside", ("partition",), registry=registry
-        )
+        self.quarantined_events = Gauge("angarium_quarantined_events", "Events put aside", registry=registry)
         self.loop_lag_seconds = Histogram(
             "angarium_loop_lag_seconds", "How late the event loop was", buckets=LAG_SECONDS, registry=registry
         )
+
+    def commanded(self, protocol: str, word: str, outcome: str, seconds: float) -> None:
+        self.commands.labels(protocol, word, outcome).inc()
+        self.command_seconds.labels(protocol).observe(seconds)
+
+    def accepted(self, protocol: str, size: int) -> None:
+        self.messages_accepted.labels(protocol).inc()
+        self.message_bytes.labels(protocol).observe(size)
+
+    def signed_in(self, protocol: str, *, ok: bool) -> None:
+        self.sign_ins.labels(protocol, "ok" if ok else "refused").inc()
 
     def text(self) -> bytes:
         """In the exposition format that CONTENT_TYPE names."""

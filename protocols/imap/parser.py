@@ -306,6 +306,8 @@ class _Append:
             at.end()
             return None
         at.space()
+        while at.took(b" "):
+            pass  # imapclient 4.1 sends two spaces between the messages of RFC 3502
         return self.head(at, int(found[2]), not found[3], found.start())
 
 

@@ -14,6 +14,7 @@ from cluster.control.lease import LeaseLost
 from cluster.log.admission import Admission
 from cluster.log.engine import Message
 from cluster.log.model import LogUnavailable, Stale, Stored
+from cluster.log.recent import Recent
 from cluster.log.wire import Mark, Request, Stream, messages
 from cluster.log.writer import Confirm, ForeignWrite, Writer, WriteRefused
 from cluster.position import SEQUENCE_MAX, position
@@ -48,11 +49,12 @@ class _Batch:
 class Appender:
     """`mark`: where the stream and its events end now. `confirm`: returns while the lease is held, raises LeaseLost."""
 
-    def __init__(self, stream: Stream, writer: Writer, admission: Admission, mark: Mark, last: int) -> None:
+    def __init__(self, stream: Stream, writer: Writer, admission: Admission, mark: Mark, last: int, recent: Recent) -> None:
         self.stream = stream
         self._writer = writer
         self._admission = admission
         self.mark = mark
+        self._recent = recent
         self._last = last  # sequence: durable up to here
         self._next = last + 1  # sequence of the next message let in
         self._queue: deque[_Batch] = deque()
@@ -160,6 +162,7 @@ class Appender:
         self._last = batch.first + stored - 1
         self._messages -= len(batch.messages)
         self._bytes -= batch.bytes
+        self._recent.add(self.stream.name, batch.first, batch.messages[:stored])
         self._move_mark(batch, stored)
         for future, outcome, after in batch.answers:
             if after <= self._last and not future.done():

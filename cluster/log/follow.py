@@ -16,6 +16,7 @@ from cluster.log.engine import Engine, EngineRefused, Kept
 from cluster.log.epochs import past, present
 from cluster.log.marks import Marks
 from cluster.log.model import Record
+from cluster.log.recent import Recent
 from cluster.log.wire import Stream, position_of, record
 from cluster.position import SEQUENCE_MAX, position, split
 
@@ -36,11 +37,12 @@ class Segment(NamedTuple):
 class Reader:
     """Reads one partition. `marks` bound what it shows."""
 
-    def __init__(self, engine: Engine, partitions: Partitions, partition: str, marks: Marks) -> None:
+    def __init__(self, engine: Engine, partitions: Partitions, partition: str, marks: Marks, recent: Recent) -> None:
         self._engine = engine
         self._partitions = partitions
         self._partition = partition
         self._marks = marks
+        self._recent = recent
         self._known: tuple[Segment, ...] = ()
 
     async def follow(self, after: int, *, contents: bool) -> AsyncIterator[tuple[Record, ...]]:
@@ -86,7 +88,12 @@ class Reader:
                 ahead.cancel()
 
     async def _patiently(self, stream: Stream, sequence: int, end: int, subject: str) -> list[Kept]:
-        """Empty only if there is nothing more on `subject` up to `end`."""
+        """Some messages on `subject` from `sequence` on, perhaps beyond `end`; none only if there are none up to it."""
+        while (recent := self._recent.after(stream.name, sequence)) and sequence <= split(end).sequence:
+            wanted = recent if subject == ">" else [each for each in recent if each.subject.startswith("ev.")]
+            if wanted:
+                return wanted
+            sequence = recent[-1].sequence + 1
         count = READ_RECORDS_MAX if stream.copy else max(1, min(READ_RECORDS_MAX, split(end).sequence - sequence + 1))
         while True:
             try:

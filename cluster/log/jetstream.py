@@ -39,6 +39,7 @@ from cluster.log.model import (
     Stored,
     measured,
 )
+from cluster.log.recent import Recent
 from cluster.position import Position, split
 
 ATTEMPT_S_MAX = 3.0  # an unanswered request is sent again after this, under the same command id
@@ -79,6 +80,7 @@ class JetStreamLog:
         self._leaders: dict[str, Leader] = {}
         self._marks: dict[str, Marks] = {}
         self._readers: dict[str, Reader] = {}
+        self._recent: dict[str, Recent] = {}
 
     async def start(self, timeout_s: float = START_S_MAX) -> None:
         """Raises LogUnavailable."""
@@ -104,7 +106,7 @@ class JetStreamLog:
         """From now on a candidate for the partition's lease, until `stop`."""
         if partition not in self._leaders:
             lease = Lease(self._bucket, f"lease.{wire.named(partition)}", self._me)
-            leader = self._leaders[partition] = Leader(self._site, partition, lease, self._marks_of(partition))
+            leader = self._leaders[partition] = Leader(self._site, partition, lease, self._marks_of(partition), self._recent_of(partition))
             leader.start()
 
     def leads(self, partition: str) -> bool:
@@ -153,6 +155,7 @@ class JetStreamLog:
     async def drop_contents(self, partition: str, upto: Position) -> None:
         """Raises LogUnavailable."""
         epoch, sequence = split(upto)
+        self._recent_of(partition).forget(sequence)
         try:
             found = await self._site.partitions.get(partition)
             if found is None:
@@ -187,7 +190,7 @@ class JetStreamLog:
         mine = leader is None
         if leader is None:
             lease = Lease(self._bucket, f"lease.{wire.named(partition)}", self._me)
-            leader = Leader(self._site, partition, lease, self._marks_of(partition))
+            leader = Leader(self._site, partition, lease, self._marks_of(partition), self._recent_of(partition))
             leader.start()
         try:
             async with asyncio.timeout(timeout_s):
@@ -262,9 +265,14 @@ class JetStreamLog:
             self._marks[partition] = Marks(self._connection, wire.named(partition))
         return self._marks[partition]
 
+    def _recent_of(self, partition: str) -> Recent:
+        return self._recent.setdefault(partition, Recent())
+
     def _reader_of(self, partition: str) -> Reader:
         if partition not in self._readers:
-            self._readers[partition] = Reader(self._engine, self._site.partitions, partition, self._marks_of(partition))
+            self._readers[partition] = Reader(
+                self._engine, self._site.partitions, partition, self._marks_of(partition), self._recent_of(partition)
+            )
         return self._readers[partition]
 
 

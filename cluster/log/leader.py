@@ -18,6 +18,7 @@ from cluster.log.connection import Arrived, Connection, Subscribed, Unreachable
 from cluster.log.engine import Engine, EngineRefused
 from cluster.log.marks import Marks
 from cluster.log.model import LogUnavailable
+from cluster.log.recent import Recent
 from cluster.log.wire import Busy, Mark, decode_request, encode, messages
 from cluster.log.writer import ForeignWrite, Writer
 from cluster.position import position
@@ -41,11 +42,12 @@ class Site(NamedTuple):
 
 
 class Leader:
-    def __init__(self, site: Site, partition: str, lease: Lease, marks: Marks) -> None:
+    def __init__(self, site: Site, partition: str, lease: Lease, marks: Marks, recent: Recent) -> None:
         self._site = site
         self._partition = partition
         self._lease = lease
         self._marks = marks
+        self._recent = recent
         self._appender: Appender | None = None
         self._task: asyncio.Task[None] | None = None
         self._replies: set[asyncio.Task[None]] = set()
@@ -163,7 +165,7 @@ class Leader:
         for told in tail.commands:
             admission.remember(told.command, told.first, told.last)
         durable = position(stream.epoch, last) if last else tail.last_event
-        return Appender(stream, writer, admission, Mark(durable, tail.last_event), last)
+        return Appender(stream, writer, admission, Mark(durable, tail.last_event), last, self._recent)
 
     async def _succeeded(self, partition: Partition, *, clean: bool) -> Partition:
         """Ends the present epoch and begins the next, in the control plane. Under the lease only."""

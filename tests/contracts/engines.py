@@ -64,6 +64,11 @@ class NatsServer:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(0.02)
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def kill(self) -> None:
         """As a power cut would, but for the disk's own cache."""
         self._signal(signal.SIGKILL)

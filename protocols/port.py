@@ -117,7 +117,7 @@ class Site(Protocol):
         self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Spooled], transaction: int = 0
     ) -> "list[Done | Refusal]":
         """Durable in the log when it returns; the tables follow. One answer for each, in order. `transaction`: not 0,
-        the command ids are made of it and of the account, so that the same share given twice arrives once."""
+        the command ids are made of it and of whom they are for, so that the same deliveries given twice arrive once."""
         ...
 
     async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[Spooled]) -> Done | Refusal:

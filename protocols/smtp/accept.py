@@ -1,5 +1,7 @@
 """What becomes of a message that has come in whole. 250 is said only when the log has it on disk (RFC 5321 §6.1)."""
 
+from typing import NamedTuple
+
 from cluster.domain.mailbox.commands import Deliver
 from cluster.domain.outbox.commands import QueueMessage
 from cluster.domain.refusal import Refusal
@@ -101,34 +103,50 @@ async def _deliver(talk: Conversation, transaction: Transaction, incoming: Incom
         )
         for account in accounts
     ]
-    outcomes = await talk.site.deliver(talk.actor(), deliveries, (spooled,), transaction.id)
+    # Several accounts share an append; one alone can be known again if the outbox has to try once more.
+    known_by = transaction.id if len(accounts) == 1 else 0
+    outcomes = await talk.site.deliver(talk.actor(), deliveries, (spooled,), known_by)
     results = dict(zip(accounts, outcomes, strict=True))
-    # Who shares a reply shares its fate: all recipients by SMTP, each for itself by LMTP.
-    if talk.role is Role.LMTP:
-        shares = [(one.address, one.recipient.accounts) for one in transaction.recipients]
+    shares = [Share(one.address, [results[account] for account in one.recipient.accounts]) for one in transaction.recipients]
+    if talk.role is not Role.LMTP:
+        # All recipients share one reply and so one fate: who has it has it, and the others must not cost a second copy.
+        whole = Share("", list(results.values()))
+        if whole.reached_nobody:
+            return [whole.refusal]
+        left = tuple(dict.fromkeys(share.address for share in shares if share.reached_nobody or share.may_reach_more))
     else:
-        shares = [("", accounts)]
-    replies: list[Reply] = []
-    for address, share in shares:
-        refusals = [outcome for account in share if isinstance(outcome := results[account], Refusal)]
-        if not refusals:
-            replies.append(_accepted(transaction))
-        elif len(refusals) == len(share):
-            replies.append(refused(next((one for one in refusals if passes(one)), refusals[0])))
-        else:
-            left = (address,) if address else _addresses(transaction, results)
-            replies.append(await _queue(talk, transaction, incoming, spooled, left))
-    return replies
+        left = tuple(dict.fromkeys(share.address for share in shares if share.may_reach_more and not share.reached_nobody))
+    answer = await _queue(talk, transaction, incoming, spooled, left) if left else _accepted(transaction)
+    if talk.role is not Role.LMTP:
+        return [answer]
+    fine = _accepted(transaction)
+    return [
+        share.refusal if share.reached_nobody else answer if share.address in left else fine for share in shares
+    ]
 
 
-def _addresses(transaction: Transaction, results: dict[int, Done | Refusal]) -> tuple[str, ...]:
-    """Addresses of those whom the message has not reached. It is the outbox's from here on: to refuse it would double
-    it for the others. Who has it already is passed over, as the transaction's number is the same."""
-    return tuple(
-        one.address
-        for one in transaction.recipients
-        if any(isinstance(results[account], Refusal) for account in one.recipient.accounts)
-    )
+class Share(NamedTuple):
+    """What became of the accounts behind one address. A group of which some cannot have it at all has been reached."""
+
+    address: str
+    outcomes: list[Done | Refusal]
+
+    @property
+    def refusals(self) -> list[Refusal]:
+        return [outcome for outcome in self.outcomes if isinstance(outcome, Refusal)]
+
+    @property
+    def reached_nobody(self) -> bool:
+        return len(self.refusals) == len(self.outcomes)
+
+    @property
+    def may_reach_more(self) -> bool:
+        return any(passes(refusal) for refusal in self.refusals)
+
+    @property
+    def refusal(self) -> Reply:
+        """Of several the one that says to try again."""
+        return refused(next((one for one in self.refusals if passes(one)), self.refusals[0]))
 
 
 def _accepted(transaction: Transaction) -> Reply:

@@ -10,6 +10,9 @@ from cluster.domain.actor import Actor
 from cluster.domain.mailbox.commands import Deliver
 from cluster.domain.mailbox.content import Content, Segment
 from cluster.domain.outbox.commands import AnyCommand, QueueMessage, RecordAttempt
+from cluster.domain.outbox.decide import decide
+from cluster.domain.outbox.events import AnyEvent
+from cluster.domain.outbox.state import OutboxState, Queued, evolve
 from cluster.domain.refusal import Reason, Refusal
 from protocols.port import Account, Done, Recipient, ScramKeys, Site
 
@@ -93,6 +96,9 @@ class SmallSite:
     recorded: list[RecordAttempt] = field(default_factory=list)
     refuse: dict[int, Refusal] = field(default_factory=dict)  # deliveries to these accounts
     refuse_queue: Refusal | None = None
+    refuse_record: Refusal | None = None
+    outbox: OutboxState = field(default_factory=OutboxState)
+    queued_at: dict[int, int] = field(default_factory=dict)
     refuse_all: Refusal | None = None
     actors: list[Actor] = field(default_factory=list)
     seen: dict[tuple[int, int], Done] = field(default_factory=dict)
@@ -135,16 +141,30 @@ class SmallSite:
     async def queue(self, actor: Actor, command: AnyCommand, contents: Sequence[Memo]) -> Done | Refusal:
         if self.refuse_queue is not None:
             return self.refuse_queue
+        decision = decide(self.outbox.messages.get(command.queued), command)
+        if isinstance(decision, Refusal):
+            return decision
         if isinstance(command, QueueMessage):
             data = _bytes(command.content, contents)
             self.blobs[command.content.hash] = data
             self.queued.append((command, data))
+            self.queued_at[command.queued] = int(self.world.now())
         else:
             self.recorded.append(command)
+        for _, event in decision.events:
+            state = evolve(self.outbox, cast(AnyEvent, event), len(self.queued) + len(self.recorded))
+            assert isinstance(state, OutboxState)
+            self.outbox = state
         return Done(1)
 
     async def execute(self, actor: Actor, command: AnyCommand, contents: Sequence[Memo] = ()) -> Done | Refusal:
+        if self.refuse_record is not None:
+            return self.refuse_record
         return await self.queue(actor, command, contents)
+
+    async def due(self, now: int, limit: int) -> list[tuple[Queued, int]]:
+        waiting = [one for one in self.outbox.messages.values() if one.next_at <= now]
+        return [(one, self.queued_at[one.queued]) for one in waiting[:limit]]
 
     def ingest(self, limit_bytes: int) -> MemoryIngest:
         return MemoryIngest(self, limit_bytes)

@@ -1,0 +1,273 @@
+"""Takes due messages out of the outbox, hands them to the smarthost (or to people here), and records what became of them.
+
+Crashed between handing over and recording, a message is handed over again: SMTP cannot do better (RFC 5321 §6.1, RFC
+1047). Nothing leaves the outbox unrecorded.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from cluster.domain.actor import Actor
+from cluster.domain.outbox import retry
+from cluster.domain.outbox.commands import RecordAttempt
+from cluster.domain.outbox.events import Attempt
+from cluster.domain.outbox.state import Queued
+from cluster.domain.refusal import Reason, Refusal
+from protocols.port import Site, SiteUnavailable
+from protocols.smtp import local
+from protocols.smtp.bounce import Failure
+from protocols.smtp.client import RECIPIENTS_MAX, Connection, Letter, Result, Smarthost, SmarthostFailed
+from protocols.smtp.notify import notify
+
+BATCH_MESSAGES_MAX = 100
+LANES_MAX = 4  # connections to the smarthost at once
+WAIT_S_MAX = 10.0
+AHEAD_MAX = 10_000
+
+NO_ROUTE = Result(0, "No route: no smarthost is configured")
+NOT_READ = Result(0, "The message cannot be read here now")
+OUR_FAULT = Result(0, "We failed; it is in our log")
+
+log = structlog.get_logger()
+
+
+class OutboxView(Protocol):
+    async def due(self, now: int, limit: int) -> Sequence[tuple[Queued, int]]:
+        """Messages whose next try is not after `now`, oldest first, each with when it was queued (unix seconds). Raises
+        SiteUnavailable."""
+        ...
+
+
+class RelaySettings(msgspec.Struct, frozen=True):
+    """`hostname`: how we greet. `smarthost` None: mail for elsewhere stays where it is, and the log says so."""
+
+    hostname: str
+    smarthost: Smarthost | None = None
+    expiry_s: int = retry.EXPIRY_S
+
+
+class Route:
+    """The way to the smarthost, for one lane of one batch. Once it fails to connect, the batch waits for it no more."""
+
+    def __init__(self, settings: RelaySettings) -> None:
+        self._settings = settings
+        self._connection: Connection | None = None
+        self._failed: Result | None = None
+
+    async def send(self, site: Site, message: Queued, recipients: Sequence[str]) -> dict[str, Result]:
+        results: dict[str, Result] = {}
+        for start in range(0, len(recipients), RECIPIENTS_MAX):
+            some = tuple(recipients[start : start + RECIPIENTS_MAX])
+            results |= await self._send(site, message, some)
+        return results
+
+    async def _send(self, site: Site, message: Queued, recipients: tuple[str, ...]) -> dict[str, Result]:
+        smarthost = self._settings.smarthost
+        if smarthost is None:
+            log.warning("relay.no_smarthost", queued=f"{message.queued:x}", recipients=recipients)
+            return dict.fromkeys(recipients, NO_ROUTE)
+        if self._failed is not None:
+            return dict.fromkeys(recipients, self._failed)
+        size = message.content.size
+        letter = Letter(message.sender, recipients, size, message.body_8bit, message.smtputf8)
+        try:
+            if self._connection is None:
+                self._connection = await Connection.connect(smarthost, self._settings.hostname)
+        except SmarthostFailed as failure:
+            log.warning("relay.smarthost_failed", smarthost=smarthost.host, reason=str(failure))
+            # What is wrong between us and the smarthost is not the letter's fault.
+            self._failed = Result(0, str(failure))
+            return dict.fromkeys(recipients, self._failed)
+        connection, self._connection = self._connection, None
+        try:
+            results = await connection.send(letter, site.read(message.content))
+        except SmarthostFailed as failure:
+            log.warning("relay.connection_failed", smarthost=smarthost.host, reason=str(failure))
+            return dict.fromkeys(recipients, Result(0, str(failure)))
+        except SiteUnavailable:
+            return dict.fromkeys(recipients, NOT_READ)
+        self._connection = connection
+        return results
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._connection.quit()
+            self._connection = None
+
+
+class Relay:
+    """`leads`: this process holds the queue partition's lease, so nobody else sends. `wait(seconds)` returns when the
+    outbox changed, or after that time."""
+
+    def __init__(
+        self,
+        site: Site,
+        outbox: OutboxView,
+        settings: RelaySettings,
+        leads: Callable[[], bool],
+        wait: Callable[[float], Awaitable[object]],
+    ) -> None:
+        self._site = site
+        self._outbox = outbox
+        self._settings = settings
+        self._leads = leads
+        self._wait = wait
+        self._actor = Actor(name="relay", site=site.name, protocol="smtp")
+        self._unrecorded: dict[int, tuple[RecordAttempt, int]] = {}
+        self._ahead: dict[int, int] = {}  # tries that are in the log and not in the tables yet, by message
+
+    async def run(self) -> None:
+        """Until it is cancelled."""
+        while True:
+            worked = False
+            try:
+                worked = await self.once()
+            except SiteUnavailable as failure:
+                log.warning("relay.waits", reason=str(failure))
+            except Exception:
+                log.exception("relay.failed")
+            if not worked:
+                await self._wait(WAIT_S_MAX)
+
+    async def once(self) -> bool:
+        """One batch. False = there was nothing to do, or it cannot be done now. Raises SiteUnavailable."""
+        if not self._leads():
+            return False
+        for command, tries in list(self._unrecorded.values()):
+            if not await self._record(command, tries):
+                return False
+        due = await self._outbox.due(int(self._site.world.now()), BATCH_MESSAGES_MAX)
+        fresh = [(message, queued_at) for message, queued_at in due if self._is_fresh(message)]
+        if not fresh:
+            return False
+        waiting = iter(fresh)
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(min(LANES_MAX, len(fresh))):
+                lanes.create_task(self._lane(waiting))
+        return True
+
+    def _is_fresh(self, message: Queued) -> bool:
+        """False where the tables do not show yet what we know of it."""
+        if message.queued in self._unrecorded or message.attempts < self._ahead.get(message.queued, 0):
+            return False
+        self._ahead.pop(message.queued, None)
+        return True
+
+    async def _lane(self, waiting: Iterator[tuple[Queued, int]]) -> None:
+        route = Route(self._settings)
+        try:
+            for message, queued_at in waiting:
+                if not self._leads():
+                    return
+                await self._handle(route, message, queued_at)
+        finally:
+            await route.close()
+
+    async def _handle(self, route: Route, message: Queued, queued_at: int) -> None:
+        try:
+            results = await self._handed_over(route, message)
+        except Exception:
+            # One message that we cannot handle must not keep the others.
+            log.exception("relay.message_failed", queued=f"{message.queued:x}")
+            results = dict.fromkeys((one.recipient for one in message.pending), OUR_FAULT)
+        command = await self._judged(message, queued_at, results)
+        for attempt in command.attempts:
+            log.info(
+                "relay.attempt", queued=f"{message.queued:x}", recipient=attempt.recipient, outcome=attempt.outcome,
+                code=attempt.code, text=attempt.text,
+            )  # fmt: skip
+        await self._record(command, message.attempts + 1)
+
+    async def _handed_over(self, route: Route, message: Queued) -> dict[str, Result]:
+        """One result for each pending recipient."""
+        results: dict[str, Result] = {}
+        here: dict[str, tuple[int, ...]] = {}
+        leads_to: dict[str, tuple[str, ...]] = {}
+        for one in message.pending:
+            found = await self._site.resolve(one.recipient)
+            if isinstance(found, Refusal):
+                results[one.recipient] = local.refused(found)
+            elif found.local_domain and found.accounts:
+                here[one.recipient] = found.accounts  # its addresses elsewhere were queued for themselves
+            else:
+                leads_to[one.recipient] = found.elsewhere or (one.recipient,)
+        if here:
+            results |= await self._delivered(message, here)
+        if leads_to:
+            addresses = tuple(dict.fromkeys(address for group in leads_to.values() for address in group))
+            sent = await route.send(self._site, message, addresses)
+            for recipient, group in leads_to.items():
+                results[recipient] = max((sent[address] for address in group), key=_badness)
+        return results
+
+    async def _delivered(self, message: Queued, here: dict[str, tuple[int, ...]]) -> dict[str, Result]:
+        try:
+            pieces = self._site.read(message.content)
+            spooled = await local.taken_in(self._site, pieces, message.content.size, message.sender)
+        except SiteUnavailable:
+            return dict.fromkeys(here, NOT_READ)
+        if isinstance(spooled, Refusal):
+            return dict.fromkeys(here, local.refused(spooled))
+        try:
+            return await local.deliver(self._site, self._actor, spooled, here, message.queued)
+        finally:
+            spooled.release()
+
+    async def _judged(self, message: Queued, queued_at: int, results: dict[str, Result]) -> RecordAttempt:
+        """What is recorded, and told to the sender first: so a crash between the two loses no notification."""
+        now = int(self._site.world.now())
+        next_at = retry.next_try(message.attempts + 1, queued_at, now, self._settings.expiry_s)
+        attempts = [_attempt(recipient, result, next_at is None) for recipient, result in results.items()]
+        over = [attempt for attempt in attempts if attempt.outcome in ("failed", "expired")]
+        if over and not await self._told(message, queued_at, over):
+            attempts = [
+                Attempt(one.recipient, "deferred", one.code, one.text) if one in over else one for one in attempts
+            ]
+            next_at = next_at or now + retry.DELAYS_S[0]
+        waits = any(attempt.outcome == "deferred" for attempt in attempts)
+        return RecordAttempt(message.queued, tuple(attempts), next_at if waits and next_at else 0)
+
+    async def _told(self, message: Queued, queued_at: int, over: Sequence[Attempt]) -> bool:
+        host = self._settings.smarthost.host if self._settings.smarthost is not None else ""
+        failures = [
+            Failure(one.recipient, one.code, one.text, host if one.code else "", one.outcome == "expired") for one in over
+        ]
+        try:
+            return await notify(self._site, self._actor, self._settings.hostname, message, queued_at, failures)
+        except Exception:
+            log.exception("relay.notification_failed", queued=f"{message.queued:x}")
+            return False
+
+    async def _record(self, command: RecordAttempt, tries: int) -> bool:
+        """False where it is not known to be in the log: it is tried again before anything else, and not sent again."""
+        outcome = await self._site.execute(self._actor, command)
+        if isinstance(outcome, Refusal) and outcome.reason in (Reason.UNAVAILABLE, Reason.CONFLICT, Reason.MODIFIED):
+            self._unrecorded[command.queued] = (command, tries)
+            return False
+        self._unrecorded.pop(command.queued, None)
+        if isinstance(outcome, Refusal):
+            if outcome.reason is Reason.NOT_SHOWN_YET:
+                if len(self._ahead) >= AHEAD_MAX:
+                    del self._ahead[next(iter(self._ahead))]
+                self._ahead[command.queued] = tries
+            else:
+                log.error("relay.not_recorded", queued=f"{command.queued:x}", reason=outcome.reason.value)
+        return True
+
+
+def _badness(result: Result) -> int:
+    """A recipient that leads to several is sent only when all are; what may pass is waited for before what may not."""
+    return 0 if 200 <= result.code < 300 else 1 if result.code >= 500 else 2
+
+
+def _attempt(recipient: str, result: Result, over: bool) -> Attempt:
+    text = result.text.replace("\n", " ")
+    if 200 <= result.code < 300:
+        return Attempt(recipient, "sent", result.code, text)
+    if result.code >= 500:
+        return Attempt(recipient, "failed", result.code, text)
+    return Attempt(recipient, "expired" if over else "deferred", result.code, text)

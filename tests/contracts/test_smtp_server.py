@@ -325,7 +325,7 @@ async def test_a_full_disk_is_a_451_after_the_message() -> None:
 
 @pytest.mark.parametrize("queue_works", [True, False])
 async def test_a_delivery_that_reaches_some_goes_on_in_the_outbox(queue_works: bool) -> None:
-    """To refuse it would double it for those who have it; the transaction's number keeps it from doubling."""
+    """To refuse it would double it for those who have it."""
     site = SmallSite(refuse={2: Refusal(Reason.UNAVAILABLE)})
     site.refuse_queue = None if queue_works else Refusal(Reason.UNAVAILABLE)
     async with serving(site) as server, connected(server) as line:
@@ -333,9 +333,25 @@ async def test_a_delivery_that_reaches_some_goes_on_in_the_outbox(queue_works: b
         await line.say(b"S: x\r\n\r\n.\r\n")
         assert (await line.hear())[:3] == ("250" if queue_works else "451")
     assert [account for account, _ in site.delivered] == [1]
-    if queue_works:
-        (command, _) = site.queued[0]
-        assert command.recipients == ("bob@example.org",) and (command.queued, 1) in site.seen
+    assert [command.recipients for command, _ in site.queued] == ([("bob@example.org",)] if queue_works else [])
+
+
+async def test_lmtp_answers_for_each_and_queues_what_a_group_lacks() -> None:
+    """RFC 2033 §4.2: who cannot have it is refused alone; a group that has it in part is the outbox's to finish."""
+    site = SmallSite(people={"alice@example.org": 1, "bob@example.org": 2, "carol@example.org": 3})
+    site.refuse = {2: Refusal(Reason.UNAVAILABLE), 3: Refusal(Reason.ACCOUNT_SUSPENDED)}
+    site.aliases["all@example.org"] = Recipient("all@example.org", (1, 2))
+    site.aliases["some@example.org"] = Recipient("some@example.org", (1, 3))
+    async with serving(site, Role.LMTP) as server, connected(server) as line:
+        assert (await line.hear()).startswith("220")
+        await line.say(b"LHLO there\r\nMAIL FROM:<x@other.example>\r\n")
+        for name in ("alice", "bob", "carol", "all", "some"):
+            await line.say(f"RCPT TO:<{name}@example.org>\r\n".encode())
+        await line.say(b"DATA\r\nS: x\r\n\r\n.\r\n")
+        codes = [(await line.hear())[:3] for _ in range(13)]
+    assert codes == ["250"] * 7 + ["354", "250", "451", "550", "250", "250"]
+    assert [command.recipients for command, _ in site.queued] == [("all@example.org",)]
+    assert [account for account, _ in site.delivered] == [1]
 
 
 async def test_each_account_gets_a_message_once() -> None:

@@ -27,6 +27,10 @@ APPLIED, REPEATED, QUARANTINED, HELD = b"a", b"r", b"q", b"h"
 log = structlog.get_logger("projector")
 
 
+class TablesWentBack(Exception):
+    """The tables stand before where this fold left them: whoever feeds it must begin anew from where they stand."""
+
+
 class Fold:
     """One partition's fold over one connection. Used by the living projector and by a rebuild alike."""
 
@@ -38,21 +42,35 @@ class Fold:
         self.outbox = OutboxFold(partition)
         self.store = FoldedStore(db, partition)
         self.folded: Folded | None = None
+        self._tables = 0  # which ones these are: a rebuild puts others in their place
 
     async def start(self) -> Folded:
         """Where the tables stand."""
-        self.folded = await self.store.load()
+        async with self.db.transaction():
+            self._tables, _ = await self.store.begin()
+            self.folded = await self.store.load()
         self.mail.forget()
+        return self.folded
+
+    async def _standing(self) -> Folded:
+        """Where the tables stand, as the first thing in a transaction. What is in memory of them holds only while they
+        are the same tables: after a rebuild it is read anew. Raises TablesWentBack."""
+        assert self.folded is not None
+        tables, position = await self.store.begin()
+        if (tables, position) != (self._tables, self.folded.position):
+            log.info("the tables were exchanged", partition=self.partition, position=position)
+            if position < self.folded.position:
+                raise TablesWentBack(f"{self.partition} stands at {position}, not at {self.folded.position}")
+            self.mail.forget()
+            self.folded = await self.store.load()
+            self._tables = tables
         return self.folded
 
     async def batch(self, records: Sequence[Record], *, notify: bool = True) -> None:
         """Folds events, in order, in one transaction; all or none. Raises what the database raises."""
-        assert self.folded is not None
-        before = self.folded
         try:
             async with self.db.transaction():
-                await self.db.execute("SET LOCAL synchronous_commit = off")
-                after = await self._fold(before, records)
+                after = await self._fold(await self._standing(), records)
                 await self.mail.finish(self.db)
                 await self.store.save(after)
                 if notify:
@@ -72,7 +90,7 @@ class Fold:
             outcome = await self._one(record, envelope, event, seen)
             folded = _advanced(folded, record, outcome)
             if envelope is not None:
-                folded = await self._prune(folded, envelope.at // 1_000_000)
+                folded = await self._prune(folded, envelope.at // 1_000_000, seen)
         await self.store.save_commands(seen)
         return folded
 
@@ -98,11 +116,9 @@ class Fold:
                 case "mailbox":
                     await self.mail.apply(self.db, record.entity, event, record.position, at)
                 case "directory":
-                    async with self.db.transaction():
-                        await self.directory.apply(self.db, event, record.position)
+                    await self.directory.apply(self.db, event, record.position)
                 case "outbox":
-                    async with self.db.transaction():
-                        await self.outbox.apply(self.db, event, record.position, at)
+                    await self.outbox.apply(self.db, event, record.position, at)
         except Unappliable as error:
             await self._quarantine(record, str(error), held=False)
             return QUARANTINED
@@ -119,35 +135,41 @@ class Fold:
         )
         await self.store.quarantine(record, reason, held)
 
-    async def _prune(self, folded: Folded, at: int) -> Folded:
-        """By the events' own time, so that every site forgets the same commands at the same position."""
+    async def _prune(self, folded: Folded, at: int, seen: dict[bytes, list[int]]) -> Folded:
+        """By the events' own time, so that every site forgets the same commands at the same position, however the events
+        were cut into batches: what this batch has not written yet is forgotten too."""
         if at < folded.pruned_at + PRUNE_EVERY_S:
             return folded
-        await self.store.prune_commands(at - COMMANDS_KEPT_S)
+        before = at - COMMANDS_KEPT_S
+        for id in [id for id, (_, _, told_at) in seen.items() if told_at < before]:
+            del seen[id]
+        await self.store.prune_commands(before)
         return Folded(folded.position, folded.digest, folded.events, at)
 
-    async def batch_around_faults(self, records: Sequence[Record]) -> None:
+    async def batch_around_faults(self, records: Sequence[Record], *, notify: bool = True) -> None:
         """After `batch` failed for a cause that the event itself may carry: one by one, so that the bad one stops nobody
         else. What fails for bad data is quarantined; what fails for another cause holds its entity until a mended release
         rebuilds."""
         for record in records:
-            assert self.folded is not None
             try:
-                await self.batch([record])
+                await self.batch([record], notify=notify)
             except Exception as error:
                 if not isinstance(error, (*DETERMINISTIC, *OURS)):
                     raise
                 held = not isinstance(error, DETERMINISTIC)
                 log.exception("event could not be folded", partition=self.partition, position=record.position)
-                await self._set_aside(record, f"{type(error).__name__}: {error}", held)
+                await self._set_aside(record, f"{type(error).__name__}: {error}", held, notify)
 
-    async def _set_aside(self, record: Record, reason: str, held: bool) -> None:
-        assert self.folded is not None
-        after = _advanced(self.folded, record, HELD if held else QUARANTINED)
+    async def _set_aside(self, record: Record, reason: str, held: bool, notify: bool) -> None:
         async with self.db.transaction():
+            before = await self._standing()
+            if record.position <= before.position:
+                return
+            after = _advanced(before, record, HELD if held else QUARANTINED)
             await self.store.quarantine(record, reason, held)
             await self.store.save(after)
-            await self.store.tell(after, {})
+            if notify:
+                await self.store.tell(after, {})
         self.folded = after
 
 

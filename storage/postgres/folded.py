@@ -70,6 +70,17 @@ class FoldedStore:
         )
         return NOTHING_FOLDED if row is None else Folded(*row)
 
+    async def begin(self) -> tuple[int, int]:
+        """The first words of a transaction: (which tables these are, how far they are folded). The first number changes
+        when a rebuild exchanged them; until the transaction ends it cannot, for we hold a lock on `folded`."""
+        row = await self.db.fetchrow(
+            "SELECT set_config('synchronous_commit', 'off', true), to_regclass('folded')::oid::bigint AS tables, "
+            "coalesce((SELECT position FROM folded WHERE partition = $1), 0) AS position",
+            self.partition,
+        )
+        assert row is not None
+        return row["tables"], row["position"]
+
     async def save(self, folded: Folded) -> None:
         await self.db.execute(
             "INSERT INTO folded VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition) DO UPDATE "
@@ -92,14 +103,17 @@ class FoldedStore:
     async def commands(self, ids: Sequence[bytes]) -> dict[bytes, list[int]]:
         """Of those, the ones folded before: id → [events, position, at]."""
         rows = await self.db.fetch(
-            "SELECT id, events, position, at FROM command WHERE id = ANY ($1::bytea[])", list(set(ids))
+            "SELECT id, events, position, at FROM command WHERE partition = $1 AND id = ANY ($2::bytea[])",
+            self.partition,
+            list(set(ids)),
         )
         return {row["id"]: [row["events"], row["position"], row["at"]] for row in rows}
 
     async def save_commands(self, seen: Mapping[bytes, list[int]]) -> None:
         await self.db.execute(
-            "INSERT INTO command SELECT * FROM unnest($1::bytea[], $2::smallint[], $3::bigint[], $4::bigint[]) "
-            "ON CONFLICT (id) DO UPDATE SET events = excluded.events, position = excluded.position",
+            "INSERT INTO command SELECT $1, c.* FROM unnest($2::bytea[], $3::smallint[], $4::bigint[], $5::bigint[]) c "
+            "ON CONFLICT (partition, id) DO UPDATE SET events = excluded.events, position = excluded.position",
+            self.partition,
             list(seen),
             [events for events, _, _ in seen.values()],
             [position for _, position, _ in seen.values()],
@@ -107,7 +121,7 @@ class FoldedStore:
         )
 
     async def prune_commands(self, before: int) -> None:
-        await self.db.execute("DELETE FROM command WHERE at < $1", before)
+        await self.db.execute("DELETE FROM command WHERE partition = $1 AND at < $2", self.partition, before)
 
     async def is_held(self, noun: str, entity: str) -> bool:
         return (noun, entity) in self._held

@@ -9,13 +9,17 @@ CREATE TABLE folded (                 -- how far each partition has been folded,
     pruned_at  bigint NOT NULL DEFAULT 0
 );
 
-CREATE TABLE command (                  -- commands already folded: a repeated one is passed over
-    id        bytea PRIMARY KEY,
+-- Commands already folded: a repeated one is passed over. By partition, so that what is remembered of one does not hang
+-- on how far the others had come: a rebuild folds them in another order.
+CREATE TABLE command (
+    partition text NOT NULL,
+    id        bytea NOT NULL,
     events    smallint NOT NULL,
     position  bigint NOT NULL,
-    at        bigint NOT NULL           -- unix seconds of the event
+    at        bigint NOT NULL,          -- unix seconds of the event
+    PRIMARY KEY (partition, id)
 );
-CREATE INDEX command_at ON command (at);
+CREATE INDEX command_at ON command (partition, at);
 
 CREATE TABLE quarantine (               -- events that could not be folded, and what came after them for a held entity
     partition text NOT NULL,

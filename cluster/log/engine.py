@@ -5,6 +5,7 @@ the requests are made here (NATS ADR-31 direct get, ADR-50 atomic batch, ADR-8 k
 """
 
 import asyncio
+import base64
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ CREATE_S_MAX = 10.0
 LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
 WRONG_LAST_SEQUENCE = frozenset({10070, 10071, 10164})  # or wrong last message id
 STREAM_NOT_FOUND = 10059
-STREAM_NAME_IN_USE = 10058
+NO_MESSAGE_FOUND = 10037
 
 
 class EngineRefused(Exception):
@@ -105,14 +106,22 @@ class Engine:
 
     async def last_on(self, stream: str, subject: str) -> Kept | None:
         """The last message on `subject` (wildcards allowed), as the stream's leader has it."""
-        answer = await self.connection.request(
-            f"{self._prefix}.DIRECT.GET.{stream}", json.dumps({"last_by_subj": subject}).encode(), timeout_s=API_S_MAX
-        )
-        if answer.status == "404":
-            return None
-        if answer.status:
-            raise EngineRefused(int(answer.status), answer.headers.get("Description", "direct read failed"))
-        return Kept(int(answer.headers["Nats-Sequence"]), answer.headers["Nats-Subject"], answer.headers, answer.data)
+        return await self._leaders_message(stream, {"last_by_subj": subject})
+
+    async def next_on(self, stream: str, subject: str, sequence: int) -> Kept | None:
+        """The first message on `subject` from `sequence` on, as the stream's leader has it; `read` may be answered by a
+        replica that lags."""
+        return await self._leaders_message(stream, {"seq": sequence, "next_by_subj": subject})
+
+    async def _leaders_message(self, stream: str, which: dict[str, Any]) -> Kept | None:
+        try:
+            found = (await self._api(f"STREAM.MSG.GET.{stream}", which))["message"]
+        except EngineRefused as error:
+            if error.code == NO_MESSAGE_FOUND:
+                return None
+            raise
+        headers = _headers(base64.b64decode(found.get("hdrs", ""))) | {"Nats-Time-Stamp": found["time"]}
+        return Kept(int(found["seq"]), found["subject"], headers, base64.b64decode(found.get("data", "")))
 
     async def write(self, message: Message, **expect: str) -> int:
         """Stores one message; its sequence. Raises EngineRefused, Unreachable."""
@@ -160,6 +169,12 @@ class Engine:
         except NobodyThere:
             raise Unreachable("JetStream is not there") from None
         return _checked(answer.data)
+
+
+def _headers(raw: bytes) -> dict[str, str]:
+    """NATS/1.0, then a name and a value a line."""
+    lines = raw.decode().split("\r\n")[1:]
+    return {name: value.strip() for name, colon, value in (line.partition(":") for line in lines) if colon}
 
 
 def _link(chain_id: str, index: int, count: int) -> dict[str, str]:

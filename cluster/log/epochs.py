@@ -10,6 +10,7 @@ from cluster.control.bucket import Conflict
 from cluster.control.partitions import Ended, Partition, Partitions, unannounced
 from cluster.domain.actor import SYSTEM
 from cluster.domain.mailbox.events import EpochStarted
+from cluster.log.connection import Unreachable
 from cluster.log.engine import Engine, Kept
 from cluster.log.model import NewEvent
 from cluster.log.wire import COMMAND_HEADER, Request, Stream, position_of, stream_of
@@ -120,8 +121,9 @@ async def tail(engine: Engine, partition: Partition) -> Tail:
 async def _told(engine: Engine, stream: Stream, end: int) -> list[Told]:
     """The last commands of a stream, up to the position with sequence `end`."""
     told: list[Told] = []
-    sequence = await _tail_begins(engine, stream)
-    while sequence:
+    newest = await engine.last_on(stream.name, stream.events)
+    sequence = await _tail_begins(engine, stream, newest) if newest is not None else 0
+    while newest is not None and sequence <= newest.sequence:
         part = await engine.read(stream.name, sequence, TAIL_READ_MAX, stream.events)
         for event in part.messages:
             at = position_of(stream, event)
@@ -132,15 +134,14 @@ async def _told(engine: Engine, stream: Stream, end: int) -> list[Told]:
                 told[-1] = told[-1]._replace(last=at)
             else:
                 told.append(Told(command, at, at))
-        sequence = part.messages[-1].sequence + 1 if part.messages and part.pending else 0
+        if not part.messages:
+            raise Unreachable(f"a replica of {stream.name} lags")
+        sequence = part.messages[-1].sequence + 1
     return told
 
 
-async def _tail_begins(engine: Engine, stream: Stream) -> int:
-    """Sequence from which on to look; 0 = there are no events."""
-    newest = await engine.last_on(stream.name, stream.events)
-    if newest is None:
-        return 0
+async def _tail_begins(engine: Engine, stream: Stream, newest: Kept) -> int:
+    """Sequence from which on to look."""
     # The engine's own stamps are compared with each other, so that nobody's clock matters but its.
     last = datetime.fromisoformat(newest.headers["Nats-Time-Stamp"][:19])
     since = await engine.first_since(stream.name, stream.events, f"{(last - TAIL_AGE_MAX).isoformat()}Z")

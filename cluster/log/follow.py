@@ -97,7 +97,14 @@ class Reader:
         count = READ_RECORDS_MAX if stream.copy else max(1, min(READ_RECORDS_MAX, split(end).sequence - sequence + 1))
         while True:
             try:
-                return (await self._engine.read(stream.name, sequence, count, subject, READ_BYTES_MAX)).messages
+                found = (await self._engine.read(stream.name, sequence, count, subject, READ_BYTES_MAX)).messages
+                if found or stream.copy or sequence > split(end).sequence:
+                    return found
+                there = await self._engine.next_on(stream.name, subject, sequence)
+                if there is None or there.sequence > split(end).sequence:
+                    return []
+                log.debug("a replica lags", stream=stream.name, sequence=sequence)
+                await asyncio.sleep(RETRY_WAIT_S)
             except (Unreachable, EngineRefused) as error:
                 log.debug("read again", stream=stream.name, why=str(error))
                 await asyncio.sleep(RETRY_WAIT_S)

@@ -28,6 +28,11 @@ class ImapServer:
     def sessions(self) -> int:
         return len(self._sessions)
 
+    @property
+    def port(self) -> int:
+        """Of the first listener: where port 0 has led to."""
+        return int(self._servers[0].sockets[0].getsockname()[1])
+
     async def listen(self, host: str, port: int, *, implicit_tls: bool = False, reuse_port: bool = False) -> asyncio.Server:
         """`implicit_tls`: IMAPS (RFC 8314 §3.2) with the settings' context, into which a new certificate may be loaded
         while it serves. Raises OSError where the port is taken."""

@@ -73,10 +73,10 @@ async def _scram(talk: Talk, initial: bytes | None) -> Reply:
     account = keys.account if final is not None else None
     found = await talk.site.signed_in(account, talk.actor, first.name)
     if final is None or isinstance(found, Refusal):
-        return outcome(talk, found if isinstance(found, Refusal) else WRONG)
+        return await outcome(talk, found if isinstance(found, Refusal) else WRONG)
     # RFC 5802 §3: the client checks the server's signature, and answers with nothing
     await _answer(talk, final)
-    return outcome(talk, found)
+    return await outcome(talk, found)
 
 
 MECHANISMS: dict[str, Callable[[Talk, bytes | None], Awaitable[Reply]]] = {"PLAIN": _plain, "SCRAM-SHA-256": _scram}

@@ -27,11 +27,11 @@ async def sign_in(talk: Talk, user: bytes, password: bytes) -> Reply:
     try:
         address, secret = user.decode("utf-8"), password.decode("utf-8")
     except UnicodeDecodeError:
-        return outcome(talk, WRONG)
-    return outcome(talk, await talk.site.sign_in(address, secret, talk.actor, throttled=not talk.trusted))
+        return await outcome(talk, WRONG)
+    return await outcome(talk, await talk.site.sign_in(address, secret, talk.actor, throttled=not talk.trusted))
 
 
-def outcome(talk: Talk, found: Account | Refusal) -> Reply:
+async def outcome(talk: Talk, found: Account | Refusal) -> Reply:
     if isinstance(found, Refusal):
         talk.tries += 1
         if talk.tries >= talk.settings.sign_in_tries_max:
@@ -39,5 +39,7 @@ def outcome(talk: Talk, found: Account | Refusal) -> Reply:
             talk.say("BYE Too many attempts.")
         return refused(found)
     talk.account = found
+    # A new account gets its mailboxes when they are first asked for; APPEND or SUBSCRIBE may come before LIST.
+    await talk.site.mailboxes(found.id)
     # RFC 9051 §7.1: the capabilities of now, which saves the client a round trip
     return Reply("OK", "Signed in.", f"CAPABILITY {words(talk)}")

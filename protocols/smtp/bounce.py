@@ -57,8 +57,8 @@ def notification(report: Report) -> bytes:
     # RFC 6522 §4: the header only; RFC 6533 §5 where it is not ASCII.
     kind = "text/rfc822-headers" if report.header.isascii() else "message/global-headers"
     returned = f"Content-Type: {kind}\r\nContent-Transfer-Encoding: 8bit\r\n\r\n".encode() + report.header
-    if not returned.endswith(b"\r\n"):
-        returned += b"\r\n"
+    # RFC 2046 §5.1.1: the CRLF before a boundary belongs to the boundary.
+    returned += b"\r\n"
     return "".join(parts).encode() + returned + f"--{boundary}--\r\n".encode()
 
 

@@ -84,11 +84,7 @@ async def _answer(talk: Conversation, request: Command) -> Reply | list[Reply] |
     except Exception:
         # Ours: the peer hears only that we failed, and may try again.
         log.exception("smtp.command_failed", verb=verb, session=talk.session, peer=talk.peer)
-        return [OUR_FAULT] * (len(talk.transaction.recipients) if _answers_each(talk, verb) and talk.transaction else 1)
-
-
-def _answers_each(talk: Conversation, verb: str) -> bool:
-    return talk.role is Role.LMTP and verb == "DATA"
+        return OUR_FAULT
 
 
 def _bad(talk: Conversation, reply: Reply) -> None:

@@ -46,6 +46,5 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """True where the peer's address lies in one of `plaintext_networks`."""
         if not self.plaintext_networks or not address:
             return False
-        peer = ipaddress.ip_address(address.partition("%")[0])
-        mapped = peer.ipv4_mapped if isinstance(peer, ipaddress.IPv6Address) else None
-        return any((mapped or peer) in network for network in self.plaintext_networks)
+        peer = ipaddress.ip_address(address)
+        return any(peer in network for network in self.plaintext_networks)

@@ -78,7 +78,9 @@ class Wire(asyncio.Protocol):
     def peer(self) -> str:
         """The peer's address without its port; empty on a unix socket."""
         name = self._transport.get_extra_info("peername") if self._transport is not None else None
-        return str(name[0]) if isinstance(name, tuple) else ""
+        address = str(name[0]) if isinstance(name, tuple) else ""
+        # A socket for both versions shows IPv4 peers as IPv6 ones (RFC 4291 §2.5.5.2); link-local ones have a zone.
+        return address.removeprefix("::ffff:").partition("%")[0]
 
     @property
     def secured(self) -> bool:

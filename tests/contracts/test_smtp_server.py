@@ -6,6 +6,7 @@ import contextlib
 import datetime
 import ipaddress
 import smtplib
+import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -25,6 +26,9 @@ from tests.contracts.smtp_site import Memo, MemoryIngest, SmallSite
 S_MAX = 10.0
 LOOPBACK = (ipaddress.ip_network("127.0.0.0/8"),)
 MESSAGE = "Subject: hi\r\n\r\nhello\r\n"
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding the .event_loop_policy. fixture")
 
 
 @pytest.fixture(scope="module", params=["asyncio", "uvloop"])
@@ -306,6 +310,37 @@ async def test_our_bug_is_not_the_peers_fault() -> None:
         await line.say(b"S: x\r\n\r\n.\r\nNOOP\r\n")
         assert (await line.hear()).startswith("451 4.3.0")
         assert (await line.hear()).startswith("250")
+
+
+async def test_our_bug_is_answered_for_each_recipient_by_lmtp() -> None:
+    """RFC 2033 §4.2: the client counts on one reply for each."""
+
+    class Broken(SmallSite):
+        async def deliver(self, *args: Any, **kwargs: Any) -> Any:
+            raise ZeroDivisionError("inner words")
+
+    async with serving(Broken(), Role.LMTP) as server, connected(server) as line:
+        assert (await line.hear()).startswith("220")
+        await line.say(b"LHLO there\r\nMAIL FROM:<x@other.example>\r\nRCPT TO:<alice@example.org>\r\n")
+        await line.say(b"RCPT TO:<bob@example.org>\r\nBDAT 9 LAST\r\nS: x\r\n\r\n.NOOP\r\n")
+        assert [(await line.hear())[:3] for _ in range(7)] == ["250", "250", "250", "250", "451", "451", "250"]
+
+
+async def test_a_peer_on_a_socket_for_both_versions() -> None:
+    site, settings = SmallSite(), Settings(hostname="h", plaintext_networks=LOOPBACK)
+    probe = socket.socket(socket.AF_INET6)
+    probe.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    probe.bind(("::", 0))
+    server = Server(site.port, settings, Role.SUBMISSION, None)
+    listener = await asyncio.get_running_loop().create_server(server.protocol, sock=probe)
+    reader, writer = await asyncio.open_connection("127.0.0.1", probe.getsockname()[1])
+    line = Line(reader, writer)
+    assert (await line.hear()).startswith("220")
+    await line.say(b"EHLO there\r\n")
+    assert (await line.hear()).startswith("250 AUTH")  # the network is recognised
+    listener.close()
+    await server.close()
+    writer.close()
 
 
 async def test_a_full_disk_is_a_451_after_the_message() -> None:

@@ -1,6 +1,8 @@
 """Paths, parameters, replies, trace fields, SCRAM: pure functions."""
 
 import base64
+import email
+import email.policy
 import hashlib
 import hmac
 
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from cluster.domain.refusal import Reason, Refusal
 from protocols.port import ScramKeys
-from protocols.smtp import errors, paths, sasl, trace
+from protocols.smtp import bounce, errors, paths, sasl, trace
 from protocols.smtp.model import Path, Reply, SyntaxRefused
 from protocols.smtp.writer import written
 
@@ -150,6 +152,35 @@ def test_scram_by_the_book() -> None:
     assert sasl.scram_proved(first, keys, challenge, final) == "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
     assert sasl.scram_proved(first, scram_keys("pencils"), challenge, final) is None
     assert sasl.scram_proved(first, keys, challenge.replace("r=rO", "r=rP"), final) is None
+
+
+TEXTS = st.text(st.sampled_from("a.é \r\n\t:-=\0\u2028"), max_size=20)
+
+
+@given(TEXTS, st.sampled_from(["x@other.example", "ä@other.example"]), st.integers(0, 599), st.booleans())
+def test_a_notification_is_what_it_says(text: str, recipient: str, code: int, expired: bool) -> None:
+    """RFC 3464 §2, RFC 6522 §3: three parts, whatever the other host said; read by the standard library."""
+    failure = bounce.Failure(recipient, code, f"5.1.1 {text}", "smart.example", expired)
+    report = bounce.Report(5, "mail.example.org", "a@example.org", (failure, failure), 0, 1, b"Subject: hi\r\n")
+    message = email.message_from_bytes(bounce.notification(report), policy=email.policy.SMTP)  # noqa: TID251
+    assert message.get_param("report-type") == "delivery-status" and not message.defects
+    explained, status, header = message.iter_parts()
+    assert recipient in explained.get_content()
+    kind = "message/delivery-status" if recipient.isascii() else "message/global-delivery-status"
+    assert status.get_content_type() == kind
+    raw = bounce.notification(report).decode()
+    assert raw.count("\r\nStatus: ") == 2 and raw.count(f"\r\nStatus: {'5.4.7' if expired else '5.1.1'}\r\n") == 2
+    assert raw.count("\r\nFinal-Recipient: ") == 2 and raw.replace("\r\n", "").isprintable()
+    assert "Subject: hi" in str(header.get_payload())
+
+
+@pytest.mark.parametrize(
+    ("code", "text", "status"),
+    [(550, "5.1.1 No", "5.1.1"), (450, "4.2.1 Later", "5.2.1"), (554, "No", "5.0.0"), (0, "no connection", "5.0.0")],
+)
+def test_the_status_of_a_failure_is_permanent(code: int, text: str, status: str) -> None:
+    """RFC 3464 §2.3.4."""
+    assert bounce.Failure("x@y.example", code, text).status == status
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,17 @@
 """DATA (RFC 5321 §4.1.1.4) and BDAT (RFC 3030 §2)."""
 
+import structlog
+
 from protocols.smtp import paths
 from protocols.smtp.accept import accept
 from protocols.smtp.content import Incoming
-from protocols.smtp.model import Piece, Reply
-from protocols.smtp.state import Conversation, out_of_turn
+from protocols.smtp.errors import OUR_FAULT
+from protocols.smtp.model import Piece, Reply, Role
+from protocols.smtp.state import Conversation, Transaction, out_of_turn
 
 GO_ON = Reply(354, "", ("Send the message, end with <CRLF>.<CRLF>",))
+
+log = structlog.get_logger()
 
 
 async def data(talk: Conversation, argument: bytes) -> Reply | list[Reply]:
@@ -18,10 +23,7 @@ async def data(talk: Conversation, argument: bytes) -> Reply | list[Reply]:
     talk.wire.parser.expect_data()
     talk.wire.send(GO_ON)
     await _take_all(talk, incoming)
-    try:
-        return await accept(talk, transaction, incoming)
-    finally:
-        talk.reset()  # RFC 5321 §4.1.1.4: the buffers are cleared, whatever became of it
+    return await _ended(talk, transaction, incoming)
 
 
 async def bdat(talk: Conversation, argument: bytes) -> Reply | list[Reply]:
@@ -44,10 +46,18 @@ async def bdat(talk: Conversation, argument: bytes) -> Reply | list[Reply]:
         if refusal is not None:
             talk.reset()
         return refusal or Reply(250, "2.0.0", (f"{size} octets received",))
+    return await _ended(talk, transaction, incoming)
+
+
+async def _ended(talk: Conversation, transaction: Transaction, incoming: Incoming) -> list[Reply]:
     try:
         return await accept(talk, transaction, incoming)
+    except Exception:
+        # Ours: the peer hears only that we failed, as often as it waits for a reply, and keeps the message.
+        log.exception("smtp.accept_failed", session=talk.session, peer=talk.peer, transaction=f"{transaction.id:x}")
+        return [OUR_FAULT] * (len(transaction.recipients) if talk.role is Role.LMTP else 1)
     finally:
-        talk.reset()
+        talk.reset()  # RFC 5321 §4.1.1.4: the buffers are cleared, whatever became of it
 
 
 async def _take_all(talk: Conversation, incoming: Incoming | None) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from cluster.log.connection import Connection, NobodyThere, Unreachable
 
 API_S_MAX = 5.0
-ACK_S_MAX = 5.0
+ACK_S_MAX = 2.5  # then the stream itself is asked
 CREATE_S_MAX = 10.0
 
 LAST_SEQUENCE = "Nats-Expected-Last-Sequence"

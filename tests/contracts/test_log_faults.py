@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from cluster import codec
+from cluster.control.lease import LEASE_S
 from cluster.control.partitions import Ended
 from cluster.domain.actor import SYSTEM
 from cluster.domain.mailbox.events import EpochStarted, Subscribed
@@ -152,7 +153,7 @@ async def test_a_killed_appender_is_followed_at_once_on_the_same_machine(server:
     await told(old, 200, promised)
     old.kill()
     await old.wait()
-    async with asyncio.timeout(1.5):
+    async with asyncio.timeout(LEASE_S):  # without what is known of dead or stopped processes it takes LEASE_S + MARGIN_S
         log = await opened(server, "new")
     assert_once_each(await everything(log), promised)
     await log.stop()
@@ -167,7 +168,7 @@ async def test_a_stopped_appender_writes_what_waits_and_the_next_one_knows_its_c
     await asyncio.sleep(0)
     await log.stop()
     assert isinstance(await waiting, Stored)
-    async with asyncio.timeout(1.5):
+    async with asyncio.timeout(LEASE_S):  # without what is known of dead or stopped processes it takes LEASE_S + MARGIN_S
         log = await opened(server, "n2")
     assert await log.append(what) == Stored(first.first, first.last, repeated=True)
     two = (await everything(log))[-1]

@@ -48,7 +48,7 @@ async def _turn(talk: Conversation) -> None:
     wire, settings = talk.wire, talk.settings
     begun = talk.transaction is not None
     try:
-        request = await wire.next(settings.command_s_max, settings.write_s_max, stoppable=not begun)
+        request = await wire.next(talk.patience_s(), settings.write_s_max, stoppable=not begun)
         assert isinstance(request, Command)
         answer = await _answer(talk, request)
     except SyntaxRefused as syntax:

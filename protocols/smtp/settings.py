@@ -15,6 +15,7 @@ CONNECTIONS_MAX = 1000
 CONNECTIONS_PER_PEER_MAX = 128
 COMMAND_S_MAX = 300.0  # RFC 5321 §4.5.3.2.7
 DATA_S_MAX = 600.0  # RFC 5321 §4.5.3.2.6, between two pieces of a message
+SIGN_IN_S_MAX = 120.0  # from connecting to being signed in, where that is asked for
 HANDSHAKE_S_MAX = 30.0
 WRITE_S_MAX = 60.0
 GRACE_S_MAX = 20.0
@@ -38,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     connections_per_peer_max: int = CONNECTIONS_PER_PEER_MAX
     command_s_max: float = COMMAND_S_MAX
     data_s_max: float = DATA_S_MAX
+    sign_in_s_max: float = SIGN_IN_S_MAX
     handshake_s_max: float = HANDSHAKE_S_MAX
     write_s_max: float = WRITE_S_MAX
     grace_s_max: float = GRACE_S_MAX

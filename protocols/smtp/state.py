@@ -60,11 +60,20 @@ class Conversation:
         self.auth_failures = 0
         self.bad_commands = 0
         self.closing = False
+        self._opened_at = site.world.monotonic()
 
     @property
     def may_sign_in(self) -> bool:
         """RFC 4954 §4, RFC 8314 §3.3: under TLS only, but for networks that the operator named."""
         return self.role.signs_in and (self.wire.secured or self.trusted)
+
+    def patience_s(self) -> float:
+        """How long the next command is waited for. Who ought to sign in has not for ever to do so."""
+        settings = self.settings
+        if not self.role.signs_in or self.account is not None:
+            return settings.command_s_max
+        left = self._opened_at + settings.sign_in_s_max - self.site.world.monotonic()
+        return max(min(settings.command_s_max, left), 0.0)
 
     def actor(self) -> Actor:
         account = self.account

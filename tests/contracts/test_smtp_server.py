@@ -265,6 +265,38 @@ async def test_who_says_nothing_is_shown_out() -> None:
         assert (await line.hear()).startswith("421 4.4.2") and await line.hear() == ""
 
 
+async def test_who_does_not_sign_in_is_shown_out() -> None:
+    site = SmallSite()
+    async with serving(site, Role.SUBMISSION, plaintext_networks=LOOPBACK) as server, connected(server) as line:
+        await begun(line, "NOOP")
+        site.world.at += 121
+        await line.say(b"NOOP\r\n")
+        assert (await line.hear()).startswith("250")
+        assert (await line.hear()).startswith("421 4.4.2") and await line.hear() == ""
+        # Who has signed in has all the time that is usual.
+        async with connected(server) as other:
+            await begun(other, "AUTH PLAIN AGFsaWNlQGV4YW1wbGUub3JnAHNlY3JldA==")
+            site.world.at += 121
+            for _ in range(2):
+                await other.say(b"NOOP\r\n")
+                assert (await other.hear()).startswith("250")
+
+
+async def test_a_large_message_under_tls_comes_in_whole(tls: Tls) -> None:
+    """Reading is paused and resumed beneath TLS."""
+    site = SmallSite()
+    body = b"".join(b"%08d" % number + b"x" * 60 + b"\r\n" for number in range(120_000))
+    async with serving(site, Role.MX, tls.server) as server:
+
+        def deliver() -> None:
+            with smtplib.SMTP("127.0.0.1", server.port, timeout=S_MAX * 3) as client:
+                client.starttls(context=tls.client)
+                client.sendmail("x@other.example", ["alice@example.org"], b"S: x\r\n\r\n" + body)
+
+        await asyncio.to_thread(deliver)
+    assert site.delivered[0][1].endswith(b"S: x\r\n\r\n" + body)
+
+
 async def test_stopping_shows_idle_sessions_out_and_lets_messages_finish() -> None:
     site = SmallSite()
     server = await listen(site.port, Settings(hostname="h"), ("127.0.0.1", 0), role=Role.MX)

@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from cluster import codec
-from cluster.log.model import Record
+from cluster.log.model import BATCH_MESSAGES_MAX, Record
 from storage.postgres.directory_fold import DirectoryFold
 from storage.postgres.folded import Folded, FoldedStore
 from storage.postgres.mail_fold import MailFold, Unappliable
@@ -166,6 +166,13 @@ class Fold:
             if record.position <= before.position:
                 return
             after = _advanced(before, record, HELD if held else QUARANTINED)
+            envelope, _ = _decoded(record)
+            if envelope is not None:
+                # Its command counts as folded, as with any event that was put aside: a repeat changes nothing.
+                told_at = envelope.at // 1_000_000
+                seen = {envelope.id: [envelope.n + 1, record.position, told_at]}
+                after = await self._prune(after, told_at, seen)
+                await self.store.save_commands(seen)
             await self.store.quarantine(record, reason, held)
             await self.store.save(after)
             if notify:
@@ -181,6 +188,9 @@ def _advanced(folded: Folded, record: Record, outcome: bytes) -> Folded:
 
 def _decoded(record: Record) -> tuple[codec.Envelope | None, Any]:
     try:
-        return codec.decode(record.payload)
+        envelope, event = codec.decode(record.payload)
+        if not 0 <= envelope.n < BATCH_MESSAGES_MAX:
+            raise codec.Undecodable(f"no command has an event number {envelope.n}")
+        return envelope, event
     except codec.Undecodable as error:
         return None, error

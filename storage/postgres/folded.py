@@ -112,7 +112,8 @@ class FoldedStore:
     async def save_commands(self, seen: Mapping[bytes, list[int]]) -> None:
         await self.db.execute(
             "INSERT INTO command SELECT $1, c.* FROM unnest($2::bytea[], $3::smallint[], $4::bigint[], $5::bigint[]) c "
-            "ON CONFLICT (partition, id) DO UPDATE SET events = excluded.events, position = excluded.position",
+            "ON CONFLICT (partition, id) DO UPDATE "
+            "SET events = excluded.events, position = excluded.position, at = excluded.at",
             self.partition,
             list(seen),
             [events for events, _, _ in seen.values()],

@@ -59,6 +59,8 @@ class MailFold:
 
     async def apply(self, db: Connection, entity: str, event: e.AnyEvent, position: int, at: int) -> None:
         """Raises Unappliable, having written nothing of the event. `at`: unix seconds of the event."""
+        if not entity.isascii() or not entity.isdigit():
+            raise Unappliable(f"{entity!r} is no account")
         account = int(entity)
         match event:
             case e.MessageAppended():
@@ -313,7 +315,8 @@ class MailFold:
             if row is None:
                 return None
             known = self._keep(row)
-        return known
+        # A mailbox of another account is none of this one's.
+        return known if known.account == account else None
 
     async def _or_inbox(self, db: Connection, account: int, mailbox: int) -> tuple[int, Counters]:
         """A mailbox that was deleted while a message was on its way to it: INBOX takes it, for it was acknowledged."""

@@ -4,6 +4,7 @@ import msgspec
 
 from cluster.domain.outbox import events as e
 from cluster.domain.outbox.state import attempted
+from storage.postgres.mail_fold import Unappliable
 from storage.postgres.outbox_view import load
 from storage.postgres.pool import Connection
 
@@ -13,7 +14,7 @@ class OutboxFold:
         self.partition = partition
 
     async def apply(self, db: Connection, event: e.AnyEvent, position: int, at: int) -> None:
-        """`at`: unix seconds of the event."""
+        """Raises Unappliable, having written nothing of the event. `at`: unix seconds of the event."""
         match event:
             case e.MessageQueued():
                 await self._queued(db, event, position, at)
@@ -22,6 +23,10 @@ class OutboxFold:
 
     async def _queued(self, db: Connection, event: e.MessageQueued, position: int, at: int) -> None:
         content = event.content
+        if await db.fetchval("SELECT 1 FROM queued WHERE queued = $1", event.queued) is not None:
+            raise Unappliable(f"message {event.queued:x} is queued already")
+        if not event.recipients:
+            return
         await db.execute(
             "INSERT INTO content (hash, size, sent, segments, description) VALUES ($1, $2, $3, $4, $5) "
             "ON CONFLICT DO NOTHING",

@@ -16,7 +16,7 @@ CREATE TABLE command (
     id        bytea NOT NULL,
     events    smallint NOT NULL,
     position  bigint NOT NULL,
-    at        bigint NOT NULL,          -- unix seconds of the event
+    at        bigint NOT NULL,          -- unix seconds of its last event
     PRIMARY KEY (partition, id)
 );
 CREATE INDEX command_at ON command (partition, at);

@@ -4,7 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from node.assembly import Assembly
+from node.management import Management
 from node.tls import Certificates
+from protocols.admin import server as admin
+from protocols.admin.session import application
 from protocols.imap import server as imap
 from protocols.imap.settings import Settings as ImapSettings
 from protocols.smtp import server as smtp
@@ -13,8 +16,9 @@ from protocols.smtp.settings import Settings as SmtpSettings
 
 
 class Listeners:
-    def __init__(self, parts: Assembly, certificates: Certificates) -> None:
+    def __init__(self, parts: Assembly, certificates: Certificates, management: Management) -> None:
         self._parts = parts
+        self._management = management
         self._certificates = certificates
         self._stops: list[Callable[[], Awaitable[None]]] = []
 
@@ -22,6 +26,7 @@ class Listeners:
         """Raises OSError where a port is taken."""
         await self._start_smtp()
         await self._start_imap()
+        await self._start_admin()
 
     async def stop(self) -> None:
         """All at once: each lets its sessions finish what they are at."""
@@ -49,6 +54,7 @@ class Listeners:
             (Role.SUBMISSIONS, config.ports.submissions),
             (Role.LMTP, config.ports.lmtp),
         ]
+        servers: list[smtp.Server] = []
         for role, port in doors:
             if port:
                 server = await smtp.listen(
@@ -59,10 +65,11 @@ class Listeners:
                     tls_context=self._certificates.context,
                     reuse_port=True,
                 )
-                self._stops.append(server.close)
+                servers.append(server)
         if config.lmtp_socket is not None and self._parts.name.endswith("-0"):
-            server = await smtp.listen(site, settings, config.lmtp_socket, role=Role.LMTP)
-            self._stops.append(server.close)
+            servers.append(await smtp.listen(site, settings, config.lmtp_socket, role=Role.LMTP))
+        self._stops.extend(server.close for server in servers)
+        self._count("smtp", lambda: sum(server.connections for server in servers))
 
     async def _start_imap(self) -> None:
         config, site = self._parts.config, self._parts.site
@@ -79,6 +86,21 @@ class Listeners:
         )
         server = imap.ImapServer(site, settings)
         self._stops.append(server.close)
+        self._count("imap", lambda: server.sessions)
         for port, implicit in ((config.ports.imap, False), (config.ports.imaps, True)):
             if port:
                 await server.listen(config.bind, port, implicit_tls=implicit, reuse_port=True)
+
+    async def _start_admin(self) -> None:
+        config = self._parts.config
+        server = await admin.start(
+            application(self._management.parts),
+            config.bind,
+            config.ports.http or None,
+            config.ports.https or None,
+            self._certificates.context(),
+        )
+        self._stops.append(server.stop)
+
+    def _count(self, protocol: str, sessions: Callable[[], int]) -> None:
+        self._management.metrics.sessions.labels(protocol).set_function(sessions)

@@ -5,22 +5,25 @@ python -m node.worker DIR --index N --ready-fd FD
 
 import argparse
 import asyncio
+import contextlib
 import os
 import signal
 import ssl
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
 import uvloop
 
 from cluster.log.model import LogUnavailable
-from node import logs
-from node.assembly import Assembly, assembled
+from node import logs, relay
+from node.assembly import assembled
 from node.config import Config, load
 from node.first_start import FirstStartFailed, first_start
 from node.listeners import Listeners
+from node.management import Management
+from node.memory import give_back_large_pieces
 from node.tls import Certificates
 from node.world import SystemWorld
 
@@ -28,41 +31,44 @@ log = structlog.get_logger("worker")
 
 
 async def serve(config: Config, index: int, ready_fd: int | None) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    """Until SIGTERM, which during the start cancels it (CancelledError)."""
+    starting = asyncio.current_task()
+    assert starting is not None
+    _on_stop(starting.cancel)
     certificates = Certificates(config.tls.certificate, config.tls.key)
-    loop.add_signal_handler(signal.SIGHUP, certificates.reload)
-    async with AsyncExitStack() as stack:
-        parts = await _until(stop, stack, config, f"{config.site}-{index}")
-        if parts is None:
-            return
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
+    async with assembled(config, SystemWorld(), f"{config.site}-{index}") as parts:
         await first_start(parts)
-        listeners = Listeners(parts, certificates)
-        stack.push_async_callback(listeners.stop)
-        await listeners.start()
-        log.info("serving", index=index)
-        if ready_fd is not None:
-            os.write(ready_fd, b"ready\n")
-            os.close(ready_fd)
-        await stop.wait()
-        log.info("stopping", index=index)
+        management = Management(parts)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(management.run(), name="measure"),
+                group.create_task(relay.run(parts), name="relay"),
+            ]
+            listeners = Listeners(parts, certificates, management)
+            try:
+                await listeners.start()
+                stop = asyncio.Event()
+                _on_stop(stop.set)
+                _say_ready(ready_fd)
+                log.info("serving", index=index)
+                await stop.wait()
+                log.info("stopping", index=index)
+            finally:
+                await listeners.stop()
+                for task in tasks:
+                    task.cancel()
 
 
-async def _until(stop: asyncio.Event, stack: AsyncExitStack, config: Config, name: str) -> Assembly | None:
-    """The site put together; None when it was told to stop before."""
-    starting = asyncio.ensure_future(  # noqa: TID251  (raced against the signal, and awaited below)
-        stack.enter_async_context(assembled(config, SystemWorld(), name))
-    )
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait((starting, stopped), return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait((starting,))
-        return None
-    stopped.cancel()
-    return starting.result()
+def _on_stop(do: Callable[[], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, do)
+
+
+def _say_ready(descriptor: int | None) -> None:
+    if descriptor is not None:
+        os.write(descriptor, b"ready\n")
+        os.close(descriptor)
 
 
 def main() -> None:
@@ -71,11 +77,13 @@ def main() -> None:
     parser.add_argument("--index", type=int, default=0)
     parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args()
+    give_back_large_pieces()
     config = load(options.directory)
     logs.set_up(config.log_level, config.log_format)
     structlog.contextvars.bind_contextvars(site=config.site, worker=options.index)
     try:
-        uvloop.run(serve(config, options.index, options.ready_fd))
+        with contextlib.suppress(asyncio.CancelledError):
+            uvloop.run(serve(config, options.index, options.ready_fd))
     except (LogUnavailable, TimeoutError, FirstStartFailed, ssl.SSLError, OSError) as error:
         log.error("the worker cannot start", error=f"{type(error).__name__}: {error}")
         sys.exit(1)

@@ -55,10 +55,16 @@ class Source(Protocol):
 class About(Protocol):
     """What the node says of itself."""
 
-    site: str
-    node: str
-    version: str
-    started_at: float
+    @property
+    def site(self) -> str: ...
+    @property
+    def node(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def started_at(self) -> float:
+        """Unix seconds."""
+        ...
 
 
 class SiteAdministration:

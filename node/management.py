@@ -1,0 +1,82 @@
+"""The administrator's door of this worker: its parts, and what it counts and checks."""
+
+import asyncio
+from importlib.metadata import version
+
+import msgspec
+
+from cluster.domain.refusal import Refusal
+from cluster.log.model import LogUnavailable
+from node.assembly import Assembly
+from node.backup import backup_work, rebuild_work
+from protocols.admin.door import Door
+from protocols.admin.gate import Gate
+from protocols.admin.health import Health
+from protocols.admin.metrics import Metrics, measure_loop
+from protocols.admin.session import Parts
+from storage.administration import SiteAdministration
+from storage.postgres.pool import AWAY
+
+MARK_S_MAX = 1.5
+MEASURE_TABLES_EVERY_S = 10.0
+
+
+class About(msgspec.Struct, frozen=True):
+    """What the node says of itself. `started_at`: unix seconds."""
+
+    site: str
+    node: str
+    version: str
+    started_at: float
+
+
+class Management:
+    def __init__(self, parts: Assembly) -> None:
+        self._assembly = parts
+        config = parts.config
+        about = About(config.site, parts.name, version("angarium"), parts.world.now())
+        self.metrics = Metrics(config.site, parts.name)
+        parts.executor.observer = self.metrics
+        parts.sign_in.observer = self.metrics
+        self.administration = SiteAdministration(
+            about,
+            parts.log,
+            parts.database,
+            parts.directory_view,
+            rebuild_work(parts),
+            backup_work(parts, about.version),
+        )
+        self.health = Health({"log": self._log_answers, "tables": self._tables_answer})
+        door = Door(parts.site, self.administration, parts.credentials)
+        gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
+        self.parts = Parts(door, gate, self.metrics, self.health, about.version)
+
+    async def run(self) -> None:
+        """Measures for ever: how late the loop is, how far the tables are behind."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(measure_loop(self.metrics, self._assembly.world.monotonic))
+            group.create_task(self._measure_tables())
+
+    async def _measure_tables(self) -> None:
+        while True:
+            state = await self.administration.state()
+            if not isinstance(state, Refusal):
+                for partition in state.partitions:
+                    self.metrics.projection_lag_events.labels(partition.name).set(partition.lag_events)
+                self.metrics.quarantined_events.set(len(state.quarantine))
+            await asyncio.sleep(MEASURE_TABLES_EVERY_S)
+
+    async def _log_answers(self) -> str:
+        try:
+            for partition in self._assembly.partitions:
+                await self._assembly.log.mark(partition, MARK_S_MAX)
+        except LogUnavailable as error:
+            return str(error) or "the log does not answer"
+        return ""
+
+    async def _tables_answer(self) -> str:
+        try:
+            await self._assembly.database.row("SELECT 1")
+        except AWAY as error:
+            return f"the database does not answer: {type(error).__name__}"
+        return ""

@@ -1,6 +1,7 @@
 """Rows → the data items of FETCH (RFC 9051 §7.5.2), but those that need a message's bytes."""
 
-from collections.abc import Callable, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
@@ -35,14 +36,23 @@ class FlagWords:
 
 def flag_lines(rows: Sequence[Flags], view: View, words: Sequence[str], flags: FlagWords) -> bytes:
     """Whole FETCH responses of UID, FLAGS and MODSEQ alone: the line that clients ask for by the hundred thousand."""
-    makers: list[Callable[[Flags], str]] = [_FLAG_MAKERS.get(word, flags) for word in words]
-    place = view.place
-    out = []
-    for row in rows:
-        at = place(row.uid)
-        if at is not None:
-            out.append(f"* {at + 1} FETCH ({' '.join([make(row) for make in makers])})\r\n")
-    return "".join(out).encode("ascii")
+    if list(words) == ["UID", "FLAGS"]:
+        lines = [f"* {number} FETCH (UID {row.uid} {flags(row)})\r\n" for number, row in _numbered(rows, view)]
+    else:
+        makers: list[Callable[[Flags], str]] = [_FLAG_MAKERS.get(word, flags) for word in words]
+        lines = [
+            f"* {number} FETCH ({' '.join([make(row) for make in makers])})\r\n" for number, row in _numbered(rows, view)
+        ]
+    return "".join(lines).encode("ascii")
+
+
+def _numbered(rows: Sequence[Flags], view: View) -> Iterable[tuple[int, Flags]]:
+    """With their sequence numbers; rows that the view does not have are left out."""
+    first = view.place(rows[0].uid) if rows else None
+    if first is not None and view.uids[first : first + len(rows)] == array("I", [row.uid for row in rows]):
+        return enumerate(rows, first + 1)
+    found = ((view.place(row.uid), row) for row in rows)
+    return ((place + 1, row) for place, row in found if place is not None)
 
 
 _FLAG_MAKERS: dict[str, Callable[[Flags], str]] = {

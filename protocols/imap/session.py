@@ -6,7 +6,7 @@ import structlog
 
 from cluster.domain.refusal import Reason, Refusal
 from protocols.imap import writer
-from protocols.imap.commands import COMMANDS
+from protocols.imap.commands import COMMANDS, Word
 from protocols.imap.commands.append import append
 from protocols.imap.commands.capability import words
 from protocols.imap.errors import refused
@@ -42,6 +42,7 @@ async def serve(wire: Wire, *, site: Site, settings: Settings, tls: bool, sessio
             say_bye(wire, "We failed, and know it.")
         finally:
             wire.close()
+            await talk.deselect()
 
 
 def say_bye(wire: Wire, why: str) -> None:
@@ -52,6 +53,7 @@ def say_bye(wire: Wire, why: str) -> None:
 async def _one(talk: Talk) -> None:
     """Reads and answers one command."""
     talk.told.clear()
+    word: Word | None = None
     try:
         parsed = await talk.parsed()
         if isinstance(parsed, Request):
@@ -60,10 +62,9 @@ async def _one(talk: Talk) -> None:
                 reply: Reply | None = Reply("BAD", _why_not(talk, word.when))
             else:
                 reply = await _guarded(talk, word.run(talk, parsed))
-            expunges = word.expunges
         else:
             assert isinstance(parsed, Incoming), parsed
-            reply, expunges = await _guarded(talk, append(talk, parsed)), True
+            reply = await _guarded(talk, append(talk, parsed))
     except SyntaxRefused as error:
         talk.closing = talk.closing or error.closing
         if error.tag:
@@ -75,7 +76,7 @@ async def _one(talk: Talk) -> None:
     if reply is None:
         return
     if not talk.closing:
-        await _guarded(talk, _news(talk, expunges))
+        await _guarded(talk, _news(talk, word))
     talk.put(writer.tagged(parsed.tag, reply))
     if reply.state == "BAD":
         _count_bad(talk)
@@ -83,8 +84,9 @@ async def _one(talk: Talk) -> None:
         await talk.flush()
 
 
-async def _news(talk: Talk, expunges: bool) -> None:
-    await talk.poll(expunges=expunges)
+async def _news(talk: Talk, word: Word | None) -> None:
+    """`word` None: APPEND."""
+    await talk.poll(expunges=word is None or word.expunges, ask=word is None or word.asks)
 
 
 async def _guarded(talk: Talk, running: "Awaitable[Reply | None]") -> Reply | None:

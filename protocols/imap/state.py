@@ -1,5 +1,6 @@
 """What a conversation remembers, and which words are allowed when (RFC 9051 §3)."""
 
+from contextlib import AsyncExitStack
 from enum import IntFlag
 
 from cluster.domain.actor import Actor
@@ -10,7 +11,7 @@ from protocols.imap.parser import Parser
 from protocols.imap.settings import Settings
 from protocols.imap.view import View
 from protocols.imap.wire import Wire, WireClosed
-from protocols.port import Account, Site
+from protocols.port import Account, Site, Watch
 
 FLUSH_BYTES = 256 * 1024
 
@@ -37,6 +38,8 @@ class Talk:
         self.session = session
         self.account: Account | None = None
         self.view: View | None = None
+        self._watch: Watch | None = None
+        self._watching = AsyncExitStack()
         self.enabled: set[str] = set()
         self.told: dict[int, int] = {}
         self.tries = self.bad_commands = 0
@@ -170,11 +173,29 @@ class Talk:
         return line.data
 
     # -- the selected mailbox ----------------------------------------------------------------------------------------------
-    async def poll(self, *, expunges: bool) -> None:
+    async def open(self, view: View) -> None:
+        """The mailbox is selected. What happened before it is watched is found by the poll that ends the command."""
+        self._watch = await self._watching.enter_async_context(self.site.watch(self.who(), view.mailbox))
+        self.view = view
+
+    async def deselect(self) -> None:
+        self.view = self._watch = None
+        await self._watching.aclose()
+
+    async def news(self, timeout_s: float) -> bool:
+        """Waits until something happened in the selected mailbox; False where nothing did in time."""
+        assert self._watch is not None
+        return await self._watch.wait(timeout_s)
+
+    async def poll(self, *, expunges: bool, ask: bool = True) -> None:
         """Tells what happened in the selected mailbox since the client was last told. `expunges`: EXPUNGE is allowed now.
-        Where the site cannot say just now, the next poll will."""
+        `ask` False: the site is asked only if its watch has heard of something. Where it cannot say, the next poll will."""
         view = self.view
         if view is None:
+            return
+        if not ask and not await self.news(0):
+            if expunges and view.untold:
+                self._tell_lost(view)
             return
         changes = await self.site.changes(self.who(), view.mailbox, view.modseq)
         if isinstance(changes, Refusal):
@@ -231,8 +252,3 @@ class Talk:
             self.say(f"VANISHED {writer.numbers(uids)}")
         else:
             self.put("".join([f"* {number} EXPUNGE\r\n" for number in numbers]).encode("ascii"))
-
-    def deselect(self) -> None:
-        self.view = None
-
-

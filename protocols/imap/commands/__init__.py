@@ -33,19 +33,23 @@ Run = Callable[[Talk, Request], Awaitable[Reply | None]]
 
 
 class Word(msgspec.Struct, frozen=True):
-    """`run` gives the tagged reply, or None if it has sent it. `expunges`: EXPUNGE may be told with it (RFC 9051 §7.5.1: not
-    while FETCH, STORE or SEARCH are answered, as the client counts by sequence numbers then; UID commands are others)."""
+    """`run` gives the tagged reply, or None if it has sent it.
+
+    `expunges`: EXPUNGE may be told with it (RFC 9051 §7.5.1: not while FETCH, STORE or SEARCH are answered, as the client
+    counts by sequence numbers then; UID commands are others). `asks`: the site is asked for news when it ends; those that
+    only read, and come by the thousand, trust the watch on the mailbox."""
 
     run: Run
     when: When
     expunges: bool = True
+    asks: bool = True
 
 
 COMMANDS: dict[str, Word] = {
-    "CAPABILITY": Word(capability, When.ALWAYS),
+    "CAPABILITY": Word(capability, When.ALWAYS, asks=False),
     "NOOP": Word(noop, When.ALWAYS),
     "LOGOUT": Word(logout, When.ALWAYS),
-    "ID": Word(identify, When.ALWAYS),
+    "ID": Word(identify, When.ALWAYS, asks=False),
     "STARTTLS": Word(starttls, When.NOT_AUTHENTICATED),
     "AUTHENTICATE": Word(authenticate, When.NOT_AUTHENTICATED),
     "LOGIN": Word(login, When.NOT_AUTHENTICATED),
@@ -57,20 +61,20 @@ COMMANDS: dict[str, Word] = {
     "RENAME": Word(rename, When.SIGNED_IN),
     "SUBSCRIBE": Word(subscribe, When.SIGNED_IN),
     "UNSUBSCRIBE": Word(subscribe, When.SIGNED_IN),
-    "LIST": Word(listing, When.SIGNED_IN),
-    "LSUB": Word(lsub, When.SIGNED_IN),
-    "NAMESPACE": Word(namespace, When.SIGNED_IN),
-    "STATUS": Word(status, When.SIGNED_IN),
+    "LIST": Word(listing, When.SIGNED_IN, asks=False),
+    "LSUB": Word(lsub, When.SIGNED_IN, asks=False),
+    "NAMESPACE": Word(namespace, When.SIGNED_IN, asks=False),
+    "STATUS": Word(status, When.SIGNED_IN, asks=False),
     "IDLE": Word(idle, When.SIGNED_IN),
     "CHECK": Word(check, When.SELECTED),
     "CLOSE": Word(close, When.SELECTED),
     "UNSELECT": Word(unselect, When.SELECTED),
     "EXPUNGE": Word(expunge, When.SELECTED),
     "UID EXPUNGE": Word(expunge, When.SELECTED),
-    "SEARCH": Word(search, When.SELECTED, expunges=False),
-    "UID SEARCH": Word(search, When.SELECTED),
-    "FETCH": Word(fetch, When.SELECTED, expunges=False),
-    "UID FETCH": Word(fetch, When.SELECTED),
+    "SEARCH": Word(search, When.SELECTED, expunges=False, asks=False),
+    "UID SEARCH": Word(search, When.SELECTED, asks=False),
+    "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False),
+    "UID FETCH": Word(fetch, When.SELECTED, asks=False),
     "STORE": Word(store, When.SELECTED, expunges=False),
     "UID STORE": Word(store, When.SELECTED),
     "COPY": Word(copy, When.SELECTED),

@@ -17,10 +17,10 @@ async def close(talk: Talk, request: Request) -> Reply:
             return refused(done)
         if talk.resync and done.position:
             code = f"HIGHESTMODSEQ {done.position}"  # RFC 7162 §3.2.8
-    talk.deselect()
+    await talk.deselect()
     return Reply("OK", "Closed.", code)
 
 
 async def unselect(talk: Talk, request: Request) -> Reply:
-    talk.deselect()
+    await talk.deselect()
     return Reply("OK", "Closed, and nothing expunged.")

@@ -32,7 +32,7 @@ async def delete(talk: Talk, request: Request) -> Reply:
         return refused(done)
     view = talk.view
     if view is not None and names.canonical(given.mailbox) == view.name:
-        talk.deselect()
+        await talk.deselect()
         talk.say("OK [CLOSED] The selected mailbox is deleted.")
     return Reply("OK", "Deleted.")
 

@@ -4,7 +4,6 @@ import asyncio
 
 from protocols.imap.model import Line, NeedMore, Parsed, Reply, Request
 from protocols.imap.state import Talk
-from protocols.port import Watch
 
 STILL_HERE_S = 240  # so that routers between us keep the connection in mind
 
@@ -15,8 +14,7 @@ async def idle(talk: Talk, request: Request) -> Reply:
     if talk.view is None:
         line = await talk.parsed()
     else:
-        async with talk.site.watch(talk.who(), talk.view.mailbox) as watch:
-            line = await _watched(talk, watch)
+        line = await _watched(talk)
     if isinstance(line, NeedMore):
         return Reply("OK", "The mailbox is gone.")
     if isinstance(line, Line) and line.data.upper() == b"DONE":
@@ -24,16 +22,15 @@ async def idle(talk: Talk, request: Request) -> Reply:
     return Reply("BAD", "IDLE ends with DONE.")
 
 
-async def _watched(talk: Talk, watch: Watch) -> Parsed:
+async def _watched(talk: Talk) -> Parsed:
     """The client's line; NeedMore if the session is to end before."""
-    # Watched first and asked then, so that nothing falls between.
     await talk.poll(expunges=True)
     await talk.flush()
     reading = news = None
     try:
         while isinstance(line := talk.parser.next(), NeedMore) and not talk.closing:
             reading = reading or asyncio.create_task(talk.read())
-            news = news or asyncio.create_task(watch.wait(STILL_HERE_S))
+            news = news or asyncio.create_task(talk.news(STILL_HERE_S))
             await asyncio.wait((reading, news), return_when=asyncio.FIRST_COMPLETED)
             if news.done():
                 if news.result():

@@ -5,7 +5,7 @@ from protocols.imap.state import Talk
 
 
 async def logout(talk: Talk, request: Request) -> Reply:
-    talk.deselect()
+    await talk.deselect()
     talk.say("BYE Until next time.")
     talk.closing = True
     return Reply("OK", "Logged out.")

@@ -23,7 +23,7 @@ async def select(talk: Talk, request: Request) -> Reply:
     writable = request.word == "SELECT"
     if talk.view is not None:
         # RFC 9051 §6.3.2: whether or not the new one can be selected; §7.1 CLOSED
-        talk.deselect()
+        await talk.deselect()
         talk.say("OK [CLOSED] The mailbox before is closed.")
     name = names.canonical(given.mailbox)
     found = await talk.site.select(talk.who(), name, recent=writable and not talk.revision_2)
@@ -41,12 +41,12 @@ async def select(talk: Talk, request: Request) -> Reply:
         recent_from=status.recent_from,
         keywords=found.keywords,
     )
-    talk.view = view
+    await talk.open(view)
     _describe(talk, view, found)
     if given.resync is not None:
         no = await _resync(talk, view, found, given.resync)
         if no is not None:
-            talk.deselect()
+            await talk.deselect()
             return no
     # RFC 9051 §6.3.2
     return Reply("OK", "Selected.", "READ-WRITE" if writable else "READ-ONLY")

@@ -14,8 +14,10 @@ import asyncpg
 import structlog
 from asyncpg.pool import PoolConnectionProxy
 
-CONNECT_S_MAX = 5.0
-QUERY_S_MAX = 30.0
+CONNECT_S_MAX = 4.0
+QUERY_S_MAX = 8.0  # of a session's question: then its client hears that it may try again
+RELEASE_S_MAX = 1.0  # for the engine to give up a question
+FOLD_S_MAX = 120.0  # of a statement of who keeps a connection: one event may copy a whole mailbox
 POOL_CONNECTIONS_MAX = 12
 RETRY_S = 0.2
 CHANNEL = "angarium"
@@ -93,11 +95,16 @@ class Database:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
-        """Raises one of AWAY."""
+        """For some quick statements: it ends after QUERY_S_MAX and a little. Raises one of AWAY."""
         if self._pool is None:
             raise asyncpg.InterfaceError("the database is not open")
-        async with self._pool.acquire(timeout=CONNECT_S_MAX) as connection:
-            yield connection
+        connection = await self._pool.acquire(timeout=CONNECT_S_MAX)
+        try:
+            # Also around the end of a transaction, which would wait without limit for the engine to give up its question.
+            async with asyncio.timeout(QUERY_S_MAX + RELEASE_S_MAX):
+                yield connection
+        finally:
+            await self._pool.release(connection, timeout=RELEASE_S_MAX)
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
         async with self.connection() as connection:
@@ -114,7 +121,7 @@ class Database:
     async def own(self) -> Plain:
         """A connection outside of the pool, for who keeps one for long (projector, listener)."""
         return await asyncpg.connect(
-            self.url, timeout=CONNECT_S_MAX, command_timeout=QUERY_S_MAX, server_settings=settings(self.schema)
+            self.url, timeout=CONNECT_S_MAX, command_timeout=FOLD_S_MAX, server_settings=settings(self.schema)
         )
 
     async def listen(self, told: Listener, lost: Callable[[], Awaitable[None]]) -> None:
@@ -139,7 +146,7 @@ class Database:
 
 
 def settings(schema: str) -> dict[str, str]:
-    return {"search_path": f"{schema},site", "application_name": "angarium", "jit": "off", "statement_timeout": "60s"}
+    return {"search_path": f"{schema},site", "application_name": "angarium", "jit": "off", "statement_timeout": "120s"}
 
 
 async def prepare(url: str) -> None:

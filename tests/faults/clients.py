@@ -1,0 +1,119 @@
+"""The least of a client for SMTP and for IMAP, over plain sockets: what a test must see is every byte of an answer."""
+
+import asyncio
+import re
+from typing import NamedTuple
+
+ANSWER_S_MAX = 120.0
+LINE_BYTES_MAX = 64 << 20
+
+# What says that the other side is gone, whatever it did with what it was asked.
+GONE = (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError)
+
+_LITERAL = re.compile(rb"\{(\d+)\}\r\n$")
+
+
+class Smtp:
+    """One connection. `send` answers with the code of the last reply, or raises one of GONE."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+
+    @classmethod
+    async def connect(cls, port: int) -> "Smtp":
+        async with asyncio.timeout(ANSWER_S_MAX):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE_BYTES_MAX)
+            made = cls(reader, writer)
+            await made._reply()
+            await made._ask(b"EHLO client.example\r\n")
+            return made
+
+    async def send(self, recipients: list[str], data: bytes) -> int:
+        """`data` without lines that begin with a dot. The code of the first refusal, else that of the end of data."""
+        async with asyncio.timeout(ANSWER_S_MAX):
+            words = ["MAIL FROM:<sender@elsewhere.example>", *(f"RCPT TO:<{r}>" for r in recipients), "DATA"]
+            self._writer.write("".join(f"{word}\r\n" for word in words).encode())
+            codes = [await self._reply() for _ in words]
+            if codes[-1] != 354:
+                return next(code for code in codes if code >= 400)
+            return await self._ask(data + b".\r\n")
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def _ask(self, data: bytes) -> int:
+        self._writer.write(data)
+        await self._writer.drain()
+        return await self._reply()
+
+    async def _reply(self) -> int:
+        while True:
+            line = await self._reader.readuntil(b"\r\n")
+            if line[3:4] != b"-":
+                return int(line[:3])
+
+
+class Answer(NamedTuple):
+    """`state`: OK, NO or BAD; `text`: the rest of the tagged line; `untagged`: with their literals, without `* `."""
+
+    state: str
+    text: str
+    untagged: list[bytes]
+
+
+class Imap:
+    """One session. Raises one of GONE where the other side went away."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._tag = 0
+
+    @classmethod
+    async def connect(cls, port: int, user: str, password: str) -> "Imap":
+        async with asyncio.timeout(ANSWER_S_MAX):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE_BYTES_MAX)
+            made = cls(reader, writer)
+            await made._line()
+        answer = await made.ask(f"LOGIN {user} {password}")
+        if answer.state != "OK":
+            writer.close()
+            raise EOFError(answer.text)
+        return made
+
+    async def ask(self, words: str, literal: bytes = b"") -> Answer:
+        """One command; `literal` follows it as its last argument, by the client's leave (LITERAL+, RFC 7888)."""
+        self._tag += 1
+        tag = b"a%d " % self._tag
+        self._writer.write(
+            tag + words.encode() + (b" {%d+}\r\n%b" % (len(literal), literal) if literal else b"") + b"\r\n"
+        )
+        async with asyncio.timeout(ANSWER_S_MAX):
+            await self._writer.drain()
+            untagged: list[bytes] = []
+            while not (line := await self._line()).startswith(tag):
+                if line.startswith(b"* BYE"):
+                    raise EOFError(line.decode())
+                untagged.append(line[2:])
+        state, _, text = line[len(tag) :].decode().strip().partition(" ")
+        return Answer(state, text, untagged)
+
+    async def begin_idle(self) -> None:
+        self._tag += 1
+        self._writer.write(b"a%d IDLE\r\n" % self._tag)
+        while not (await self._line()).startswith(b"+"):
+            pass
+
+    async def news(self) -> bytes:
+        """The next untagged line while idle."""
+        return await self._line()
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def _line(self) -> bytes:
+        """One line with its literals."""
+        line = await self._reader.readuntil(b"\r\n")
+        while match := _LITERAL.search(line):
+            line += await self._reader.readexactly(int(match[1]))
+            line += await self._reader.readuntil(b"\r\n")
+        return line

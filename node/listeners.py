@@ -47,6 +47,8 @@ class Listeners:
             connections_max=config.limits.connections_max,
             connections_per_peer_max=config.limits.connections_address_max,
             command_s_max=config.limits.smtp_idle_s_max,
+            sign_in_s_max=config.limits.sign_in_s_max,
+            grace_s_max=config.limits.drain_s_max,
         )
         doors = [
             (Role.MX, config.ports.smtp),

@@ -46,6 +46,7 @@ TRIES_MAX = 5  # decisions on a state that turned out stale
 SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
 CATCH_UP_S_MAX = 5.0  # for the tables to reach what made a decision stale
 COMMAND_ID_BYTES = 16
+DELIVERIES_PER_APPEND_MAX = 250  # each at most two events, beside their content, within the log's batch
 TREES_KEPT_MAX = 50_000
 LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end it sooner
 
@@ -119,18 +120,13 @@ class Executor:
     async def deliver(
         self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Carried], transaction: int = 0
     ) -> list[Done | Refusal]:
-        """In the log when it returns. One append for each partition; with a `transaction` one for each account, whose
-        command id is made of both, so that what is given twice arrives once."""
-        groups: dict[tuple[str | None, int], list[int]] = {}
-        for n, delivery in enumerate(deliveries):
-            partition = await self.views.accounts.partition_of(delivery.account)
-            groups.setdefault((partition, delivery.account if transaction else 0), []).append(n)
+        """In the log when it returns. Few appends for each partition; with a `transaction` their command ids are made of
+        it and of whom they are for, so that the same deliveries given twice arrive once."""
         answers: list[Done | Refusal] = [NO_SUCH_ACCOUNT] * len(deliveries)
-        for (partition, account), numbers in groups.items():
-            if partition is None:
-                continue
-            command_id = _derived_id(transaction, account) if transaction else self.world.entropy(COMMAND_ID_BYTES)
-            outcome = await self.decided(actor, [deliveries[n] for n in numbers], contents, command_id)
+        for numbers in await self._groups(deliveries):
+            shares = [deliveries[n] for n in numbers]
+            command_id = _derived_id(transaction, shares) if transaction else b""
+            outcome = await self.decided(actor, shares, contents, command_id)
             for k, n in enumerate(numbers):
                 if isinstance(outcome, Refusal):
                     answers[n] = outcome
@@ -139,6 +135,19 @@ class Executor:
                     position = outcome.stored.last if outcome.stored else 0
                     answers[n] = decision if isinstance(decision, Refusal) else Done(position)
         return answers
+
+    async def _groups(self, deliveries: Sequence[Deliver]) -> list[list[int]]:
+        """What goes into one append: of one partition, in the order of accounts, bounded. Not those for nobody."""
+        of_partition: dict[str, list[int]] = {}
+        for n, delivery in enumerate(deliveries):
+            partition = await self.views.accounts.partition_of(delivery.account)
+            if partition is not None:
+                of_partition.setdefault(partition, []).append(n)
+        return [
+            numbers[start : start + DELIVERIES_PER_APPEND_MAX]
+            for numbers in (sorted(found, key=lambda n: deliveries[n].account) for found in of_partition.values())
+            for start in range(0, len(numbers), DELIVERIES_PER_APPEND_MAX)
+        ]
 
     async def decided(
         self,
@@ -329,8 +338,9 @@ class Views:
         self.accounts = accounts
 
 
-def _derived_id(transaction: int, account: int) -> bytes:
-    return hashlib.sha256(f"{transaction}/{account}".encode()).digest()[:COMMAND_ID_BYTES]
+def _derived_id(transaction: int, deliveries: Sequence[Deliver]) -> bytes:
+    whom = ",".join(str(delivery.account) for delivery in deliveries)
+    return hashlib.sha256(f"{transaction}/{whom}".encode()).digest()[:COMMAND_ID_BYTES]
 
 
 def _changes(entity: str, event: msgspec.Struct) -> tuple[str, ...]:

@@ -103,9 +103,7 @@ async def _deliver(talk: Conversation, transaction: Transaction, incoming: Incom
         )
         for account in accounts
     ]
-    # Several accounts share an append; one alone can be known again if the outbox has to try once more.
-    known_by = transaction.id if len(accounts) == 1 else 0
-    outcomes = await talk.site.deliver(talk.actor(), deliveries, (spooled,), known_by)
+    outcomes = await talk.site.deliver(talk.actor(), deliveries, (spooled,), transaction.id)
     results = dict(zip(accounts, outcomes, strict=True))
     shares = [Share(one.address, [results[account] for account in one.recipient.accounts]) for one in transaction.recipients]
     if talk.role is not Role.LMTP:

@@ -104,6 +104,19 @@ async def test_a_transaction_given_twice_arrives_once(live_site: Live) -> None:
     assert list((await select(live_site, person)).uids) == [1]
 
 
+async def test_a_transaction_to_many_given_twice_arrives_once_each(live_site: Live) -> None:
+    domain = f"{live_site.world.new_id():x}.example"
+    people = [await live_site.person(f"p{n}", domain=domain) for n in range(3)]
+    message = await spooled(live_site, MESSAGE)
+    transaction = live_site.world.new_id()
+    for order in (people, people[::-1]):
+        shares = [Deliver(p.id, message.content, 0, tuple(live_site.world.new_id() for _ in range(6))) for p in order]
+        answers = await live_site.site.deliver(ACTOR, shares, [message], transaction)
+        assert all(isinstance(answer, Done) for answer in answers)
+    await live_site.parts.caught_up()
+    assert [list((await select(live_site, person)).uids) for person in people] == [[1]] * 3
+
+
 async def test_flags_copy_move_and_expunge_show_at_once(live_site: Live) -> None:
     site, person = live_site.site, await live_site.person()
     await site.mailboxes(person.id)

@@ -20,6 +20,7 @@ VERBS: dict[str, str] = {
     "log": "node.cli.log",
     "rebuild": "node.cli.rebuild",
     "backup": "node.cli.backup",
+    "restore": "node.cli.restore",
     "doctor": "node.cli.doctor",
     "certificate": "node.cli.certificate",
 }

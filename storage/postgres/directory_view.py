@@ -19,10 +19,11 @@ UNION ALL SELECT 3, address, 0, '', name, false, false, members, NULL FROM distr
 
 # The rule is cluster.domain.directory.state.postmasters, in its order.
 POSTMASTERS = """
-SELECT array_agg(id ORDER BY address COLLATE "C") FROM account WHERE domain = $1 AND administrator AND NOT suspended
-UNION ALL SELECT array_agg(id ORDER BY address COLLATE "C") FROM account WHERE administrator AND NOT suspended
-UNION ALL SELECT array_agg(id) FROM (SELECT id FROM account WHERE domain = $1 ORDER BY address COLLATE "C" LIMIT 1) one
-UNION ALL SELECT array_agg(id) FROM (SELECT id FROM account ORDER BY address COLLATE "C" LIMIT 1) one
+SELECT 1 AS rank, array_agg(id ORDER BY address COLLATE "C") AS ids FROM account WHERE domain = $1 AND administrator AND NOT suspended
+UNION ALL SELECT 2, array_agg(id ORDER BY address COLLATE "C") FROM account WHERE administrator AND NOT suspended
+UNION ALL SELECT 3, array_agg(id) FROM (SELECT id FROM account WHERE domain = $1 ORDER BY address COLLATE "C" LIMIT 1) one
+UNION ALL SELECT 4, array_agg(id) FROM (SELECT id FROM account ORDER BY address COLLATE "C" LIMIT 1) one
+ORDER BY rank
 """
 
 MEMBERS = """
@@ -37,7 +38,7 @@ class DirectoryView:
 
     async def look_up(self, missing: Missing, known: Slice) -> Slice:
         """`known` and what was missing, of one state of the tables."""
-        async with self.database.connection() as db:
+        async with self.database.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
             entries: dict[str, Entry | None] = dict.fromkeys(missing.addresses)
             if missing.addresses:
                 for row in await db.fetch(ENTRIES, list(missing.addresses)):
@@ -96,7 +97,7 @@ class DirectoryView:
 
 async def _postmasters(db: Connection, domain: str) -> tuple[int, ...]:
     rows = await db.fetch(POSTMASTERS, domain)
-    return next((tuple(row[0]) for row in rows if row[0]), ())
+    return next((tuple(row["ids"]) for row in rows if row["ids"]), ())
 
 
 def _entry(row: Any) -> Entry:

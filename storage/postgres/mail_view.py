@@ -228,7 +228,8 @@ WITH wanted AS (
     SELECT x.uid, x.flags | 8, x.keywords, x.modseq, x.size, x.internal_at, x.internal_zone, x.saved_at, x.thread, x.content
     FROM unnest($2::bigint[], $3::bigint[]) r(a, b)
     JOIN expunged x ON x.mailbox = $1 AND x.uid BETWEEN r.a AND r.b AND x.uid > $6
-    WHERE x.modseq > $4
+    WHERE x.modseq > $4 AND (EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $5)
+        OR EXISTS (SELECT 1 FROM mailbox_deleted d WHERE d.id = $1 AND d.account = $5))
     ORDER BY uid LIMIT $7
 )
 SELECT w.*, c.sent, EXTRA FROM wanted w LEFT JOIN content c ON c.hash = w.content ORDER BY w.uid

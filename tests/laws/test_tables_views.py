@@ -1,0 +1,187 @@
+"""What the views answer from the tables is what the pure states answer."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from cluster.domain.directory.state import Missing, Slice, look_up
+from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.events import DELETED, SEEN, Ranges
+from cluster.domain.mailbox.state import AccountMail, Box, Msg, messages_of, tree_of
+from node.config import Config
+from storage.postgres.directory_view import DirectoryView
+from storage.postgres.mail_view import MailView
+from storage.postgres.outbox_view import OutboxView
+from storage.postgres.pool import Database
+from storage.projector import Fold
+from storage.shapes import Changes, Flags, Mailbox, Message, Status
+from tests.laws.tables_of_law import Tables, folded, tables
+from tests.laws.tables_story import ACCOUNTS, PARTITION, Model, Step, stories, told, uids
+
+PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
+DOMAINS = frozenset(["a.org", "b.org", "else.org"])
+ADDRESSES = frozenset(["anna@a.org", "bo@a.org", "carl@b.org", "all@b.org", "nobody@a.org"])
+NOBODY = 999
+
+
+class Views(NamedTuple):
+    law: Tables
+    database: Database
+    mail: MailView
+
+
+@pytest.fixture(scope="module")
+def views(engines: Config) -> Iterator[Views]:
+    with tables(engines.database_url, "law_views") as law:
+        database = Database(law.url, schema=law.schema)
+        law.runner.run(database.start())
+        yield Views(law, database, MailView(database))
+        law.runner.run(database.stop())
+
+
+@given(stories(), st.lists(st.integers(0, 60), max_size=3), uids, st.floats(0, 1))
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], phases=PHASES
+)
+def test_views_answer_as_the_pure_states_do(
+    views: Views, story: list[Step], cuts: list[int], asked: Ranges, back: float
+) -> None:
+    model = told(story)
+    since = model.records[int(back * (len(model.records) - 1))].position if model.records else 0
+    views.law.runner.run(_alike(views, model, cuts, asked, since))
+
+
+async def _alike(views: Views, model: Model, cuts: list[int], asked: Ranges, since: int) -> None:
+    await views.law.empty()
+    fold = Fold(views.law.db, PARTITION)
+    await fold.start()
+    await folded(fold, model.records, cuts)
+    for account in (*ACCOUNTS, NOBODY):
+        await _tree(views.mail, model, account)
+    for account, box in model.boxes():
+        mail = model.mail.accounts[account]
+        await _mailbox(views.mail, account, mail, box)
+        await _messages(views.mail, model, account, box, asked, since)
+    await _made(views.mail, model)
+    await _directory(DirectoryView(views.database), model)
+    await _outbox(OutboxView(views.database, PARTITION), model)
+
+
+def _shown(mail: AccountMail, box: Box) -> Mailbox:
+    return Mailbox(box.id, box.name, box.uidvalidity, box.special_use, box.name in mail.subscriptions)
+
+
+def _status(mail: AccountMail, box: Box) -> Status:
+    messages = box.messages.values()
+    return Status(
+        _shown(mail, box),
+        len(messages),
+        sum(not message.flags & SEEN for message in messages),
+        sum(bool(message.flags & DELETED) for message in messages),
+        sum(message.content.size for message in messages),
+        box.uidnext,
+        box.highestmodseq,
+        1,
+    )
+
+
+async def _tree(view: MailView, model: Model, account: int) -> None:
+    mail = model.mail.accounts.get(account) or AccountMail(0)
+    tree = tree_of(model.mail, account)
+    assert await view.tree(account, None, (), subscriptions=True) == tree
+    names, ids = ["a", "nowhere"], [mail.names.get("b", 1)]
+    some = {name: entry for name, entry in tree.entries.items() if name in names or entry.id in ids}
+    assert (await view.tree(account, names, ids, subscriptions=False)).entries == some
+    shown = [_shown(mail, box) for box in mail.boxes.values()]
+    assert await view.mailboxes(account) == sorted(shown, key=lambda one: (one.name != "INBOX", one.name))
+    assert await view.subscriptions(account) == sorted(mail.subscriptions)
+
+
+async def _mailbox(view: MailView, account: int, mail: AccountMail, box: Box) -> None:
+    selected = await view.select(account, box.name, recent=False)
+    assert selected is not None
+    assert selected.status == _status(mail, box) and list(selected.uids) == sorted(box.messages)
+    unseen = [uid for uid, message in box.messages.items() if not message.flags & SEEN]
+    assert selected.first_unseen == min(unseen, default=0)
+    assert {keyword for message in box.messages.values() for keyword in message.keywords} <= set(selected.keywords)
+    assert await view.status(account, [box.id, 1]) == [_status(mail, box)]
+    assert await view.status(NOBODY, [box.id]) == [] and await view.select(account, "nowhere", recent=False) is None
+
+
+def _flags(uid: int, message: Msg) -> Flags:
+    return Flags(uid, message.flags, message.keywords, message.modseq)
+
+
+async def _messages(view: MailView, model: Model, account: int, box: Box, asked: Ranges, since: int) -> None:
+    there = [(uid, box.messages[uid]) for uid in sorted(box.messages)]
+    wanted = [(uid, msg) for uid, msg in there if ranges.contains(asked, uid) and msg.modseq > since]
+    assert await view.flags(account, box.id, asked, since) == [_flags(uid, msg) for uid, msg in wanted]
+    assert await view.flags(NOBODY, box.id, asked, 0) == []
+    changed = tuple(_flags(uid, msg) for uid, msg in there if msg.modseq > since)
+    vanished = ranges.compress(uid for uid, modseq in box.expunged.items() if modseq > since)
+    assert await view.changes(account, box.id, since) == Changes(box.highestmodseq, box.uidnext, changed, vanished)
+    assert (await view.changes(NOBODY, box.id, since)).gone
+    state = await view.messages_state(account, box.id, asked, modseqs=True)
+    assert state == messages_of(model.mail, account, box.id, asked)
+    assert not (await view.messages_state(NOBODY, box.id, asked, modseqs=True)).exists
+    gone = {uid for uid, modseq in box.expunged.items() if ranges.contains(asked, uid) and modseq > since}
+    found = await _read(view, account, box.id, asked, since)
+    assert [message.uid for message in found] == sorted([*gone, *(uid for uid, _ in wanted)])
+    assert [message for message in found if message.uid not in gone] == [
+        _message(model, uid, msg) for uid, msg in wanted
+    ]
+    assert all(message.flags & DELETED for message in found if message.uid in gone)
+    assert await _read(view, NOBODY, box.id, asked, 0) == []
+
+
+async def _read(view: MailView, account: int, mailbox: int, asked: Ranges, since: int) -> list[Message]:
+    batches = view.messages(account, mailbox, asked, since=since, described=True, contents=True)
+    return [message async for batch in batches for message in batch]
+
+
+def _message(model: Model, uid: int, msg: Msg) -> Message:
+    content = msg.content
+    whole = type(content)(content.hash, content.size, content.segments, b"", content.sent)
+    return Message(
+        uid, msg.flags, msg.keywords, msg.modseq, content.size, msg.internal_at, msg.internal_zone,
+        model.saved_at[msg.saved], content.sent, content.hash, msg.thread, content.description, whole,
+    )  # fmt: skip
+
+
+async def _made(view: MailView, model: Model) -> None:
+    """What the last facts made in each mailbox, and is still there."""
+    recent = model.records[-6:]
+    first, last = (recent[0].position, recent[-1].position) if recent else (0, 0)
+    for account, box in model.boxes():
+        new = [uid for uid, msg in sorted(box.messages.items()) if first <= msg.saved <= last]
+        origins = [box.messages[uid].origin_uid for uid in new]
+        assert await view.made(account, box.name, first, last, 0) == (box.uidvalidity, new, origins)
+    assert await view.made(NOBODY, "INBOX", 0, last, 1) == (0, [], [])
+
+
+async def _directory(view: DirectoryView, model: Model) -> None:
+    for missing in (
+        Missing(ADDRESSES, DOMAINS, DOMAINS, DOMAINS),
+        Missing(postmasters=DOMAINS),
+        Missing(),
+    ):
+        assert await view.look_up(missing, Slice()) == look_up(model.directory, missing, Slice())
+    for account in (1, 2, 3):
+        known = account in model.directory.accounts
+        assert await view.partition_of(account) == ("law" if known else None)
+    assert await view.is_empty() == (not model.directory.domains)
+
+
+async def _outbox(view: OutboxView, model: Model) -> None:
+    messages = sorted(model.outbox.messages.values(), key=lambda one: (one.next_at, one.position))
+    for now in (0, 20, 99):
+        due = [one for one in messages if one.next_at <= now]
+        found = await view.due(now, 10)
+        assert [message for message, _ in found] == due
+        assert [at for _, at in found] == [model.saved_at[one.position] for one in due]
+    assert await view.next_at() == min((one.next_at for one in messages), default=None)
+    for queued in (1, 2):
+        assert await view.message(queued) == model.outbox.messages.get(queued)

@@ -7,7 +7,7 @@ from cluster.domain.decision import Decision, Unappliable
 from cluster.domain.mailbox.content import Content
 from cluster.domain.outbox.commands import AnyCommand, QueueMessage, RecordAttempt
 from cluster.domain.outbox.decide import decide
-from cluster.domain.outbox.events import AnyEvent, Attempt
+from cluster.domain.outbox.events import AnyEvent, Attempt, MessageQueued
 from cluster.domain.outbox.state import DEFERRED, OutboxState, evolve
 from cluster.domain.refusal import Reason, Refusal
 
@@ -82,3 +82,14 @@ def test_what_other_hosts_say_is_bounded() -> None:
     assert isinstance(answer, Decision)
     event: AnyEvent = answer.events[0][1]  # type: ignore[assignment]
     assert event.attempts[0].text == "x" * 2_000  # type: ignore[union-attr]
+
+
+def test_a_foreign_sender_is_kept_as_it_came() -> None:
+    """Such senders are met: longer than the standard's 64 octets, or of a host with an underscore."""
+    for sender in (f"{'bounce-' * 12}1@example.org", "news@em_1.example.com"):
+        answer = decide(None, QueueMessage(1, sender, ("ben@elsewhere.example",), C))
+        assert isinstance(answer, Decision)
+        event = answer.events[0][1]
+        assert isinstance(event, MessageQueued) and event.sender == sender
+    for nonsense in ("no address", "a b@example.org", "<x@y>", "@example.org", f"{'x' * 400}@example.org", "x@y\r\nz"):
+        assert isinstance(decide(None, QueueMessage(1, nonsense, ("ben@elsewhere.example",), C)), Refusal)

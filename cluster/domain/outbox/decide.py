@@ -8,6 +8,7 @@ from cluster.domain.outbox.state import OUTCOMES, Queued
 from cluster.domain.refusal import Reason, Refusal
 
 RECIPIENTS_PER_MESSAGE_MAX = 1_000
+SENDER_BYTES_MAX = 320
 REPLY_CHARACTERS_MAX = 2_000  # of what the other host said, kept as a fact
 
 Answer = Decision | Refusal
@@ -40,7 +41,7 @@ def queue(message: Queued | None, command: QueueMessage) -> Answer:
     if len(recipients) > RECIPIENTS_PER_MESSAGE_MAX:
         return Refusal(Reason.OVER_LIMIT, f"A message has at most {RECIPIENTS_PER_MESSAGE_MAX} recipients.")
     # An empty sender is the null reverse-path (RFC 5321 §4.5.5).
-    sender = addresses.preserved(command.sender) if command.sender else ""
+    sender = _sender(command.sender)
     if sender is None:
         return Refusal(Reason.ADDRESS_INVALID, "This is no address.", (command.sender,))
     event = MessageQueued(
@@ -53,6 +54,17 @@ def queue(message: Queued | None, command: QueueMessage) -> Answer:
         command.smtputf8,
     )
     return Decision(((entity(command.queued), event),), (queued_key(command.queued),))
+
+
+def _sender(given: str) -> str | None:
+    """Of mail that we hand on, somebody else's address: spelt as it came. Many are longer than RFC 5321 §4.5.3.1.1 has
+    it, or name hosts with underscores; they can be bounced to all the same."""
+    known = addresses.preserved(given) if given else ""
+    if known is not None:
+        return known
+    local, _, domain = given.rpartition("@")
+    sound = given.isprintable() and not set(given) & set(" <>") and len(given.encode()) <= SENDER_BYTES_MAX
+    return given if local and domain and sound else None
 
 
 def record_attempt(message: Queued | None, command: RecordAttempt) -> Answer:

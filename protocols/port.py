@@ -183,5 +183,6 @@ class Site(Protocol):
         ...
 
     async def read_many(self, contents: Sequence[Content]) -> list[bytes | None]:
-        """Whole messages, of at most 4 MiB together, in one go; None where one cannot be had."""
+        """Whole messages, of at most 4 MiB together, in one go; None where one cannot be had. What is read is the segments
+        named: a Content with the first ones of a message gives its beginning."""
         ...

@@ -19,6 +19,9 @@ GROUP_BYTES_MAX = 2 * 1024 * 1024
 DECODED_HERE_BYTES_MAX = 128 * 1024  # larger parts are decoded in a thread
 
 
+_description = msgspec.msgpack.Decoder(mime.Description).decode
+
+
 class Unavailable(Exception):
     """A message's bytes cannot be had now."""
 
@@ -27,17 +30,49 @@ class UnknownEncoding(Exception):
     """RFC 3516 §4.3: a Content-Transfer-Encoding that cannot be undone."""
 
 
-class Loaded(msgspec.Struct, frozen=True):
-    """`data` None: the message is large, and to be streamed; or, with `missing`, its bytes cannot be had now."""
+class Wanted(msgspec.Struct, frozen=True):
+    """A message of which the bytes up to `end` are needed."""
 
     row: Message
+    described: mime.Description
+    end: int
+
+    def start(self) -> Content:
+        """The message's first segments, as many as hold those bytes."""
+        content, size = content_of(self.row), 0
+        for count, segment in enumerate(content.segments, 1):
+            size += segment.size
+            if size >= self.end:
+                return Content(content.hash, size, content.segments[:count], b"")
+        return content
+
+
+class Loaded(msgspec.Struct, frozen=True):
+    """`data`: the bytes that were wanted, and perhaps more; None: there are many, and they are to be streamed, or, with
+    `missing`, they cannot be had now."""
+
+    row: Message
+    described: mime.Description
     data: bytes | None
     missing: bool = False
 
 
-async def loaded(site: Site, rows: Sequence[Message]) -> AsyncGenerator[Loaded, None]:
+def wanted(row: Message, items: Sequence[FetchItem]) -> Wanted:
+    """How far into the message the items reach: for its header alone, an attachment is not read."""
+    described = _description(row.description)
+    end = 0
+    for item in items:
+        where = bounds(described.structure, item.section) if item.section is not None else None
+        if where is not None and item.partial is not None and item.word == "BODY[]" and "FIELDS" not in item.label.decode():
+            end = max(end, min(where[1], where[0] + sum(item.partial)))
+        elif where is not None:
+            end = max(end, where[1])
+    return Wanted(row, described, end)
+
+
+async def loaded(site: Site, asked: Sequence[Wanted]) -> AsyncGenerator[Loaded, None]:
     """In order; the next group is read while the caller writes this one."""
-    groups = _groups(rows)
+    groups = _groups(asked)
     ahead: asyncio.Task[list[Loaded]] | None = None
     try:
         for number, group in enumerate(groups):
@@ -51,37 +86,40 @@ async def loaded(site: Site, rows: Sequence[Message]) -> AsyncGenerator[Loaded, 
             await asyncio.gather(ahead, return_exceptions=True)
 
 
-def _groups(rows: Sequence[Message]) -> list[list[Message]]:
-    groups: list[list[Message]] = []
+def _groups(asked: Sequence[Wanted]) -> list[list[tuple[Wanted, Content]]]:
+    """With what is to be read of each; together at most GROUP_BYTES_MAX of those that are read at once."""
+    groups: list[list[tuple[Wanted, Content]]] = []
     room = 0
-    for row in rows:
-        cost = row.size if row.size <= SMALL_BYTES_MAX else 0
+    for one in asked:
+        start = one.start()
+        cost = start.size if start.size <= SMALL_BYTES_MAX else 0
         if not groups or cost > room:
             groups.append([])
             room = GROUP_BYTES_MAX
-        groups[-1].append(row)
+        groups[-1].append((one, start))
         room -= cost
     return groups
 
 
-async def _read(site: Site, group: Sequence[Message]) -> list[Loaded]:
-    small = [row for row in group if row.size <= SMALL_BYTES_MAX and row.content is not None]
-    found = await site.read_many([content_of(row) for row in small]) if small else []
-    data = {row.uid: body for row, body in zip(small, found, strict=True)}
-    return [
-        Loaded(row, data.get(row.uid), missing=row.size <= SMALL_BYTES_MAX and data.get(row.uid) is None) for row in group
-    ]
+async def _read(site: Site, group: Sequence[tuple[Wanted, Content]]) -> list[Loaded]:
+    small = [start for _, start in group if start.size <= SMALL_BYTES_MAX]
+    found = iter(await site.read_many(small) if small else ())
+    out = []
+    for one, start in group:
+        streamed = start.size > SMALL_BYTES_MAX
+        data = None if streamed else next(found)
+        out.append(Loaded(one.row, one.described, data, missing=data is None and not streamed))
+    return out
 
 
 def content_of(row: Message) -> Content:
-    if row.content is None:
-        raise Unavailable
+    assert row.content is not None, "rows with bytes are asked for with their contents"
     return row.content
 
 
 async def ranged(site: Site, row: Message, data: bytes | None, start: int, end: int) -> bytes:
-    """Bytes [start, end) of a message, from `data` if it was read whole."""
-    if data is not None:
+    """Bytes [start, end) of a message, from `data` if they are in it."""
+    if data is not None and len(data) >= end:
         return data[start:end]
     try:
         async with aclosing(_pieces(site, content_of(row), start, end)) as pieces:
@@ -130,7 +168,7 @@ async def write(talk: Talk, row: Message, data: bytes | None, item: FetchItem, d
         # RFC 9051 §6.4.5.1: an origin beyond the end gives the empty string
         start = min(end, start + item.partial[0])
         end = min(end, start + item.partial[1])
-    if data is not None:
+    if data is not None and len(data) >= end:
         _put(talk, item.label, data[start:end] if end - start < len(data) else data)
     else:
         await _stream(talk, row, item.label, start, end)

@@ -11,6 +11,7 @@ from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.commands import ChangeFlags
 from cluster.domain.mailbox.events import SEEN, FlagMode
 from cluster.domain.refusal import Refusal
+from cluster.formats import mime
 from protocols.imap import bodies, rendering, writer
 from protocols.imap.errors import refused
 from protocols.imap.model import Fetch, FetchItem, Reply, Request
@@ -164,7 +165,7 @@ async def _rows(work: _Work, piece: Spans, *, with_bytes: bool) -> None:
             await _with_bytes(work, here)
         else:
             for row in here:
-                await _line(work, row, None)
+                await _line(work, row, rendering.description(row.description) if described else None, None)
         if talk.full:
             await talk.flush()
         await asyncio.sleep(0)
@@ -172,21 +173,21 @@ async def _rows(work: _Work, piece: Spans, *, with_bytes: bool) -> None:
 
 
 async def _with_bytes(work: _Work, rows: list[Message]) -> None:
-    async with aclosing(bodies.loaded(work.talk.site, rows)) as found:
+    asked = [bodies.wanted(row, work.items) for row in rows]
+    async with aclosing(bodies.loaded(work.talk.site, asked)) as found:
         async for one in found:
             if one.missing:
                 work.unavailable = True
                 continue
-            await _line(work, one.row, one.data)
+            await _line(work, one.row, one.described, one.data)
             if work.talk.full:
                 await work.talk.flush()
 
 
-async def _line(work: _Work, row: Message, data: bytes | None) -> None:
+async def _line(work: _Work, row: Message, described: mime.Description | None, data: bytes | None) -> None:
     """One FETCH response; nothing of it if a part of it cannot be had."""
     talk, place = work.talk, work.view.place(row.uid)
     assert place is not None
-    described = rendering.description(row.description) if row.description else None
     wanted = work.items
     if row.uid in work.seen:
         talk.told[row.uid] = row.modseq

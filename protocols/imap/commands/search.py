@@ -63,6 +63,7 @@ class _Found:
 
     def __init__(self, talk: Talk, asked: Asked, with_modseq: bool) -> None:
         self.talk, self.asked, self.with_modseq = talk, asked, with_modseq
+        self.with_text = _names(asked.key, "BODY") or _names(asked.key, "TEXT")
         self.view = talk.mailbox()
         self.places: list[int] = []
         self.modseqs: dict[int, int] = {}
@@ -136,14 +137,14 @@ class _Found:
         )
         async for batch in answer:
             rows.extend(row for row in batch if row.uid in by_uid)
-        async with aclosing(bodies.loaded(self.talk.site, rows)) as found:
+        async with aclosing(bodies.loaded(self.talk.site, [self._wanted(row) for row in rows])) as found:
             async for loaded in found:
                 if loaded.missing:
                     return False
                 one = by_uid[loaded.row.uid]
-                one.row = loaded.row
+                one.row, one.described = loaded.row, loaded.described
                 try:
-                    await self._read(one, loaded.data)
+                    await self._read(one, loaded.described.structure, loaded.data)
                 except bodies.Unavailable:
                     return False
                 self._decide([one], BYTES, places)
@@ -151,11 +152,13 @@ class _Found:
                 await asyncio.sleep(0)
         return True
 
-    async def _read(self, one: Candidate, data: bytes | None) -> None:
-        one.described = described = rendering.description(one.message.description)
-        structure = described.structure
+    def _wanted(self, row: Message) -> bodies.Wanted:
+        described = rendering.description(row.description)
+        return bodies.Wanted(row, described, row.size if self.with_text else described.header_bytes)
+
+    async def _read(self, one: Candidate, structure: mime.Part, data: bytes | None) -> None:
         one.header = await bodies.ranged(self.talk.site, one.message, data, structure.header_start, structure.body_start)
-        if not (_names(self.asked.key, "BODY") or _names(self.asked.key, "TEXT")):
+        if not self.with_text:
             return
         if data is None:
             whole: bytes | bytearray = await _texts_only(self.talk, one.message, structure)

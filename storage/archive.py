@@ -187,6 +187,11 @@ def _segments(payload: bytes) -> tuple[Segment, ...]:
     return event.content.segments if isinstance(event, MessageAppended | MessageQueued) else ()
 
 
+def sum_of(manifest: bytes) -> bytes:
+    """What stands in MANIFEST_SUM."""
+    return f"{hashlib.sha256(manifest).hexdigest()}  {MANIFEST}\n".encode()
+
+
 def read_manifest(root: Path) -> Manifest:
     """Raises BackupDamaged; OSError where the folder cannot be read."""
     path = root / MANIFEST
@@ -195,11 +200,8 @@ def read_manifest(root: Path) -> Manifest:
     if path.stat().st_size > MANIFEST_BYTES_MAX:
         raise BackupDamaged(f"{path}: longer than a manifest can be")
     text = path.read_bytes()
-    try:
-        said = (root / MANIFEST_SUM).read_text(encoding="ascii").split()[:1]
-    except (FileNotFoundError, UnicodeDecodeError):
-        said = []
-    if said != [hashlib.sha256(text).hexdigest()]:
+    sum_file = root / MANIFEST_SUM
+    if not sum_file.exists() or sum_file.read_bytes() != sum_of(text):
         raise BackupDamaged(f"{path}: it is not what {MANIFEST_SUM} says")
     try:
         manifest = msgspec.json.decode(text, type=Manifest)

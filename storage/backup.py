@@ -111,10 +111,7 @@ def _finish(target: Path, manifest: Manifest) -> None:
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     for folder in (*(entry for entry in target.rglob("*") if entry.is_dir()), target):
         archive.sync_folder(folder)
-    for name, data in (
-        (MANIFEST_SUM, f"{hashlib.sha256(text).hexdigest()}  {MANIFEST}\n".encode()),
-        (MANIFEST, text),
-    ):
+    for name, data in ((MANIFEST_SUM, archive.sum_of(text)), (MANIFEST, text)):
         file = Writer(target, name)
         file.write(data)
         file.finish()

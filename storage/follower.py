@@ -25,12 +25,16 @@ log = structlog.get_logger("follower")
 
 
 class Follower:
-    def __init__(self, partition: str, source: Log, database: Database, blobs: Blobs) -> None:
+    def __init__(
+        self, partition: str, source: Log, database: Database, blobs: Blobs, *, keep_every_s: float = KEEP_EVERY_S
+    ) -> None:
         self.partition = partition
         self.source = source
         self.database = database
         self.blobs = blobs
+        self._keep_every_s = keep_every_s
         self._folded = 0
+        self._taken = 0  # up to where this run has met the log: below _folded while contents come once more
 
     async def run(self) -> None:
         while True:
@@ -57,7 +61,7 @@ class Follower:
         self._folded = (await fold.start()).position
         kept = await self.database.row("SELECT position FROM blobs_kept WHERE partition = $1", self.partition)
         # What was folded but not yet kept comes once more: the disk may not have had it when the machine went down.
-        after = min(self._folded, kept["position"] if kept else 0)
+        after = self._taken = min(self._folded, kept["position"] if kept else 0)
         log.info("following", partition=self.partition, after=after, folded=self._folded)
         intake = self.blobs.intake()
         keeper = asyncio.create_task(self._keep(intake))
@@ -80,20 +84,22 @@ class Follower:
                 await fold.batch(events)
             except (*DETERMINISTIC, *OURS):
                 await fold.batch_around_faults(events)
-        self._folded = max(self._folded, records[-1].position)
+        self._taken = records[-1].position
+        self._folded = max(self._folded, self._taken)
 
     async def _keep(self, intake: Intake) -> None:
         """Contents whose blobs are on disk leave the log."""
         kept = 0
         while True:
-            await asyncio.sleep(KEEP_EVERY_S)
-            upto = intake.confirmable(self._folded)
+            await asyncio.sleep(self._keep_every_s)
+            upto = intake.confirmable(self._taken)
             if upto <= kept:
                 continue
             try:
                 await self.blobs.sync()
                 await self.database.run(
-                    "INSERT INTO blobs_kept VALUES ($1, $2) ON CONFLICT (partition) DO UPDATE SET position = $2",
+                    "INSERT INTO blobs_kept AS k VALUES ($1, $2) ON CONFLICT (partition) "
+                    "DO UPDATE SET position = greatest(k.position, $2)",
                     self.partition,
                     upto,
                 )
@@ -103,3 +109,5 @@ class Follower:
                 log.warning(
                     "contents stay in the log", partition=self.partition, error=f"{type(error).__name__}: {error}"
                 )
+            except Exception:
+                log.exception("contents stay in the log", partition=self.partition)

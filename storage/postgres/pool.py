@@ -42,10 +42,12 @@ AWAY = (
     asyncpg.DiskFullError,
     asyncpg.TooManyConnectionsError,
     asyncpg.QueryCanceledError,
+    asyncpg.TransactionRollbackError,  # a deadlock, say: the same again goes through
 )
 
 # What an event's own data brings about, at every site alike.
-DETERMINISTIC = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError)
+# Limits are of the same kind: a name too long for an index is so everywhere.
+DETERMINISTIC = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
 log = structlog.get_logger("postgres")
 

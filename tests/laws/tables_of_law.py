@@ -1,8 +1,8 @@
 """Tables of their own for the laws, in the real database; and what the tables hold, to be compared."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import asyncpg
@@ -19,49 +19,53 @@ TABLES = (
 )  # fmt: skip
 
 
-class Tables:
-    """A schema, and the loop on which its connection lives: laws are plain functions to Hypothesis."""
+class Site:
+    """A schema with the tables of one site, and a connection to it."""
 
-    def __init__(self, url: str, schema: str) -> None:
-        self.url = url
+    def __init__(self, db: Plain, schema: str) -> None:
+        self.db = db
         self.schema = schema
-        self.runner = asyncio.Runner()
-        self.db: Plain = self.runner.run(self._connect())
-
-    async def _connect(self) -> Plain:
-        await prepare(self.url)
-        db = await asyncpg.connect(self.url, server_settings=settings(self.schema))
-        await db.execute(f"DROP SCHEMA IF EXISTS {self.schema} CASCADE")
-        async with db.transaction():
-            await make_tables(db, self.schema)
-        return db
 
     async def empty(self) -> None:
         await self.db.execute(";".join(f"DELETE FROM {table}" for table in TABLES))  # noqa: S608
 
     async def dump(self) -> dict[str, list[tuple[Any, ...]]]:
         """Every row of every table."""
-        return {
-            table: sorted(map(tuple, await self.db.fetch(f"SELECT * FROM {table}")), key=repr)  # noqa: S608
-            for table in TABLES
-        }
+        return {table: await self.rows(f"SELECT * FROM {table}") for table in TABLES}  # noqa: S608
 
     async def rows(self, query: str, *args: Any) -> list[tuple[Any, ...]]:
         return sorted(map(tuple, await self.db.fetch(query, *args)), key=repr)
 
-    async def close(self) -> None:
-        await self.db.execute(f"DROP SCHEMA {self.schema} CASCADE")
-        await self.db.close()
+
+@asynccontextmanager
+async def site_tables(url: str, schema: str) -> AsyncIterator[Site]:
+    await prepare(url)
+    db = await asyncpg.connect(url, server_settings=settings(schema))
+    try:
+        await db.execute(f"DROP SCHEMA IF EXISTS {schema} CASCADE")
+        async with db.transaction():
+            await make_tables(db, schema)
+        yield Site(db, schema)
+        await db.execute(f"DROP SCHEMA {schema} CASCADE")
+    finally:
+        await db.close()
+
+
+class Tables(Site):
+    """With the loop on which the connection lives: laws are plain functions to Hypothesis."""
+
+    def __init__(self, site: Site, url: str, runner: asyncio.Runner) -> None:
+        super().__init__(site.db, site.schema)
+        self.url = url
+        self.runner = runner
 
 
 @contextmanager
 def tables(url: str, schema: str) -> Iterator[Tables]:
-    made = Tables(url, schema)
-    try:
-        yield made
-        made.runner.run(made.close())
-    finally:
-        made.runner.close()
+    with asyncio.Runner() as runner:
+        made = site_tables(url, schema)
+        yield Tables(runner.run(made.__aenter__()), url, runner)
+        runner.run(made.__aexit__(None, None, None))
 
 
 async def folded(fold: Fold, records: Sequence[Record], cuts: Sequence[int]) -> None:

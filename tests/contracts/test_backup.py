@@ -5,6 +5,7 @@ import hashlib
 import os
 import resource
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -269,6 +270,32 @@ async def test_a_backup_is_restored_only_where_it_does_no_harm(made: Path, engin
     with pytest.raises(RestoreRefused, match="nats"):
         await restore(made, tmp_path / "beside", lambda _: None)
     assert {path.name for path in (tmp_path / "beside").iterdir()} == {"run"}
+
+
+KILLED = """
+import asyncio, sys
+from pathlib import Path
+from node.restore import restore
+asyncio.run(restore(Path(sys.argv[1]), Path(sys.argv[2]), lambda step: print("step", step.step, flush=True)))
+"""
+
+
+async def test_a_killed_restore_leaves_no_site_and_the_next_one_clears_up(made: Path, engines: Config, tmp_path: Path) -> None:
+    fresh = live.init(tmp_path / "fresh", site=engines.site)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", KILLED, str(made), str(fresh.dir), cwd=live.REPOSITORY, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    while not (line := await process.stdout.readline()).startswith(b"step restoring events"):
+        assert line, "it ended before it could be killed"
+    process.kill()
+    await process.wait()
+    assert (fresh.dir / "restoring" / "nats").exists()
+    assert not any((fresh.dir / name).exists() for name in ("nats", "postgres", "blobs"))
+    steps: list[Progress] = []
+    await restore(made, fresh.dir, steps.append)
+    assert steps[-1].step == "tables" and not (fresh.dir / "restoring").exists()
+    assert all((fresh.dir / name).exists() for name in ("nats", "postgres", "blobs"))
 
 
 def test_lives_of_a_site_between_backup_and_restore_are_passed_over() -> None:

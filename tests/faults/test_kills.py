@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults import site as sites
+from tests.faults import tables
 from tests.faults.chance import SEED_VARIABLE, seeds
 from tests.faults.load import Load, Story
 from tests.faults.site import Site
@@ -67,6 +68,9 @@ async def test_every_promise_holds_over_every_kill(tmp_path: Path) -> None:
             print(f"{SEED_VARIABLE}={seed}", flush=True)
             await one_round(site, seed, story)
             wrong = await judge(site, story)
+            living = await tables.rows(site)
+            await asyncio.to_thread(site.cli, "rebuild")
+            wrong += tables.differences(living, await tables.rows(site))
             assert not wrong, f"{SEED_VARIABLE}={seed}: {wrong[:20]}\n{site.words()}"
     finally:
         await site.stop()

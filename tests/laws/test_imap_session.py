@@ -54,7 +54,9 @@ class Follower:
             assert word not in COUNTING, "RFC 7162 §3.2.10"
             for piece in found[1].split(","):
                 first, _, last = piece.partition(":")
-                self.uids = [uid for uid in self.uids if not int(first) <= uid <= int(last or first)]
+                for uid in range(int(first), int(last or first) + 1):
+                    # One that is not known is among those that were only counted, at the end.
+                    self.uids.remove(uid if uid in self.uids else 0)
         elif found := _FETCH.match(line):
             place = int(found[1]) - 1
             assert self.uids[place] in (0, int(found[2])), "a message's number leads to its UID"
@@ -66,6 +68,7 @@ flags = st.sampled_from(("(\\Deleted)", "(\\Seen $a)", "()", "\\Flagged"))
 prefixes = st.sampled_from(("", "UID "))
 steps = st.one_of(
     st.just("APPEND"),
+    st.sampled_from(("WIPE 1", "WIPE 2:3", "WIPE *")),
     st.builds("{}STORE {} {}FLAGS{} {}".format, prefixes, numbers, st.sampled_from("+- "), st.sampled_from(("", ".SILENT")), flags).map(
         lambda text: text.replace("  FLAGS", " FLAGS")
     ),
@@ -77,7 +80,8 @@ steps = st.one_of(
     st.builds("UID EXPUNGE {}".format, numbers),
     st.just("NOOP"),
 )  # fmt: skip
-story = st.lists(st.tuples(st.integers(0, 1), steps), max_size=30)
+story = st.lists(st.tuples(st.integers(0, 1), steps), min_size=4, max_size=24)
+FIRST = [(0, "APPEND")] * 4
 
 
 async def told(second: Literal["", "QRESYNC"], events: list[tuple[int, str]]) -> None:
@@ -90,14 +94,17 @@ async def told(second: Literal["", "QRESYNC"], events: list[tuple[int, str]]) ->
         if n and second:
             await one.ask(f"ENABLE {second}")
         await one.ask("SELECT INBOX")
-    for n, step in events:
+    for n, step in FIRST + events:
         one = followers[n]
         if step == "APPEND":
             await one.ask("APPEND INBOX {9+}\r\n", b"A: b\r\n\r\nx")
-            # A client that gets VANISHED has to know its UIDs (RFC 7162 §3.2.3 says so).
-            await followers[1].ask("UID FETCH 1:* UID")
+        elif step.startswith("WIPE "):
+            await one.ask(f"STORE {step[5:]} +FLAGS.SILENT (\\Deleted)")
+            await one.ask("EXPUNGE")
         else:
             await one.ask(step)
+        # Who gets VANISHED has to know UIDs (RFC 7162 §3.2.10), and so asks for those of messages that came.
+        if second:
             await followers[1].ask("UID FETCH 1:* UID")
     for one in followers:
         await one.ask("NOOP")

@@ -4,11 +4,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from cluster import partitions
+from cluster.domain.directory.resolve import Resolution, resolve
 from cluster.domain.directory.state import Missing, Slice
 from storage.news import Hub
 from storage.postgres.directory_view import DirectoryView
 
 ENTRIES_KEPT_MAX = 100_000
+ADDRESSES_KEPT_MAX = 20_000
 ACCOUNTS_KEPT_MAX = 100_000
 LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end a question sooner
 
@@ -20,6 +22,7 @@ class Directory:
         self.view = view
         self._known = Slice()
         self._partitions: dict[int, str] = {}
+        self._resolved: dict[str, Resolution] = {}
         hub.on_change(partitions.DIRECTORY, self._forget)
 
     async def ask(self, question: Callable[[Slice], T | Missing]) -> T:
@@ -36,6 +39,17 @@ class Directory:
                 self._known = known
         raise RuntimeError("a question to the directory never had enough")
 
+    async def resolve(self, address: str) -> Resolution:
+        """Where mail for an address goes (cluster.domain.directory.resolve)."""
+        found = self._resolved.get(address)
+        if found is None:
+            kept = self._resolved
+            found = await self.ask(lambda known: resolve(known, address))
+            # As for rows: only where the directory did not change meanwhile.
+            if self._resolved is kept and len(kept) < ADDRESSES_KEPT_MAX:
+                kept[address] = found
+        return found
+
     async def partition_of(self, account: int) -> str | None:
         """Where the account's mail is kept; None = no such account."""
         partition = self._partitions.get(account)
@@ -48,3 +62,4 @@ class Directory:
     def _forget(self) -> None:
         self._known = Slice()
         self._partitions = {}
+        self._resolved = {}

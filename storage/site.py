@@ -106,7 +106,7 @@ class Site:
         canonical = addresses.canonical(address)
         if canonical is None:
             return Refusal(Reason.ADDRESS_INVALID, "This is no address.", (address,))
-        found = await answered(self.directory.ask(lambda known: resolve.resolve(known, address)))
+        found = await answered(self.directory.resolve(address))
         if isinstance(found, Refusal):
             return found
         if not found.complete:

@@ -21,7 +21,7 @@ from cluster.log.jetstream import JetStreamLog
 from cluster.log.model import LogUnavailable, Record
 from node.backup import config_files
 from node.child import Child, ChildFailed, end_leftovers
-from node.config import Config, load, remove_short_sockets
+from node.config import Config, ConfigRefused, load, remove_short_sockets
 from node.engines import nats, postgres
 from node.supervisor import StartFailed, engine_parts, lock
 from node.world import SystemWorld
@@ -48,8 +48,9 @@ log = structlog.get_logger("restore")
 Show = Callable[[Progress], None]
 
 
-class RestoreRefused(Exception):
-    """Nothing was restored; the text is one line that says why and what to do."""
+class RestoreRefused(ConfigRefused):
+    """Nothing was restored; the text is one line that says why and what to do. To a caller it is like a configuration
+    that cannot be used: told in that line, without a trace."""
 
 
 class _Job(NamedTuple):

@@ -15,6 +15,7 @@ from protocols.imap.grammar import Cursor
 from protocols.imap.model import Incoming, IncomingDone, Line, NeedMore, Nothing, Parsed, Piece, Request, SyntaxRefused
 
 PIECE_BYTES_MAX = 64 * 1024
+TAG_BYTES_MAX = 256
 LITERALS_MAX = 1000  # of one command
 LITERAL_TOTAL_FACTOR = 4  # all literals of a command may together be so many times the largest
 
@@ -61,9 +62,12 @@ class Parser:
         self._line_expected = True
 
     def next(self) -> Parsed:
-        if self._append is not None:
-            return self._next_of_append(self._append)
         while True:
+            if self._append is not None:
+                value = self._next_of_append(self._append)
+                if value is None:
+                    continue
+                return value
             if self._left:
                 if not self._take_literal():
                     return NeedMore()
@@ -92,7 +96,9 @@ class Parser:
                 continue
             size = (end if end >= 0 else len(self._buffer)) + len(self._command) - self._literal_bytes
             if size > self._limits.line_bytes_max:
-                tag = _tag_of(bytes(self._command[:512]) + bytes(self._buffer[:512]))
+                # No further than what has surely come by now, so that the split of the bytes makes no difference.
+                start = (self._command[:TAG_BYTES_MAX] + self._buffer[:TAG_BYTES_MAX])[: self._limits.line_bytes_max]
+                tag = _tag_of(start)
                 self._skipping, self._line_expected = True, False
                 self._reset()
                 raise SyntaxRefused("the line is too long", tag=tag, code="TOOBIG")
@@ -226,7 +232,8 @@ class Parser:
         append.left = 0 if append.waiting else append.size
         append.over = append.waiting
 
-    def _next_of_append(self, append: "_Append") -> Parsed:
+    def _next_of_append(self, append: "_Append") -> Parsed | None:
+        """None: look again."""
         assert not append.offered, "accept or refuse first"
         if append.refused and append.left > self._limits.discard_bytes_max:
             self._append = None
@@ -254,11 +261,11 @@ class Parser:
         except SyntaxRefused as refused:
             self._append, refused.tag = None, append.tag
             self._discard_on(refused, _LITERAL_END.search(line))
-            return self.next()
+            return None
         if incoming is not None:
             if append.refused:
                 self.refuse()
-                return self.next()
+                return None
             return incoming
         self._append = None
         return IncomingDone(append.tag)

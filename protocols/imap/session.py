@@ -60,6 +60,8 @@ async def _one(talk: Talk) -> None:
             word = COMMANDS[parsed.word]
             if talk.when not in word.when:
                 reply: Reply | None = Reply("BAD", _why_not(talk, word.when))
+            elif word.names_messages and not await _caught_up(talk):
+                reply = refused(Refusal(Reason.UNAVAILABLE))
             else:
                 reply = await _guarded(talk, word.run(talk, parsed))
         else:
@@ -82,6 +84,18 @@ async def _one(talk: Talk) -> None:
         _count_bad(talk)
     if talk.full:
         await talk.flush()
+
+
+async def _caught_up(talk: Talk) -> bool:
+    """Whether the view holds what the client may know of: a UID that is not in it would be passed over in silence
+    (RFC 9051 §6.4.9), and a change to it be answered with OK and not made."""
+    if talk.behind:
+        await _guarded(talk, _poll(talk))
+    return not talk.behind
+
+
+async def _poll(talk: Talk) -> None:
+    await talk.poll(expunges=False)
 
 
 async def _news(talk: Talk, word: Word | None) -> None:

@@ -38,6 +38,7 @@ class Talk:
         self.session = session
         self.account: Account | None = None
         self.view: View | None = None
+        self.behind = False  # the view lacks something that the client may know of, by APPENDUID for one
         self._watch: Watch | None = None
         self._watching = AsyncExitStack()
         self.enabled: set[str] = set()
@@ -180,6 +181,7 @@ class Talk:
 
     async def deselect(self) -> None:
         self.view = self._watch = None
+        self.behind = False
         await self._watching.aclose()
 
     async def news(self, timeout_s: float) -> bool:
@@ -189,15 +191,17 @@ class Talk:
 
     async def poll(self, *, expunges: bool, ask: bool = True) -> None:
         """Tells what happened in the selected mailbox since the client was last told. `expunges`: EXPUNGE is allowed now.
-        `ask` False: the site is asked only if its watch has heard of something. Where it cannot say, the next poll will."""
+        `ask` False: the site is asked only if its watch has heard of something. Where it cannot say, the view is `behind`
+        until a later poll."""
         view = self.view
         if view is None:
             return
-        if not ask and not await self.news(0):
+        if not ask and not self.behind and not await self.news(0):
             if expunges and view.untold:
                 self._tell_lost(view)
             return
         changes = await self.site.changes(self.who(), view.mailbox, view.modseq)
+        self.behind = isinstance(changes, Refusal)
         if isinstance(changes, Refusal):
             return
         if changes.gone:

@@ -188,3 +188,15 @@ def test_appends_stream_and_are_thrown_away_when_refused() -> None:
     assert isinstance(noop, Request)
     # with a pause nothing comes, so nothing is thrown away
     assert heard([b"b APPEND x {200}\r\nc NOOP\r\n"])[1:] == [IncomingDone("b"), noop]
+
+
+def test_a_refused_append_of_very_many_messages_is_thrown_away() -> None:
+    data = b"a APPEND x {200+}\r\n" + b"z" * 200 + b" {1+}\r\nz" * 5000 + b"\r\nb NOOP\r\n"
+    big, over, noop = heard([data])
+    assert isinstance(big, Incoming) and over == IncomingDone("a")
+    assert isinstance(noop, Request) and noop.tag == "b"
+
+
+def test_the_tag_of_a_line_too_long_does_not_depend_on_how_it_came() -> None:
+    stream = b"t" * 230 + b" NOOP\r\n"
+    assert heard([stream]) == heard([stream[n : n + 1] for n in range(len(stream))])

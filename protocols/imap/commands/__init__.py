@@ -37,12 +37,14 @@ class Word(msgspec.Struct, frozen=True):
 
     `expunges`: EXPUNGE may be told with it (RFC 9051 §7.5.1: not while FETCH, STORE or SEARCH are answered, as the client
     counts by sequence numbers then; UID commands are others). `asks`: the site is asked for news when it ends; those that
-    only read, and come by the thousand, trust the watch on the mailbox."""
+    only read, and come by the thousand, trust the watch on the mailbox. `names_messages`: by numbers or UIDs, so that the
+    view must be whole."""
 
     run: Run
     when: When
     expunges: bool = True
     asks: bool = True
+    names_messages: bool = False
 
 
 COMMANDS: dict[str, Word] = {
@@ -69,18 +71,18 @@ COMMANDS: dict[str, Word] = {
     "CHECK": Word(check, When.SELECTED),
     "CLOSE": Word(close, When.SELECTED),
     "UNSELECT": Word(unselect, When.SELECTED),
-    "EXPUNGE": Word(expunge, When.SELECTED),
-    "UID EXPUNGE": Word(expunge, When.SELECTED),
-    "SEARCH": Word(search, When.SELECTED, expunges=False, asks=False),
-    "UID SEARCH": Word(search, When.SELECTED, asks=False),
-    "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False),
-    "UID FETCH": Word(fetch, When.SELECTED, asks=False),
-    "STORE": Word(store, When.SELECTED, expunges=False),
-    "UID STORE": Word(store, When.SELECTED),
-    "COPY": Word(copy, When.SELECTED),
-    "UID COPY": Word(copy, When.SELECTED),
-    "MOVE": Word(copy, When.SELECTED),
-    "UID MOVE": Word(copy, When.SELECTED),
+    "EXPUNGE": Word(expunge, When.SELECTED, names_messages=True),
+    "UID EXPUNGE": Word(expunge, When.SELECTED, names_messages=True),
+    "SEARCH": Word(search, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "UID SEARCH": Word(search, When.SELECTED, asks=False, names_messages=True),
+    "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "UID FETCH": Word(fetch, When.SELECTED, asks=False, names_messages=True),
+    "STORE": Word(store, When.SELECTED, expunges=False, names_messages=True),
+    "UID STORE": Word(store, When.SELECTED, names_messages=True),
+    "COPY": Word(copy, When.SELECTED, names_messages=True),
+    "UID COPY": Word(copy, When.SELECTED, names_messages=True),
+    "MOVE": Word(copy, When.SELECTED, names_messages=True),
+    "UID MOVE": Word(copy, When.SELECTED, names_messages=True),
 }
 
 assert set(COMMANDS) == set(ARGUMENTS), f"unlike tables: {set(COMMANDS) ^ set(ARGUMENTS)}"

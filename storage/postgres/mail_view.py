@@ -1,5 +1,6 @@
 """Reads the noun mailbox from the tables."""
 
+import asyncio
 from array import array
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, NamedTuple
@@ -10,10 +11,12 @@ from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content, Segment
 from cluster.domain.mailbox.events import SEEN, Ranges
 from cluster.domain.mailbox.state import Entry, MessagesState, Tree
+from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
 from storage.shapes import Changes, Flags, Mailbox, Message, Selected, Status
 
 ROWS_A_BATCH = 1000
+FLAGS_AT_ONCE = 5_000
 CONTENT_ROWS_A_BATCH = 200  # descriptions are some KB each
 COUNTED = "m.uidnext, m.modseq, m.messages, m.unseen, m.deleted, m.bytes"
 SUBSCRIBED = "EXISTS (SELECT 1 FROM subscription s WHERE s.account = m.account AND s.name = m.name)"
@@ -97,33 +100,33 @@ class MailView:
     async def flags(self, account: int, mailbox: int, uids: Ranges, since: int) -> list[Flags]:
         firsts, lasts = columns(uids)
         rows = await self.database.fetch(
-            "SELECT f.uid, f.flags, f.keywords, f.modseq FROM unnest($2::bigint[], $3::bigint[]) r(a, b) "
-            "JOIN flag f ON f.mailbox = $1 AND f.uid BETWEEN r.a AND r.b WHERE f.modseq > $4 "
-            "AND EXISTS (SELECT 1 FROM mailbox m WHERE m.id = $1 AND m.account = $5) ORDER BY f.uid",
+            FLAGS,
             mailbox,
             firsts,
             lasts,
             since,
             account,
         )
-        return [_flags(row) for row in rows]
+        return await _shown(rows)
 
     async def messages(
         self, account: int, mailbox: int, uids: Ranges, *, since: int, described: bool, contents: bool
     ) -> AsyncIterator[list[Message]]:
-        """By key, batch after batch, so that no connection waits for a slow reader."""
+        """Batch after batch, so that no connection waits for a slow reader. Which UIDs there are is asked once: asked with
+        every batch, it would cost the square of the mailbox."""
         limit = CONTENT_ROWS_A_BATCH if described or contents else ROWS_A_BATCH
         extra = f"{'c.description' if described else 'NULL'}, {'c.segments' if contents else 'NULL'}"
         query = MESSAGES.replace("EXTRA", extra)
-        firsts, lasts = columns(uids)
-        after = 0
-        while True:
-            rows = await self.database.fetch(query, mailbox, firsts, lasts, since, account, after, limit)
+        if ranges.count(uids) <= limit:
+            wanted = array("I", ranges.expand(uids))
+        else:
+            there = await self.database.row(UIDS, mailbox, *columns(uids), since, account)
+            wanted = array("I", there["uids"] or ()) if there else array("I")
+        for start in range(0, len(wanted), limit):
+            # One that changed meanwhile is shown as it is now; one that was expunged is found among those.
+            rows = await self.database.fetch(query, mailbox, wanted[start : start + limit].tolist(), since, account)
             if rows:
                 yield [_message(row) for row in rows]
-            if len(rows) < limit:
-                return
-            after = rows[-1]["uid"]
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes:
         """Of one state of the tables."""
@@ -136,13 +139,13 @@ class MailView:
             if row["modseq"] <= since:
                 return Changes(row["modseq"], row["uidnext"])
             changed = await db.fetch(
-                "SELECT uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND modseq > $2 ORDER BY uid",
+                CHANGED,
                 mailbox,
                 since,
             )
             gone = await db.fetch("SELECT uid FROM expunged WHERE mailbox = $1 AND modseq > $2", mailbox, since)
         vanished = ranges.compress(row["uid"] for row in gone)
-        return Changes(row["modseq"], row["uidnext"], tuple(_flags(row) for row in changed), vanished)
+        return Changes(row["modseq"], row["uidnext"], tuple(await _shown(changed)), vanished)
 
     # -- what commands are decided on ---------------------------------------------------------------------------------
 
@@ -204,8 +207,13 @@ def segments_of(packed: bytes) -> tuple[Segment, ...]:
     return _segments.decode(packed)
 
 
-def _flags(row: Any) -> Flags:
-    return Flags(row[0], row[1], tuple(row[2]), row[3])
+async def _shown(rows: Sequence[Any]) -> list[Flags]:
+    """In portions: a large mailbox in one piece would keep the loop from all others for too long."""
+    shown: list[Flags] = []
+    for start in range(0, len(rows), FLAGS_AT_ONCE):
+        shown.extend([Flags(row[0], row[1], tuple(row[2]), row[3]) for row in rows[start : start + FLAGS_AT_ONCE]])
+        await asyncio.sleep(0)
+    return shown
 
 
 def _message(row: Any) -> Message:
@@ -216,21 +224,36 @@ def _message(row: Any) -> Message:
     )
 
 
+FLAGS = f"""
+SELECT f.uid, f.flags, f.keywords, f.modseq FROM {RANGES.format("$2", "$3")}
+WHERE f.modseq > $4 AND EXISTS (SELECT 1 FROM mailbox m WHERE m.id = $1 AND m.account = $5) ORDER BY f.uid
+"""
+
+CHANGED = "SELECT uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND modseq > $2 ORDER BY uid"
+
 # Expunged ones too, for sessions that still hold their UIDs (RFC 2180 §4.1.2): with \Deleted.
-MESSAGES = """
+OWN = "(EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = {0}){1})"
+DELETED_OWN = " OR EXISTS (SELECT 1 FROM mailbox_deleted d WHERE d.id = $1 AND d.account = {0})"
+
+MESSAGES = f"""
 WITH wanted AS (
     SELECT f.uid, f.flags, f.keywords, f.modseq, m.size, m.internal_at, m.internal_zone, m.saved_at, m.thread, m.content
-    FROM unnest($2::bigint[], $3::bigint[]) r(a, b)
-    JOIN flag f ON f.mailbox = $1 AND f.uid BETWEEN r.a AND r.b AND f.uid > $6
-    JOIN message m ON m.mailbox = $1 AND m.uid = f.uid
-    WHERE f.modseq > $4 AND EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $5)
+    FROM flag f JOIN message m ON m.mailbox = f.mailbox AND m.uid = f.uid
+    WHERE f.mailbox = $1 AND f.uid = ANY ($2::bigint[]) AND f.modseq > $3 AND {OWN.format("$4", "")}
     UNION ALL
     SELECT x.uid, x.flags | 8, x.keywords, x.modseq, x.size, x.internal_at, x.internal_zone, x.saved_at, x.thread, x.content
-    FROM unnest($2::bigint[], $3::bigint[]) r(a, b)
-    JOIN expunged x ON x.mailbox = $1 AND x.uid BETWEEN r.a AND r.b AND x.uid > $6
-    WHERE x.modseq > $4 AND (EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $5)
-        OR EXISTS (SELECT 1 FROM mailbox_deleted d WHERE d.id = $1 AND d.account = $5))
-    ORDER BY uid LIMIT $7
+    FROM expunged x
+    WHERE x.mailbox = $1 AND x.uid = ANY ($2::bigint[]) AND x.modseq > $3 AND {OWN.format("$4", DELETED_OWN.format("$4"))}
 )
 SELECT w.*, c.sent, EXTRA FROM wanted w LEFT JOIN content c ON c.hash = w.content ORDER BY w.uid
+"""
+
+UIDS = f"""
+SELECT array_agg(uid ORDER BY uid) AS uids FROM (
+    SELECT f.uid FROM {RANGES.format("$2", "$3")}
+    WHERE f.modseq > $4 AND {OWN.format("$5", "")}
+    UNION ALL
+    SELECT f.uid FROM {RANGES.format("$2", "$3").replace("flag", "expunged")}
+    WHERE f.modseq > $4 AND {OWN.format("$5", DELETED_OWN.format("$5"))}
+) wanted
 """

@@ -38,7 +38,7 @@ class _Batch:
         self.messages: list[Message] = []
         self.bytes = 0
         self.whole = False
-        self.last_event = 0  # position, 0 = none in here
+        self.events: list[int] = []  # positions of the commands' last events
         self.answers: list[tuple[asyncio.Future[Outcome], Outcome, int]] = []  # the last: to be durable first, a sequence
 
     @property
@@ -136,7 +136,7 @@ class Appender:
         self._bytes += size
         if request.events:
             outcome = self._admission.admit(request.command, request.events, position(self.stream.epoch, first_event))
-            batch.last_event = outcome.last
+            batch.events.append(outcome.last)
         else:
             outcome = Stored(position(self.stream.epoch, batch.end - count + 1), position(self.stream.epoch, batch.end))
             self._admission.remember(request.command, outcome.first, outcome.last)
@@ -163,7 +163,7 @@ class Appender:
         self._messages -= len(batch.messages)
         self._bytes -= batch.bytes
         self._recent.add(self.stream.name, batch.first, batch.messages[:stored])
-        self._move_mark(batch, stored)
+        self._move_mark(batch)
         for future, outcome, after in batch.answers:
             if after <= self._last and not future.done():
                 future.set_result(outcome)
@@ -171,12 +171,10 @@ class Appender:
             self._start_over(batch, refused)
         await publish(self.mark)
 
-    def _move_mark(self, batch: _Batch, stored: int) -> None:
-        event = batch.last_event
-        if stored < len(batch.messages):
-            told = [outcome.last for _, outcome, after in batch.answers if isinstance(outcome, Stored) and after <= self._last]
-            event = max((last for last in told if last <= batch.last_event), default=0)
-        self.mark = Mark(position(self.stream.epoch, self._last), max(self.mark.event, event))
+    def _move_mark(self, batch: _Batch) -> None:
+        durable = position(self.stream.epoch, self._last)
+        event = max((last for last in batch.events if last <= durable), default=0)
+        self.mark = Mark(durable, max(self.mark.event, event))
 
     def _start_over(self, batch: _Batch, why: str) -> None:
         """All that was let in behind what the engine refused is off: its positions were reckoned on it."""

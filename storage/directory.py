@@ -9,7 +9,7 @@ from cluster.domain.directory.state import Missing, Slice
 from storage.news import Hub
 from storage.postgres.directory_view import DirectoryView
 
-ENTRIES_KEPT_MAX = 100_000
+NAMES_KEPT_MAX = 100_000  # addresses and domains, also of whom there is nobody; then all is looked up anew
 ADDRESSES_KEPT_MAX = 20_000
 ACCOUNTS_KEPT_MAX = 100_000
 LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end a question sooner
@@ -27,16 +27,16 @@ class Directory:
 
     async def ask(self, question: Callable[[Slice], T | Missing]) -> T:
         """Looks up what the question says is missing until it is answered. Raises AWAY's."""
-        known = self._known
+        known = kept = self._known
         for _ in range(LOOK_UPS_MAX):
             answer = question(known)
             if not isinstance(answer, Missing):
                 return answer
-            before = self._known
             known = await self.view.look_up(answer, known)
-            # Kept only where the directory did not change meanwhile.
-            if self._known is before and len(known.entries) <= ENTRIES_KEPT_MAX:
-                self._known = known
+            # Kept only where the directory did not change since the first of these rows was read.
+            if self._known is kept:
+                small = len(known.entries) + len(known.domains) <= NAMES_KEPT_MAX
+                self._known = kept = known if small else Slice()
         raise RuntimeError("a question to the directory never had enough")
 
     async def resolve(self, address: str) -> Resolution:
@@ -54,9 +54,10 @@ class Directory:
         """Where the account's mail is kept; None = no such account."""
         partition = self._partitions.get(account)
         if partition is None:
+            kept = self._partitions
             partition = await self.view.partition_of(account)
-            if partition is not None and len(self._partitions) < ACCOUNTS_KEPT_MAX:
-                self._partitions[account] = partition
+            if partition is not None and self._partitions is kept and len(kept) < ACCOUNTS_KEPT_MAX:
+                kept[account] = partition
         return partition
 
     def _forget(self) -> None:

@@ -32,7 +32,7 @@ from cluster.domain.outbox import decide as outbox
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.outbox.events import changes as outbox_changes
 from cluster.domain.refusal import Reason, Refusal
-from cluster.log.model import INLINE_BYTES_MAX, Append, Blob, Log, LogUnavailable, NewEvent, Stored
+from cluster.log.model import EVENT_BYTES_MAX, INLINE_BYTES_MAX, Append, Blob, Log, LogUnavailable, NewEvent, Stored
 from cluster.world import World
 from storage.answers import UNAVAILABLE
 from storage.news import Hub
@@ -47,6 +47,8 @@ SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
 CATCH_UP_S_MAX = 5.0  # for the tables to reach what made a decision stale
 COMMAND_ID_BYTES = 16
 DELIVERIES_PER_APPEND_MAX = 250  # each at most two events, beside their content, within the log's batch
+EVENT_OVERHEAD_BYTES_MAX = 4096  # of a delivery's events, beside what describes the message
+SEGMENT_BYTES_MAX = 48  # that a segment's name and size take in an event
 TREES_KEPT_MAX = 50_000
 LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end it sooner
 
@@ -143,11 +145,18 @@ class Executor:
             partition = await self.views.accounts.partition_of(delivery.account)
             if partition is not None:
                 of_partition.setdefault(partition, []).append(n)
-        return [
-            numbers[start : start + DELIVERIES_PER_APPEND_MAX]
-            for numbers in (sorted(found, key=lambda n: deliveries[n].account) for found in of_partition.values())
-            for start in range(0, len(numbers), DELIVERIES_PER_APPEND_MAX)
-        ]
+        groups: list[list[int]] = []
+        for found in of_partition.values():
+            room = 0
+            for n in sorted(found, key=lambda n: deliveries[n].account):
+                content = deliveries[n].content
+                size = len(content.description) + SEGMENT_BYTES_MAX * len(content.segments) + EVENT_OVERHEAD_BYTES_MAX
+                if size > room or len(groups[-1]) == DELIVERIES_PER_APPEND_MAX:
+                    groups.append([])
+                    room = EVENT_BYTES_MAX
+                groups[-1].append(n)
+                room -= size
+        return groups
 
     async def decided(
         self,

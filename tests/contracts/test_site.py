@@ -5,6 +5,7 @@ import hashlib
 from cluster.domain.mailbox.commands import AppendMessage, ChangeFlags, CopyMessages, Deliver, Expunge, NewMessage
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
 from cluster.domain.refusal import Reason, Refusal
+from cluster.log.model import EVENT_BYTES_MAX
 from storage.ingest import SpooledMessage
 from storage.shapes import Done, Selected
 from tests.live import ACTOR, Live, Person
@@ -179,3 +180,18 @@ async def test_addresses_lead_where_the_directory_says(live_site: Live) -> None:
     assert isinstance(nobody, Refusal) and nobody.reason is Reason.NO_SUCH_ADDRESS
     elsewhere = await live_site.site.resolve("somebody@elsewhere.example")
     assert not isinstance(elsewhere, Refusal) and not elsewhere.local_domain
+
+
+async def test_a_message_with_a_header_of_the_largest_kind_reaches_many_people(live_site: Live) -> None:
+    first = await live_site.person("p0")
+    domain = first.address.rpartition("@")[2]
+    people = [first, *[await live_site.person(f"p{n}", domain=domain) for n in range(1, 60)]]
+    to = ",\r\n ".join(f"somebody with a long name {n} <somebody{n}@example.org>" for n in range(1500))
+    message = await spooled(live_site, f"To: {to}\r\n\r\nbody\r\n".encode())
+    assert len(message.content.description) * len(people) > EVENT_BYTES_MAX
+    deliveries = [
+        Deliver(person.id, message.content, 1_700_000_000, tuple(live_site.world.new_id() for _ in range(6)))
+        for person in people
+    ]
+    answers = await live_site.site.deliver(ACTOR, deliveries, [message])
+    assert all(isinstance(answer, Done) for answer in answers), answers

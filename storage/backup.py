@@ -94,7 +94,7 @@ async def backup(target: Path, site: BackedUp) -> AsyncGenerator[Progress, None]
     except (LogUnavailable, BlobsUnavailable) as error:
         raise BackupFailed(f"the backup in {target} is incomplete: {error}; remove it and begin again") from error
     if work.manifest.missing:
-        yield Progress("contents that this site had lost", len(work.manifest.missing), 0, "blobs")
+        yield Progress("contents that this site had lost", len(work.manifest.missing), 0, "blobs", warning=True)
 
 
 def _begin(target: Path) -> None:

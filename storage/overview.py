@@ -46,13 +46,15 @@ class Logged(msgspec.Struct, frozen=True):
     record: Record
 
 
-class Progress(msgspec.Struct, frozen=True, tag_field="kind", tag="progress"):
-    """Where long work stands. `total` 0 = not known yet. `unit`: events, bytes, blobs, rows…"""
+class Progress(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="kind", tag="progress"):
+    """Where long work stands. `total` 0 = not known yet. `unit`: events, bytes, blobs, rows… `warning`: no step, but
+    something that whoever watches should know: so many (`done`) of these were found."""
 
     step: str
     done: int
     total: int
     unit: str
+    warning: bool = False
 
 
 class Engine(msgspec.Struct, frozen=True):

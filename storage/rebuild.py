@@ -117,7 +117,8 @@ class _Rebuild:
         differing = await self._exchanged()
         yield Progress("tables", self._done, self._done, "events")
         yield Progress("exchange", 1, 1, "schemas")
-        yield Progress("partitions that differed", len(differing), len(self._folds), "partitions")
+        if differing:
+            yield Progress("tables that were not as the log has them", len(differing), 0, "partitions", warning=True)
 
     async def _towards(self, goals: dict[str, Standing]) -> AsyncGenerator[int, None]:
         for name, fold in self._folds.items():

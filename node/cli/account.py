@@ -32,7 +32,13 @@ def command() -> None:
 @json_option
 @click.pass_obj
 def add(  # click gives every option a parameter of its own
-    directory: Path, address: str, password_file: IO[bytes] | None, no_password: bool, name: str, admin: bool, as_json: bool
+    directory: Path,
+    address: str,
+    password_file: IO[bytes] | None,
+    no_password: bool,
+    name: str,
+    admin: bool,
+    as_json: bool,
 ) -> None:
     """Add an account with the standard mailboxes."""
     if no_password and password_file:

@@ -32,7 +32,9 @@ def add(directory: Path, address: str, targets: tuple[str, ...], as_json: bool) 
 def show_all(directory: Path, domain: str, as_json: bool) -> None:
     """All aliases."""
     items = run(directory, lambda api: api.pages(path("aliases"), domain=domain))
-    show_list(as_json, items, ("Address", "Leads to"), [(item["address"], ", ".join(item["targets"])) for item in items])
+    show_list(
+        as_json, items, ("Address", "Leads to"), [(item["address"], ", ".join(item["targets"])) for item in items]
+    )
 
 
 @command.command()

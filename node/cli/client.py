@@ -48,7 +48,9 @@ def run(directory: Path, work: "Callable[[Api], Awaitable[T]]") -> T:
     try:
         return asyncio.run(connected())
     except aiohttp.ClientConnectorCertificateError as error:
-        raise Complaint(f"the site's certificate is not trusted: {error.certificate_error}: run `angarium doctor`") from None
+        raise Complaint(
+            f"the site's certificate is not trusted: {error.certificate_error}: run `angarium doctor`"
+        ) from None
     except aiohttp.ClientSSLError as error:
         raise Complaint(f"no TLS with the site at {directory}: {error}: run `angarium doctor`") from None
     except aiohttp.ClientConnectorError:

@@ -9,8 +9,12 @@ from node.cli.client import path, run
 from node.cli.output import show_list
 from node.cli.shape import answer, json_option
 
-catch_all_option = click.option("--catch-all", default=None, metavar="ADDRESS", help='Takes mail for unknown names; "" for none.')
-plus_option = click.option("--plus/--no-plus", default=None, help="Whether anna+shop@ reaches anna@ (it does by default).")
+catch_all_option = click.option(
+    "--catch-all", default=None, metavar="ADDRESS", help='Takes mail for unknown names; "" for none.'
+)
+plus_option = click.option(
+    "--plus/--no-plus", default=None, help="Whether anna+shop@ reaches anna@ (it does by default)."
+)
 
 
 @click.group()

@@ -19,8 +19,12 @@ def command() -> None:
 @command.command()
 @click.option("--follow", "-f", is_flag=True, help="Wait for more, until Ctrl-C.")
 @click.option("--partition", default="", help="Of this partition only.")
-@click.option("--lines", "-n", type=click.IntRange(0, 1000), default=20, show_default=True, help="How many of the last.")
-@click.option("--after", metavar="POSITION", default=None, help="All above a position, such as 1.0, in place of the last.")
+@click.option(
+    "--lines", "-n", type=click.IntRange(0, 1000), default=20, show_default=True, help="How many of the last."
+)
+@click.option(
+    "--after", metavar="POSITION", default=None, help="All above a position, such as 1.0, in place of the last."
+)
 @json_option
 @click.pass_obj
 def tail(directory: Path, follow: bool, partition: str, lines: int, after: str | None, as_json: bool) -> None:
@@ -39,7 +43,9 @@ def tail(directory: Path, follow: bool, partition: str, lines: int, after: str |
 def _line(event: dict[str, Any]) -> str:
     """When, where in the log, what, of whom; then who did it from where, then the details."""
     by = " ".join(word for word in (event["by"], event["protocol"], event["address"]) if word)
-    details = " ".join(f"{name}={_shown(value)}" for name, value in event["data"].items() if value not in ("", None, [], {}))
+    details = " ".join(
+        f"{name}={_shown(value)}" for name, value in event["data"].items() if value not in ("", None, [], {})
+    )
     parts = (
         click.style(event["at"], dim=True),
         f"{event['partition']}/{event['position']}",
@@ -52,4 +58,8 @@ def _line(event: dict[str, Any]) -> str:
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) and value.isprintable() and " " not in value else json.dumps(value, ensure_ascii=False)
+    return (
+        value
+        if isinstance(value, str) and value.isprintable() and " " not in value
+        else json.dumps(value, ensure_ascii=False)
+    )

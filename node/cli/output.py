@@ -56,6 +56,9 @@ class Work:
         if self._as_json:
             click.echo(json.dumps(line, ensure_ascii=False))
             return
+        if line.get("warning"):
+            self.say(f"warning: {line['step']}: {line['done']} {line['unit']}; the site's log says which")
+            return
         step, done, total, unit = line["step"], line["done"], line["total"] or None, line["unit"]
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=total, unit=unit)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import msgspec
 
+from node import logs
 from node.cli.output import Work
 from node.cli.shape import Complaint, answer, json_option
 from node.config import ConfigRefused, load
@@ -28,9 +29,14 @@ def command(directory: Path, source: Path, as_json: bool) -> None:
     try:
         # Imported when it is used, like the verbs: it brings the engines along.
         restore: Restore = importlib.import_module("node.restore").restore
-        pid = running_pid(load(directory).run_dir)
-        if pid is not None:
-            raise Complaint(f"the site at {directory} is running (pid {pid}): stop it first")
+        # A folder without a site gets the configuration that the backup holds.
+        if (directory / "angarium.toml").exists():
+            config = load(directory)
+            logs.set_up("warning", config.log_format)
+            if (pid := running_pid(config.run_dir)) is not None:
+                raise Complaint(f"the site at {directory} is running (pid {pid}): stop it first")
+        else:
+            logs.set_up("warning", "auto")
         with Work(as_json) as work:
 
             def show(progress: Progress) -> None:

@@ -20,7 +20,9 @@ COLOURS = {"ready": "green", "serving": "green", "ended": "red", "leftover": "ye
 
 @click.command()
 @click.argument("site_dir", metavar="[DIRECTORY]", type=click.Path(path_type=Path, readable=False), required=False)
-@click.option("--ready-file", type=click.Path(path_type=Path, readable=False), help="Written when every listener answers.")
+@click.option(
+    "--ready-file", type=click.Path(path_type=Path, readable=False), help="Written when every listener answers."
+)
 @json_option
 @click.pass_obj
 def command(directory: Path, site_dir: Path | None, ready_file: Path | None, as_json: bool) -> None:

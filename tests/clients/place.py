@@ -1,11 +1,14 @@
 """A running site as foreign clients meet it: ports, people, the certificate that they are told to trust."""
 
+import itertools
+import json
 import shutil
 import signal
 import smtplib
 import socket
 import ssl
 import subprocess
+import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from time import monotonic
@@ -16,7 +19,6 @@ from imapclient import IMAPClient
 from node.config import Config, load
 from tests import live
 
-PEOPLE = 64
 PLAINTEXT_ADDRESS = "127.0.0.2"  # the one from which this site takes passwords without TLS
 STRANGER = "stranger@elsewhere.example"
 CLIENT_S_MAX = 60.0
@@ -38,7 +40,7 @@ class Place:
 
     def __init__(self, config: Config, process: "subprocess.Popen[str]", smarthost_port: int) -> None:
         self.config, self.process, self.smarthost_port = config, process, smarthost_port
-        self._people = iter(people())
+        self._people = itertools.count(1)
 
     @property
     def ca(self) -> str:
@@ -46,8 +48,15 @@ class Place:
 
     def person(self) -> Person:
         """One whom no other test has."""
-        person = next(self._people, None)
-        assert person is not None, "more tests than people: raise PEOPLE"
+        number = next(self._people)
+        person = Person(f"person{number}@{self.config.domain}", f"a passphrase for {number}")
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.config.ports.http}/api/v1/accounts",
+            json.dumps({"address": person.address, "password": person.password, "name": person.local}).encode(),
+            {"Authorization": f"Bearer {self.config.api_token}", "Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=CLIENT_S_MAX) as answer:  # noqa: S310 - an address of our own
+            assert answer.status == 201
         return person
 
     def trust(self) -> ssl.SSLContext:
@@ -107,21 +116,15 @@ class Place:
         self.process.send_signal(signal.SIGHUP)
 
 
-def people() -> list[Person]:
-    return [Person(f"person{n}@example.org", f"a passphrase for {n}") for n in range(PEOPLE)]
-
-
 @contextmanager
 def standing(directory: Any) -> Iterator[Place]:
-    """A site with all its people and a smarthost that is not there yet, until the block ends."""
+    """A site with a smarthost that is not there yet, until the block ends."""
     config = live.init(directory)
     live.configure(config, "plaintext_networks = []", f'plaintext_networks = ["{PLAINTEXT_ADDRESS}/32"]')
     live.configure(config, "# message_bytes_max = 52428800", f"message_bytes_max = {MESSAGE_BYTES_MAX}")
     smarthost = live.port_base()
     text = f'[smarthost]\nhost = "127.0.0.1"\nport = {smarthost}\ntls = "none"'
     live.configure(config, "# [smarthost]", text + "\n#")
-    lines = [f'[[person]]\naddress = "{p.address}"\nname = "{p.local}"\npassword = "{p.password}"\n' for p in people()]
-    config.demo_file.write_text("\n".join(lines))
     config = load(directory)
     with live.running(config) as process:
         yield Place(config, process, smarthost)

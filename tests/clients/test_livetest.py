@@ -19,14 +19,17 @@ ssl_ca_file = {ca}
 # Test → why it cannot pass here. A class that runs twice (with UIDs and without) names the same test twice.
 KNOWN_FAILURES = {
     ("TestGeneral", "test_subscriptions"): "wants SUBSCRIBE refused where there is no mailbox: RFC 9051 §6.3.7 lets both be",
-    ("TestSocketTimeout", "test_small_connection_timeout_fail"): "wants a host that is slower than the loopback",
-    ("TestSocketTimeout", "test_small_read_timeout_fail"): "wants a host that is slower than the loopback",
     ("LiveTest", "test_fetch"): "compares an Envelope as a sequence, which it is not any more since imapclient 3",
     ("LiveTest", "test_search"): "asks for message 5 of one: BAD by RFC 9051 §9, seq-number",
     ("LiveTest", "test_move"): "without UIDs it asks imaplib for a MOVE that imaplib does not have",
 }
+# These want a host that takes longer than a millisecond: on the loopback only the machine's load decides.
+BY_CHANCE = {
+    ("TestSocketTimeout", "test_small_connection_timeout_fail"),
+    ("TestSocketTimeout", "test_small_read_timeout_fail"),
+}
 RESULT = re.compile(r"^(test_\w+) \(\w+\.(?:[\w<>]+\.)*(\w+)\.test_\w+\)(?:\n.*?)? \.\.\. (\w+)", re.MULTILINE)
-TESTS_MIN = 40  # that pass: the suite really ran
+PASSED_MIN = 35  # the suite really ran
 
 
 def test_livetest_of_imapclient(imapclient: None, place: Place, person: Person, tmp_path: Path) -> None:
@@ -35,6 +38,6 @@ def test_livetest_of_imapclient(imapclient: None, place: Place, person: Person, 
     file.write_text(CONFIGURATION.format(port=port, user=person.address, password=person.password, ca=place.ca))
     text = said(sys.executable, "-m", "imapclient.livetest", str(file), "-v", status=None)
     results = [((group, name), result) for name, group, result in RESULT.findall(text)]
-    failed = {test for test, result in results if result in ("FAIL", "ERROR")}
+    failed = {test for test, result in results if result in ("FAIL", "ERROR")} - BY_CHANCE
     assert failed == KNOWN_FAILURES.keys(), text
-    assert sum(result == "ok" for _, result in results) + len(failed) >= TESTS_MIN, text
+    assert sum(result == "ok" for _, result in results) >= PASSED_MIN, text

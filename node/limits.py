@@ -10,10 +10,6 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
     message_bytes_max: int = 50 * MIB
     """One message, by SMTP DATA/BDAT or IMAP APPEND; announced by SIZE (RFC 1870) and APPENDLIMIT (RFC 7889)."""
-    memory_bytes_max: int = 1 * MIB
-    """What one incoming message may take of memory before it is spooled to disk."""
-    blob_bytes_min: int = 64 * 1024
-    """A MIME part from this size on is a blob of its own, stored once."""
     imap_line_bytes_max: int = 64 * 1024
     """A command line of IMAP without its literals; RFC 7162 §4 asks for at least 8,192."""
     imap_literal_bytes_max: int = 64 * 1024
@@ -38,8 +34,6 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Failed sign-ins of one address or account within `sign_in_window_s` before it must wait."""
     sign_in_window_s: int = 300
     """How long a failed sign-in is remembered."""
-    projection_wait_s_max: int = 10
-    """How long a session waits for the site's tables to reach its own write."""
     outbox_age_s_max: int = 5 * 86400
     """How long mail to another host is tried (RFC 5321 §4.5.4.1 asks for at least 4–5 days)."""
     drain_s_max: int = 20

@@ -9,6 +9,7 @@ from node.tls import Certificates
 from protocols.admin import server as admin
 from protocols.admin.session import application
 from protocols.imap import server as imap
+from protocols.imap.parser import Limits as ImapLimits
 from protocols.imap.settings import Settings as ImapSettings
 from protocols.smtp import server as smtp
 from protocols.smtp.model import Role
@@ -85,6 +86,9 @@ class Listeners:
             sign_in_s_max=config.limits.sign_in_s_max,
             idle_s_max=config.limits.imap_idle_s_max,
             connections_max=config.limits.connections_max,
+            limits=ImapLimits(
+                line_bytes_max=config.limits.imap_line_bytes_max, literal_bytes_max=config.limits.imap_literal_bytes_max
+            ),
         )
         server = imap.ImapServer(site, settings)
         self._stops.append(server.close)

@@ -15,6 +15,7 @@ from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
 from storage.shapes import Changes, Flags, Mailbox, Message, Selected, Status
 
+NUL = "\0"  # which the database's text cannot hold: no mailbox has it in its name (modified UTF-7 can spell it)
 ROWS_A_BATCH = 1000
 FLAGS_AT_ONCE = 5_000
 CONTENT_ROWS_A_BATCH = 200  # descriptions are some KB each
@@ -76,6 +77,8 @@ class MailView:
 
     async def select(self, account: int, name: str, *, recent: bool) -> Selected | None:
         """One statement, one state of the tables."""
+        if NUL in name:
+            return None
         row = await self.database.row(
             f"SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) AS recent_from, m.keywords, "
             "(SELECT array_agg(f.uid ORDER BY f.uid) FROM flag f WHERE f.mailbox = m.id) AS uids, "
@@ -156,7 +159,7 @@ class MailView:
                 "SELECT name, id, uidvalidity, special_use FROM mailbox WHERE account = $1 "
                 "AND ($2::text[] IS NULL OR name = ANY ($2) OR id = ANY ($3::bigint[]))",
                 account,
-                None if names is None else list(names),
+                None if names is None else [name for name in names if NUL not in name],
                 list(ids),
             )
             count = await db.fetchval("SELECT count(*) FROM mailbox WHERE account = $1", account)

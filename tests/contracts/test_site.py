@@ -2,7 +2,16 @@
 
 import hashlib
 
-from cluster.domain.mailbox.commands import AppendMessage, ChangeFlags, CopyMessages, Deliver, Expunge, NewMessage
+from cluster.domain.mailbox.commands import (
+    AppendMessage,
+    ChangeFlags,
+    CopyMessages,
+    CreateMailbox,
+    DeleteMailbox,
+    Deliver,
+    Expunge,
+    NewMessage,
+)
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import EVENT_BYTES_MAX
@@ -195,3 +204,15 @@ async def test_a_message_with_a_header_of_the_largest_kind_reaches_many_people(l
     ]
     answers = await live_site.site.deliver(ACTOR, deliveries, [message])
     assert all(isinstance(answer, Done) for answer in answers), answers
+
+
+async def test_a_name_that_no_database_can_hold_is_no_mailbox(live_site: Live) -> None:
+    person = await live_site.person()
+    ids = (live_site.world.new_id(),)
+    for answer in (
+        await live_site.site.select(person.id, "a\0b"),
+        await live_site.site.execute(ACTOR, CreateMailbox(person.id, "a\0b", ids)),
+        await live_site.site.execute(ACTOR, DeleteMailbox(person.id, "a\0b")),
+    ):
+        assert isinstance(answer, Refusal)
+        assert answer.reason in (Reason.NO_SUCH_MAILBOX, Reason.MAILBOX_NAME_INVALID)

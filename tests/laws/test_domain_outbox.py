@@ -93,3 +93,12 @@ def test_a_foreign_sender_is_kept_as_it_came() -> None:
         assert isinstance(event, MessageQueued) and event.sender == sender
     for nonsense in ("no address", "a b@example.org", "<x@y>", "@example.org", f"{'x' * 400}@example.org", "x@y\r\nz"):
         assert isinstance(decide(None, QueueMessage(1, nonsense, ("ben@elsewhere.example",), C)), Refusal)
+
+
+@given(st.text(max_size=20))
+def test_what_another_host_said_is_kept_as_text_that_tables_can_hold(said: str) -> None:
+    state, _ = tell(OutboxState(), QueueMessage(1, "a@x.org", ("b@y.org",), C), 1)
+    state, _ = tell(state, RecordAttempt(1, (Attempt("b@y.org", DEFERRED, 451, f"no\0{said}"),), 60), 2)
+    kept = state.messages[1].pending[0].last
+    assert kept is not None and kept.text.startswith("no ") and kept.text.isprintable()
+    assert kept.text.encode().decode() == kept.text

@@ -75,7 +75,7 @@ def record_attempt(message: Queued | None, command: RecordAttempt) -> Answer:
         return Refusal(Reason.NOT_PERMITTED, "There is no such outcome.", tuple(wrong))
     pending = {one.recipient for one in message.pending}
     attempts = tuple(
-        type(attempt)(attempt.recipient, attempt.outcome, attempt.code, attempt.text[:REPLY_CHARACTERS_MAX])
+        type(attempt)(attempt.recipient, attempt.outcome, attempt.code, _readable(attempt.text))
         for attempt in command.attempts
         if attempt.recipient in pending
     )
@@ -83,3 +83,8 @@ def record_attempt(message: Queued | None, command: RecordAttempt) -> Answer:
         return Decision()
     event = DeliveryAttempted(command.queued, attempts, command.next_at)
     return Decision(((entity(command.queued), event),), (queued_key(command.queued),))
+
+
+def _readable(reply: str) -> str:
+    """What another host said may hold anything; tables and people want text."""
+    return "".join(sign if sign.isprintable() else " " for sign in reply[:REPLY_CHARACTERS_MAX])

@@ -8,7 +8,7 @@ DEMO   := var/demo
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # The foreign clients that tests/clients drives, and the packages that carry them (Debian's names).
-CLIENT_PACKAGES := isync swaks neomutt curl tmux
+CLIENT_PACKAGES := isync swaks libnet-ssleay-perl libauthen-sasl-perl neomutt curl tmux
 CLIENT_COMMANDS := mbsync swaks neomutt curl tmux
 FAULT_ROUNDS ?= 50
 PYTEST_ARGS  ?=
@@ -57,6 +57,7 @@ rfc-coverage: $(STAMP)
 # Root installs what is missing; anybody else, or a machine without apt, goes on: the tests that lack a client say so.
 client-packages:
 	@missing=; for c in $(CLIENT_COMMANDS); do command -v $$c >/dev/null 2>&1 || missing="$$missing $$c"; done; \
+	perl -MNet::SSLeay -e 1 2>/dev/null || missing="$$missing perl's-TLS"; \
 	test -z "$$missing" && exit 0; \
 	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
 		apt-get update -qq; \

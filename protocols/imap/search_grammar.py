@@ -4,7 +4,7 @@ from protocols.imap.grammar import Cursor
 from protocols.imap.model import Key, Search, SyntaxRefused
 
 KEYS_MAX = 500
-NESTING_MAX = 30
+NESTING_MAX = 120  # a client that looks for many Message-IDs nests as many ORs
 CHARSETS = frozenset(("UTF-8", "US-ASCII"))
 RETURNS = frozenset(("MIN", "MAX", "ALL", "COUNT", "SAVE"))
 

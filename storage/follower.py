@@ -7,14 +7,14 @@ wait for its end. Blobs are written before the events that name them are folded,
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 
 import structlog
 
 from cluster.log.model import Log, LogUnavailable, Record
 from cluster.position import Position
 from storage.blobs import Blobs, BlobsUnavailable, Intake
-from storage.postgres.pool import AWAY, DETERMINISTIC, Connection, Database
+from storage.postgres.pool import AWAY, DETERMINISTIC, Connection, Database, Plain
 from storage.projector import OURS, Fold
 
 LOCK_POLL_S = 0.5
@@ -44,7 +44,7 @@ class Follower:
                 await asyncio.sleep(RETRY_S)
                 continue
             try:
-                await self._locked(connection)
+                await _while_connected(connection, self._locked(connection))
             except (*AWAY, LogUnavailable, BlobsUnavailable) as error:
                 log.warning("following pauses", partition=self.partition, error=f"{type(error).__name__}: {error}")
             except Exception:
@@ -59,7 +59,8 @@ class Follower:
             await asyncio.sleep(LOCK_POLL_S)
         fold = Fold(connection, self.partition)
         self._folded = (await fold.start()).position
-        kept = await self.database.row("SELECT position FROM blobs_kept WHERE partition = $1", self.partition)
+        # Not by the pool, which serves nobody before the tables stand where they stood.
+        kept = await connection.fetchrow("SELECT position FROM blobs_kept WHERE partition = $1", self.partition)
         # What was folded but not yet kept comes once more: the disk may not have had it when the machine went down.
         after = self._taken = min(self._folded, kept["position"] if kept else 0)
         log.info("following", partition=self.partition, after=after, folded=self._folded)
@@ -111,3 +112,22 @@ class Follower:
                 )
             except Exception:
                 log.exception("contents stay in the log", partition=self.partition)
+
+
+async def _while_connected(connection: Plain, work: Coroutine[None, None, None]) -> None:
+    """Raises ConnectionError when the database ends the connection, also while there is nothing to do: what a crash took
+    from the tables is to be folded again at once, and the lock is gone too."""
+    cut = asyncio.Event()
+    connection.add_termination_listener(lambda _: cut.set())
+    working, watching = asyncio.create_task(work), asyncio.create_task(cut.wait())
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ConnectionError("the database ended the connection")
+        await working
+    finally:
+        working.cancel()
+        watching.cancel()
+        await asyncio.wait((working, watching))
+        if not working.cancelled():
+            working.exception()  # raised above, or of no more interest than the end of the connection

@@ -173,6 +173,20 @@ async def test_a_cut_connection_in_the_middle_of_a_batch_doubles_nothing(place: 
         assert await place.messages() == 4
 
 
+async def test_who_has_nothing_to_do_notices_that_the_database_is_gone(place: Place) -> None:
+    """What a crash of the database took is folded again at once, and not when the next event comes."""
+
+    async def works() -> bool:
+        return bool(await place.holders())
+
+    async with place.follower():
+        await place.append(b"one")
+        await eventually(place.folded)
+        await place.cut()
+        await eventually(works)
+        assert await place.messages() == 1
+
+
 async def test_one_works_and_another_takes_over(place: Place) -> None:
     async with place.follower():
         await eventually(place.folded)

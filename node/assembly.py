@@ -21,6 +21,7 @@ from storage.postgres.directory_view import DirectoryView
 from storage.postgres.mail_view import MailView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import Database
+from storage.readmission import Readmission
 from storage.sign_in import SignIn
 from storage.site import Site, Stores
 from storage.throttle import SignIns
@@ -40,7 +41,6 @@ class Assembly:
         self.world = world
         self.name = name
         self.partitions = partitions.of_site(config.site)
-        self.database = Database(config.database_url)
         self.log = JetStreamLog(
             config.nats.url,
             config.nats.user,
@@ -50,6 +50,7 @@ class Assembly:
             now_us=lambda: int(world.now() * 1_000_000),
             entropy=world.entropy,
         )
+        self.database = Database(config.database_url, admit=Readmission(self.log, self.partitions).admit)
         self.blobs = FileBlobs(config.blob_dir)
         self.spool = Spool(config.dir / "spool")
         self.hub = Hub(self.database)
@@ -76,6 +77,8 @@ class Assembly:
             mark = await self.log.mark(partition, CATCH_UP_S_MAX)
             if not await self.hub.reached(partition, mark, CATCH_UP_S_MAX):
                 raise TimeoutError(f"the tables do not reach the end of {partition}")
+        async with asyncio.timeout(CATCH_UP_S_MAX):
+            await self.hub.readable()
 
 
 @asynccontextmanager

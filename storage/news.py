@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from storage.postgres.folded import News
-from storage.postgres.pool import AWAY, Database
+from storage.postgres.pool import AWAY, RETRY_S, Connection, Database
 
 log = structlog.get_logger("news")
 _decoder = msgspec.json.Decoder(News)
@@ -103,16 +103,23 @@ class Hub:
                 if watch.mailbox is None or watch.mailbox in mailboxes:
                     watch.wake()
 
-    async def _reload(self) -> None:
-        """After a new connection: notifications may have been missed."""
-        try:
-            rows = await self.database.fetch("SELECT partition, position FROM folded")
-        except AWAY:
-            log.warning("positions could not be read after the listener came back")
-            return
-        for row in rows:
+    async def _reload(self, connection: Connection) -> None:
+        """After a new connection: notifications may have been missed. Who watches is woken when the tables may be read
+        again, which after a restart of the database is later."""
+        for row in await connection.fetch("SELECT partition, position FROM folded"):
             self._came_to(row["partition"], row["position"])
+        await self.readable()
         self._wake_all()
+
+    async def readable(self) -> None:
+        """Returns when the tables may be read."""
+        while True:
+            try:
+                await self.database.run("SELECT 1")
+                return
+            except AWAY as error:
+                log.info("tables not readable yet", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(RETRY_S)
 
     def _came_to(self, partition: str, position: int) -> None:
         if position > self.positions.get(partition, 0):

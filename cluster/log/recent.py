@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cluster.log.engine import Kept, Message
 
 RECENT_BYTES_MAX = 8 << 20
+TOGETHER_MAX = 400  # messages given at once; a single larger batch goes whole
 
 
 class Recent:
@@ -37,9 +38,15 @@ class Recent:
         """Some messages from `sequence` on, in order and without a gap; empty if that is not held."""
         if stream != self._stream:
             return []
+        newer: list[list[Kept]] = []
         for kept, _ in reversed(self._batches):
             if kept[0].sequence <= sequence:
-                return kept[sequence - kept[0].sequence :]
+                # Together: whoever lags behind takes larger steps, and so comes nearer.
+                found = kept[sequence - kept[0].sequence :]
+                while newer and len(found) < TOGETHER_MAX:
+                    found = found + newer.pop()
+                return found
+            newer.append(kept)
         return []
 
     def forget(self, sequence: int) -> None:

@@ -30,10 +30,16 @@ else:  # the library's classes take no parameters at run time
     Plain = Connection = Pool = object
 Listener = Callable[[str], None]
 
+
+class Behind(Exception):
+    """The database answers, but stands where it was before what its clients were already shown."""
+
+
 # What says that the database is away or was restarted, not that the question was wrong.
 AWAY = (
     OSError,
     TimeoutError,
+    Behind,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
     asyncpg.CannotConnectNowError,
@@ -57,12 +63,22 @@ async def _keep_session_state(_connection: Any) -> None:
 
 
 class Database:
-    """The pool and the listener. `start` waits until the database answers."""
+    """The pool and the listener. `start` waits until the database answers. `admit` looks at each new connection of the
+    pool before it serves, and raises Behind where it must not."""
 
-    def __init__(self, url: str, *, schema: str = "live", connections_max: int = POOL_CONNECTIONS_MAX) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str = "live",
+        connections_max: int = POOL_CONNECTIONS_MAX,
+        admit: "Callable[[Connection], Awaitable[None]] | None" = None,
+    ) -> None:
         self.url = url
         self.schema = schema
         self._connections_max = connections_max
+        self._admit = admit
+        self._closed_until = 0.0  # by the loop's clock
         self._pool: Pool | None = None
 
     async def start(self, timeout_s: float = 60.0) -> None:
@@ -77,6 +93,7 @@ class Database:
                         max_size=self._connections_max,
                         timeout=CONNECT_S_MAX,
                         command_timeout=QUERY_S_MAX,
+                        init=self._look,
                         reset=_keep_session_state,
                         max_inactive_connection_lifetime=60.0,
                         server_settings=settings(self.schema),
@@ -85,6 +102,16 @@ class Database:
                 except AWAY as error:
                     log.info("database not ready", error=type(error).__name__)
                     await asyncio.sleep(RETRY_S)
+
+    async def _look(self, connection: Any) -> None:
+        if self._admit is not None:
+            try:
+                await self._admit(connection)
+            except BaseException as error:
+                connection.terminate()  # the pool would wait for a polite end
+                if isinstance(error, Behind):  # Clients that try again must not cost what it needs for catching up.
+                    self._closed_until = asyncio.get_running_loop().time() + RETRY_S
+                raise
 
     async def stop(self) -> None:
         if self._pool is not None:
@@ -100,6 +127,8 @@ class Database:
         """For some quick statements: it ends after QUERY_S_MAX and a little. Raises one of AWAY."""
         if self._pool is None:
             raise asyncpg.InterfaceError("the database is not open")
+        if asyncio.get_running_loop().time() < self._closed_until:
+            raise Behind("the database stands where it was before, and catches up")
         connection = await self._pool.acquire(timeout=CONNECT_S_MAX)
         try:
             # Also around the end of a transaction, which would wait without limit for the engine to give up its question.
@@ -126,8 +155,9 @@ class Database:
             self.url, timeout=CONNECT_S_MAX, command_timeout=FOLD_S_MAX, server_settings=settings(self.schema)
         )
 
-    async def listen(self, told: Listener, lost: Callable[[], Awaitable[None]]) -> None:
-        """Calls `told` with each notification, for ever. `lost` after each (re)connection: notifications may have been missed."""
+    async def listen(self, told: Listener, lost: Callable[[Connection], Awaitable[None]]) -> None:
+        """Calls `told` with each notification, for ever. `lost` after each (re)connection, with that connection:
+        notifications may have been missed."""
         while True:
             ended = asyncio.Event()
             try:
@@ -138,7 +168,7 @@ class Database:
             try:
                 connection.add_termination_listener(lambda _c, ended=ended: ended.set())
                 await connection.add_listener(CHANNEL, lambda _c, _pid, _channel, payload: told(str(payload)))
-                await lost()
+                await lost(connection)
                 await ended.wait()
             except AWAY as error:
                 log.info("listener lost the database", error=type(error).__name__)

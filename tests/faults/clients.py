@@ -14,28 +14,42 @@ _LITERAL = re.compile(rb"\{(\d+)\}\r\n$")
 
 
 class Smtp:
-    """One connection. `send` answers with the code of the last reply, or raises one of GONE."""
+    """One connection, by SMTP or LMTP. `send` and `share` raise one of GONE where the other side went away."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
 
     @classmethod
-    async def connect(cls, port: int) -> "Smtp":
+    async def connect(cls, port: int, *, lmtp: bool = False) -> "Smtp":
         async with asyncio.timeout(ANSWER_S_MAX):
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=LINE_BYTES_MAX)
             made = cls(reader, writer)
             await made._reply()
-            await made._ask(b"EHLO client.example\r\n")
+            await made._ask(b"%b client.example\r\n" % (b"LHLO" if lmtp else b"EHLO"))
             return made
 
+    async def share(self, recipients: list[str], data: bytes) -> list[str]:
+        """By LMTP: those who have it, by a reply of their own (RFC 2033 §4.2)."""
+        code = await self.send(recipients, data)
+        if code == 0:
+            return []
+        async with asyncio.timeout(ANSWER_S_MAX):
+            codes = [code, *[await self._reply() for _ in recipients[1:]]]
+        return [recipient for recipient, each in zip(recipients, codes, strict=True) if each == 250]
+
     async def send(self, recipients: list[str], data: bytes) -> int:
-        """`data` without lines that begin with a dot. The code of the first refusal, else that of the end of data."""
+        """`data` without lines that begin with a dot. The code at the end of data, 0 where it did not come to that."""
         async with asyncio.timeout(ANSWER_S_MAX):
             words = ["MAIL FROM:<sender@elsewhere.example>", *(f"RCPT TO:<{r}>" for r in recipients), "DATA"]
             self._writer.write("".join(f"{word}\r\n" for word in words).encode())
             codes = [await self._reply() for _ in words]
             if codes[-1] != 354:
-                return next(code for code in codes if code >= 400)
+                await self._ask(b"RSET\r\n")
+                return 0
+            if any(code >= 400 for code in codes):
+                # Some recipients were refused: the message goes to nobody, which is simpler to judge.
+                self._writer.close()
+                raise EOFError("not all recipients were taken")
             return await self._ask(data + b".\r\n")
 
     def close(self) -> None:

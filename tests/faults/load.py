@@ -36,11 +36,11 @@ class Shown:
 
 @dataclass(slots=True)
 class Story:
-    """`sent`: SMTP's messages, each with its recipients, and whether 250 came. `states`: of each message that the worker
+    """`sent`: mail's messages, each with its recipients, and those for whom 250 came. `states`: of each message that the worker
     of the mailbox put there, every state that it may be in (None = not there; else mailbox, flagged); one = promised.
     `seen`: what stood at a UID when someone looked. `acks`: (asked, answered) by the loop's clock."""
 
-    sent: dict[str, tuple[tuple[str, ...], bool]] = field(default_factory=dict)
+    sent: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = field(default_factory=dict)
     states: dict[str, set[tuple[str, bool] | None]] = field(default_factory=dict)
     seen: dict[tuple[str, Place], str] = field(default_factory=dict)
     modseqs: dict[tuple[str, Place], int] = field(default_factory=dict)
@@ -88,8 +88,10 @@ def _sum(body: bytes) -> str:
 class Load:
     """Runs until `stop` is set; every client then finishes what it is at."""
 
-    def __init__(self, site: Site, rng: random.Random, story: Story, prefix: str) -> None:
+    def __init__(self, site: Site, rng: random.Random, story: Story, prefix: str, *, queues: bool = False) -> None:
+        """`queues`: also by SMTP to several, of whom some may get it minutes later, by the outbox."""
         self.site = site
+        self._queues = queues
         self.story = story
         self.stop = asyncio.Event()
         self._rng = rng
@@ -99,8 +101,8 @@ class Load:
 
     async def run(self, deliverers: int = 3) -> None:
         async with asyncio.TaskGroup() as group:
-            for _ in range(deliverers):
-                group.create_task(self._deliver())
+            for n in range(deliverers):
+                group.create_task(self._deliver(lmtp=n == 0))
             group.create_task(self._work())
             group.create_task(self._watch())
 
@@ -108,28 +110,37 @@ class Load:
         self._count += 1
         return f"{self._prefix}-{kind}-{self._count}"
 
-    async def _deliver(self) -> None:
-        clock = asyncio.get_running_loop().time
+    async def _deliver(self, *, lmtp: bool) -> None:
+        ports = self.site.config.ports
         while not self.stop.is_set():
             try:
-                smtp = await Smtp.connect(self.site.config.ports.smtp)
+                smtp = await Smtp.connect(ports.lmtp if lmtp else ports.smtp, lmtp=lmtp)
             except GONE:
                 await asyncio.sleep(POLL_S)
                 continue
             try:
                 while not self.stop.is_set():
-                    name = self._name("s")
-                    recipients = (self.anna,) if self._rng.random() < 0.7 else (self.anna, self.ben)
-                    self.story.sent[name] = (recipients, False)
-                    asked = clock()
-                    lines = 2000 if self._rng.random() < 0.02 else 4
-                    if await smtp.send(list(recipients), text(name, lines)) == 250:
-                        self.story.sent[name] = (recipients, True)
-                        self.story.smtp_acks.append((asked, clock()))
+                    await self._deliver_one(smtp, lmtp)
             except GONE:
                 await asyncio.sleep(POLL_S)
             finally:
                 smtp.close()
+
+    async def _deliver_one(self, smtp: Smtp, lmtp: bool) -> None:
+        clock = asyncio.get_running_loop().time
+        name = self._name("l" if lmtp else "s")
+        both = self._rng.random() < (0.5 if lmtp else 0.1 if self._queues else 0)
+        recipients = (self.anna, self.ben) if both else (self.anna,)
+        self.story.sent[name] = (recipients, ())
+        data = text(name, 2000 if self._rng.random() < 0.02 else 4)
+        asked = clock()
+        if lmtp:
+            have = tuple(await smtp.share(list(recipients), data))
+        else:
+            have = recipients if await smtp.send(list(recipients), data) == 250 else ()
+        self.story.sent[name] = (recipients, have)
+        if have:
+            self.story.smtp_acks.append((asked, clock()))
 
     async def _work(self) -> None:
         """Appends, flags, moves and expunges. A message whose last command had no answer is left alone from then on."""

@@ -1,10 +1,14 @@
 """The site's tables, row by row: what a rebuild must give again."""
 
+import asyncio
+
 import asyncpg
 
 from tests.faults.site import Site
 
 ROWS_SHOWN_MAX = 5
+QUEUED_S_MAX = 400.0
+POLL_S = 0.2
 
 
 async def rows(site: Site) -> dict[str, list[str]]:
@@ -18,6 +22,17 @@ async def rows(site: Site) -> dict[str, list[str]]:
             there = await connection.fetch(f"SELECT t::text AS row FROM {table} t")  # noqa: S608
             found[table] = sorted(row["row"] for row in there)
         return found
+    finally:
+        await connection.close()
+
+
+async def nothing_is_queued(site: Site) -> None:
+    """Returns when the outbox is empty: what could not reach one of several people is tried again after a minute."""
+    connection = await asyncpg.connect(site.config.database_url, server_settings={"search_path": "live"})
+    try:
+        async with asyncio.timeout(QUEUED_S_MAX):
+            while await connection.fetchval("SELECT count(*) FROM queued"):  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)
     finally:
         await connection.close()
 

@@ -50,7 +50,7 @@ async def test_a_full_disk_puts_mail_off_and_loses_none(tmp_path: Path) -> None:
         fillers = [fill(folder) for folder in folders]
         # Small mail needs no spool; it is in the log, whose disk has room. Large mail needs the spool.
         code = await asyncio.wait_for(sent(smtp, story, "large", anna, lines=100_000), ANSWERED_S_MAX)
-        assert code // 100 == 4, code
+        assert 400 <= code < 500, code
         for n in range(3):
             await asyncio.wait_for(sent(smtp, story, f"full-{n}", anna), ANSWERED_S_MAX)
         answer = await asyncio.wait_for(imap.ask("NOOP"), ANSWERED_S_MAX)
@@ -87,5 +87,5 @@ def fill(folder: Path) -> Path:
 
 async def sent(smtp: Smtp, story: Story, name: str, to: str, lines: int = 4) -> int:
     code = await smtp.send([to], text(name, lines))
-    story.sent[name] = ((to,), code == 250)
+    story.sent[name] = ((to,), (to,) if code == 250 else ())
     return code

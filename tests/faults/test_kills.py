@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults import site as sites
 from tests.faults import tables
-from tests.faults.chance import SEED_VARIABLE, seeds
+from tests.faults.chance import SEED_VARIABLE, rounds, seeds
 from tests.faults.load import Load, Story
 from tests.faults.site import Site
 from tests.faults.verdict import judge
@@ -41,7 +41,7 @@ async def more_acks(story: Story, count: int) -> None:
 
 async def one_round(site: Site, seed: int, story: Story) -> None:
     rng = random.Random(seed)
-    load = Load(site, rng, story, f"{seed:x}")
+    load = Load(site, rng, story, f"{seed:x}", queues=rounds() > 1)
     clock = asyncio.get_running_loop().time
     async with asyncio.TaskGroup() as group:
         running = group.create_task(load.run())
@@ -67,6 +67,7 @@ async def test_every_promise_holds_over_every_kill(tmp_path: Path) -> None:
         for seed in seeds():
             print(f"{SEED_VARIABLE}={seed}", flush=True)
             await one_round(site, seed, story)
+            await tables.nothing_is_queued(site)
             wrong = await judge(site, story)
             living = await tables.rows(site)
             await asyncio.to_thread(site.cli, "rebuild")

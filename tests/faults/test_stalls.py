@@ -51,7 +51,7 @@ async def test_a_frozen_engine_is_answered_for_and_forgotten(tmp_path: Path, eng
         (code, smtp_s), (appended, imap_s), (fetched, fetch_s) = answers
         print(f"  {engine} frozen: SMTP {code} after {smtp_s:.1f} s, IMAP {appended.text!r} after {imap_s:.1f} s")
         # Deliveries need the log only: while the database is away they may go on.
-        assert code // 100 == 4 or (engine == "postgres" and code == 250)
+        assert code in (0, 451) or (engine == "postgres" and code == 250)
         assert appended.state == "NO" and "[UNAVAILABLE]" in appended.text
         # Reading needs the database only.
         assert fetched.state == "OK" if engine == "nats" else "[UNAVAILABLE]" in fetched.text
@@ -65,7 +65,7 @@ async def test_a_frozen_engine_is_answered_for_and_forgotten(tmp_path: Path, eng
 
 async def sent(smtp: Smtp, story: Story, name: str, to: str) -> int:
     code = await smtp.send([to], text(name))
-    story.sent[name] = ((to,), code == 250)
+    story.sent[name] = ((to,), (to,) if code == 250 else ())
     return code
 
 

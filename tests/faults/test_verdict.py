@@ -11,7 +11,7 @@ def shown(name: str, uid: int = 1, modseq: int = 1, *, flagged: bool = False) ->
 
 
 def test_mail_that_is_lost_doubled_or_strange() -> None:
-    story = Story(sent={"a": ((ANNA,), True), "b": ((ANNA,), False), "c": (("ben@example.org",), True)})
+    story = Story(sent={"a": ((ANNA,), (ANNA,)), "b": ((ANNA,), ()), "c": (("ben@example.org",), ("ben@example.org",))})
     assert not delivered(story, ANNA, [shown("a"), shown("b")])
     assert not delivered(story, ANNA, [shown("a")])
     assert "acknowledged" in delivered(story, ANNA, [shown("b")])[0]

@@ -79,14 +79,14 @@ def delivered(story: Story, who: str, shown: list[Shown]) -> list[str]:
     wrong += [f"{name} in INBOX of {who} was never sent there" for name in counts if who not in _to(story, name)]
     wrong += [
         f"{name} was acknowledged and is not in INBOX of {who}"
-        for name, (recipients, acknowledged) in story.sent.items()
-        if acknowledged and who in recipients and not counts[name]
+        for name, (_, have) in story.sent.items()
+        if who in have and not counts[name]
     ]
     return wrong
 
 
 def _to(story: Story, name: str) -> tuple[str, ...]:
-    return story.sent.get(name, ((), False))[0]
+    return story.sent.get(name, ((), ()))[0]
 
 
 def worked(story: Story, work: list[Shown], done: list[Shown]) -> list[str]:

@@ -1,0 +1,49 @@
+"""After a restart the database may stand where it once was: commits do not wait for its disk, and what is lost is folded
+again from the log. Nobody reads it before that is done, for no client may see a UID, a flag or a MODSEQ go back.
+
+What was ever shown lay below the log's mark, so the tables may be read again when they have reached the mark that was
+there after the restart.
+"""
+
+import asyncio
+from collections.abc import Sequence
+
+from cluster.log.model import Log, LogUnavailable
+from storage.postgres.pool import Behind, Connection
+
+ASK_S_MAX = 2.0
+
+
+class Readmission:
+    """Looks at new connections to the database: `admit` returns where they may be used."""
+
+    def __init__(self, source: Log, partitions: Sequence[str]) -> None:
+        self._source = source
+        self._partitions = partitions
+        self._began: object = None  # when the database that may be read was started
+        self._goals: tuple[object, dict[str, int]] = (None, {})  # for the one started then: what it must reach
+        self._one = asyncio.Lock()  # once it may be read, nobody's later goals close it again
+
+    async def admit(self, connection: Connection) -> None:
+        """Raises Behind, TimeoutError and what the database raises."""
+        began = await connection.fetchval("SELECT pg_postmaster_start_time()", timeout=ASK_S_MAX)
+        async with self._one:
+            if began != self._began:
+                await self._look(connection, began)
+
+    async def _look(self, connection: Connection, began: object) -> None:
+        if began != self._goals[0]:
+            self._goals = began, await self._marks()
+        rows = await connection.fetch("SELECT partition, position FROM folded", timeout=ASK_S_MAX)
+        folded = {row["partition"]: row["position"] for row in rows}
+        for partition, goal in self._goals[1].items():
+            if folded.get(partition, 0) < goal:
+                raise Behind(f"{partition} is folded up to {folded.get(partition, 0)} of {goal}")
+        self._began = began
+
+    async def _marks(self) -> dict[str, int]:
+        try:
+            async with asyncio.timeout(ASK_S_MAX):
+                return {partition: await self._source.mark(partition) for partition in self._partitions}
+        except LogUnavailable as error:
+            raise Behind(str(error)) from error

@@ -1,0 +1,53 @@
+"""A session that could not hear the news never answers OK to what it passed over for want of them."""
+
+import ipaddress
+
+from cluster.domain.refusal import Reason, Refusal
+from protocols.imap.server import ImapServer
+from protocols.imap.settings import Settings
+from protocols.port import Changes
+from tests.memory_site import MemorySite
+from tests.transcripts.play import Client
+
+TRUSTED = Settings(plaintext_networks=(ipaddress.ip_network("127.0.0.0/8"),))
+
+
+class Deaf(MemorySite):
+    """Its tables do not say what is new while `deaf`."""
+
+    deaf = False
+
+    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+        return Refusal(Reason.UNAVAILABLE) if self.deaf else await super().changes(account, mailbox, since)
+
+
+async def ask(client: Client, tag: str, request: str) -> list[str]:
+    await client.send(f"{tag} {request}\r\n".encode(), "whole")
+    lines: list[str] = []
+    while not lines or not lines[-1].startswith(f"{tag} "):
+        line = await client.line()
+        assert line is not None
+        lines.append(line)
+    return lines
+
+
+async def test_a_uid_that_the_view_lacks_is_not_passed_over_in_silence() -> None:
+    site = Deaf()
+    await site.account("anna@example.org", "secret")
+    server = ImapServer(site, TRUSTED)
+    client = Client(server)
+    await client.line()
+    await ask(client, "a1", "LOGIN anna@example.org secret")
+    await ask(client, "a2", "SELECT INBOX")
+    site.deaf = True
+    appended = await ask(client, "a3", "APPEND INBOX {9+}\r\nA: b\r\n\r\nx")
+    assert "APPENDUID" in appended[-1] and not any("EXISTS" in line for line in appended)
+    for tag, words in (("a4", "UID STORE 1 +FLAGS (\\Flagged)"), ("a5", "UID MOVE 1 Trash"), ("a6", "UID FETCH 1 FLAGS")):
+        answer = await ask(client, tag, words)
+        assert answer[-1].startswith(f"{tag} NO [UNAVAILABLE]"), answer
+    assert (await ask(client, "a7", "CREATE Other"))[-1].startswith("a7 OK")
+    site.deaf = False
+    stored = await ask(client, "a8", "UID STORE 1 +FLAGS (\\Flagged)")
+    assert "* 1 EXISTS" in stored and any("\\Flagged" in line for line in stored) and stored[-1].startswith("a8 OK")
+    client.transport.close()
+    await server.close()

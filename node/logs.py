@@ -21,7 +21,8 @@ def set_up(level: str, form: Literal["auto", "json", "console"], stream: TextIO 
     console = form == "console" or (form == "auto" and out.isatty())
     shape: Processor = structlog.processors.JSONRenderer()
     if console:
-        shape = structlog.dev.ConsoleRenderer(colors=out.isatty())
+        # Not the default, which draws the variables of every function: passwords and messages too.
+        shape = structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,

@@ -50,7 +50,8 @@ class Assembly:
             now_us=lambda: int(world.now() * 1_000_000),
             entropy=world.entropy,
         )
-        self.database = Database(config.database_url, admit=Readmission(self.log, self.partitions).admit)
+        readmission = Readmission(self.log, self.partitions, lambda partition: self.hub.position(partition))
+        self.database = Database(config.database_url, admit=readmission.admit)
         self.blobs = FileBlobs(config.blob_dir)
         self.spool = Spool(config.dir / "spool")
         self.hub = Hub(self.database)

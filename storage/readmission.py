@@ -2,11 +2,11 @@
 again from the log. Nobody reads it before that is done, for no client may see a UID, a flag or a MODSEQ go back.
 
 What was ever shown lay below the log's mark, so the tables may be read again when they have reached the mark that was
-there after the restart.
+there after the restart; where the log cannot be asked, what this process knew them to have.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cluster.log.model import Log, LogUnavailable
 from storage.postgres.pool import Behind, Connection
@@ -15,11 +15,13 @@ ASK_S_MAX = 2.0
 
 
 class Readmission:
-    """Looks at new connections to the database: `admit` returns where they may be used."""
+    """Looks at new connections to the database: `admit` returns where they may be used. `known`: how far this process
+    knows a partition's tables to have come."""
 
-    def __init__(self, source: Log, partitions: Sequence[str]) -> None:
+    def __init__(self, source: Log, partitions: Sequence[str], known: Callable[[str], int]) -> None:
         self._source = source
         self._partitions = partitions
+        self._known = known
         self._began: object = None  # when the database that may be read was started
         self._goals: tuple[object, dict[str, int]] = (None, {})  # for the one started then: what it must reach
         self._one = asyncio.Lock()  # once it may be read, nobody's later goals close it again
@@ -33,7 +35,8 @@ class Readmission:
 
     async def _look(self, connection: Connection, began: object) -> None:
         if began != self._goals[0]:
-            self._goals = began, await self._marks()
+            marks = await asyncio.gather(*(self._mark(partition) for partition in self._partitions))
+            self._goals = began, dict(zip(self._partitions, marks, strict=True))
         rows = await connection.fetch("SELECT partition, position FROM folded", timeout=ASK_S_MAX)
         folded = {row["partition"]: row["position"] for row in rows}
         for partition, goal in self._goals[1].items():
@@ -41,9 +44,9 @@ class Readmission:
                 raise Behind(f"{partition} is folded up to {folded.get(partition, 0)} of {goal}")
         self._began = began
 
-    async def _marks(self) -> dict[str, int]:
+    async def _mark(self, partition: str) -> int:
         try:
             async with asyncio.timeout(ASK_S_MAX):
-                return {partition: await self._source.mark(partition) for partition in self._partitions}
-        except LogUnavailable as error:
-            raise Behind(str(error)) from error
+                return await self._source.mark(partition)
+        except (LogUnavailable, TimeoutError):
+            return self._known(partition)

@@ -17,7 +17,7 @@ PARTITION = "mail-test-1"
 async def test_who_lags_behind_the_log_is_not_read(engines: Config) -> None:
     log = MemoryLog()
     async with site_tables(engines.database_url, "readmission") as site:
-        admit = Readmission(log, [PARTITION]).admit
+        admit = Readmission(log, [PARTITION], lambda _: 0).admit
         database = Database(engines.database_url, schema="readmission", admit=admit)
         await database.start()
         try:

@@ -23,7 +23,7 @@ from node.config import Config, load
 from node.first_start import FirstStartFailed, first_start
 from node.listeners import Listeners
 from node.management import Management
-from node.memory import give_back_large_pieces
+from node.memory import collect_less_often, give_back_large_pieces
 from node.tls import Certificates
 from node.world import SystemWorld
 
@@ -50,6 +50,7 @@ async def serve(config: Config, index: int, ready_fd: int | None) -> None:
                 await listeners.start()
                 stop = asyncio.Event()
                 _on_stop(stop.set)
+                collect_less_often()
                 _say_ready(ready_fd)
                 log.info("serving", index=index)
                 await stop.wait()

@@ -71,7 +71,7 @@ class Selected(msgspec.Struct, frozen=True):
     first_unseen: int
 
 
-class Flags(msgspec.Struct, frozen=True):
+class Flags(msgspec.Struct, frozen=True, gc=False):
     """`flags`: bits of cluster.domain.mailbox.events (SEEN…)."""
 
     uid: int
@@ -80,7 +80,7 @@ class Flags(msgspec.Struct, frozen=True):
     modseq: int
 
 
-class Message(msgspec.Struct, frozen=True):
+class Message(msgspec.Struct, frozen=True, gc=False):
     """A row for FETCH and SEARCH. `description`: mime.Description in MessagePack, empty where it was not asked for;
     `segments` too. `saved_at`: unix seconds when it came into this mailbox (SAVEDATE)."""
 

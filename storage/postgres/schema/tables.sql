@@ -141,7 +141,8 @@ CREATE TABLE flag (
     flags     smallint NOT NULL,
     keywords  text[] NOT NULL,
     PRIMARY KEY (mailbox, uid)
-) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 1000);
+) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_cost_limit = 1000,
+    autovacuum_analyze_scale_factor = 0.02);
 -- Block ranges only: since PostgreSQL 16 such an index leaves updates on their page.
 CREATE INDEX flag_modseq ON flag USING brin (modseq) WITH (pages_per_range = 16, autosummarize = on);
 

@@ -1,5 +1,7 @@
 """The partitions of the log, by name. Names are letters, digits and hyphens: they are part of stream names."""
 
+from typing import NamedTuple
+
 DIRECTORY = "directory"
 
 
@@ -16,3 +18,18 @@ def queue(site: str) -> str:
 def of_site(site: str) -> tuple[str, ...]:
     """All that a single site is home of."""
     return (DIRECTORY, mail(site), queue(site))
+
+
+class Placed(NamedTuple):
+    """`homes`: partitions that are at home at a site; `copies`: those that it copies."""
+
+    homes: tuple[str, ...]
+    copies: tuple[str, ...]
+
+
+def placed(site: str, sites: tuple[str, ...]) -> Placed:
+    """Of several sites, in their order: the directory is at home at the first, mail and queue at their own, and every
+    other site has copies."""
+    homes = {each: of_site(each) if each == sites[0] else of_site(each)[1:] for each in sites}
+    copies = tuple(name for each in sites if each != site for name in homes[each])
+    return Placed(homes[site], copies)

@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 import structlog
 
 from cluster import partitions
-from cluster.log.jetstream import JetStreamLog
+from cluster.log.jetstream import Backbone, JetStreamLog
 from cluster.world import World
-from node.config import Config
+from node.config import REPLICAS, Config
 from storage.blobs.files import FileBlobs
 from storage.credentials import Credentials
 from storage.directory import Directory
@@ -28,6 +28,7 @@ from storage.throttle import SignIns
 
 START_S_MAX = 60.0
 CATCH_UP_S_MAX = 240.0
+BACKBONE_DOMAIN = "backbone"
 LEFTOVER_AGE_S = 3600.0
 
 log = structlog.get_logger("assembly")
@@ -40,13 +41,16 @@ class Assembly:
         self.config = config
         self.world = world
         self.name = name
-        self.partitions = partitions.of_site(config.site)
+        backbone = config.backbone
+        self.placed = partitions.placed(config.site, backbone.sites if backbone is not None else (config.site,))
+        self.partitions = (*self.placed.homes, *self.placed.copies)
         self.log = JetStreamLog(
             config.nats.url,
             config.nats.user,
             config.nats.password,
             node_id=name,
             site=config.site,
+            backbone=Backbone(BACKBONE_DOMAIN, REPLICAS) if backbone is not None else None,
             now_us=lambda: int(world.now() * 1_000_000),
             entropy=world.entropy,
         )
@@ -78,6 +82,9 @@ class Assembly:
             mark = await self.log.mark(partition, CATCH_UP_S_MAX)
             if not await self.hub.reached(partition, mark, CATCH_UP_S_MAX):
                 raise TimeoutError(f"the tables do not reach the end of {partition}")
+        if partitions.DIRECTORY in self.placed.copies and not await self.hub.reached(partitions.DIRECTORY, 1, CATCH_UP_S_MAX):
+            # Without one it would tell everybody that there is no such person.
+            raise TimeoutError("no directory has come from its home yet")
         async with asyncio.timeout(CATCH_UP_S_MAX):
             await self.hub.readable()
 
@@ -91,11 +98,15 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
     await asyncio.to_thread(parts.spool.clean, world.now() - LEFTOVER_AGE_S)
     await asyncio.to_thread(parts.blobs.files.clean, world.now() - LEFTOVER_AGE_S)
     tasks: list[asyncio.Task[None]] = []
+    others = tuple(site for site in config.backbone.sites if site != config.site) if config.backbone is not None else ()
     try:
         async with asyncio.TaskGroup() as group:
             tasks.append(group.create_task(parts.hub.run(), name="news"))
             for partition in parts.partitions:
-                parts.log.lead(partition)
+                if partition in parts.placed.copies:
+                    parts.log.copy(partition)
+                else:
+                    parts.log.lead(partition, others)
                 follower = Follower(partition, parts.log, parts.database, parts.blobs)
                 tasks.append(group.create_task(follower.run(), name=f"follow {partition}"))
             try:

@@ -17,6 +17,7 @@ import msgspec
 from node.limits import Limits
 
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 with its final NUL (unix(7)); a margin for the engine's own suffixes
+REPLICAS = 3  # of the control plane: one on each member of the backbone
 PORT_BASE_MAX = 65535 - 4222
 DATABASE_SOCKET_NAME = ".s.PGSQL.5432"
 
@@ -77,6 +78,43 @@ class NatsConfig(msgspec.Struct, frozen=True):
     system_password: Secret
 
 
+class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A site's member of the backbone: where the others reach it. Its ports are `port_base` + 6222 for members, + 7422
+    for sites, + 4223 for its own node."""
+
+    site: str
+    host: str
+    port_base: int
+
+    @property
+    def route_port(self) -> int:
+        return self.port_base + 6222
+
+    @property
+    def leaf_port(self) -> int:
+        return self.port_base + 7422
+
+    @property
+    def client_port(self) -> int:
+        return self.port_base + 4223
+
+
+class BackboneConfig(msgspec.Struct, frozen=True):
+    """What links the sites. `members`: one a site, the home of the directory first. The passwords are the same at all."""
+
+    members: tuple[Member, ...]
+    route_password: Secret
+    leaf_password: Secret
+    client_password: Secret
+
+    @property
+    def sites(self) -> tuple[str, ...]:
+        return tuple(member.site for member in self.members)
+
+    def of(self, site: str) -> Member:
+        return next(member for member in self.members if member.site == site)
+
+
 class SmarthostConfig(msgspec.Struct, frozen=True):
     """Where mail for other domains goes. `tls`: starttls (required), implicit, or none."""
 
@@ -99,6 +137,7 @@ class Config(msgspec.Struct, frozen=True):
     ports: Ports
     tls: TlsConfig
     nats: NatsConfig
+    backbone: BackboneConfig | None  # None = this is the only site
     database_url: str
     database_own: bool
     workers: int
@@ -199,6 +238,10 @@ class _Smarthost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str = ""
 
 
+class _Backbone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    member: tuple[Member, ...]
+
+
 class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     site: _Site
     listen: _Listen = _Listen()
@@ -209,12 +252,19 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     security: _Security = _Security()
     smarthost: _Smarthost | None = None
+    backbone: _Backbone | None = None
 
 
 class _NatsSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     password: str
     system_password: str = ""
     user: str = "angarium"
+
+
+class _BackboneSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    route_password: str = ""
+    leaf_password: str = ""
+    client_password: str = ""
 
 
 class _SmarthostSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,6 +276,7 @@ class _Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hmac_key: str
     nats: _NatsSecrets
     smarthost: _SmarthostSecrets = _SmarthostSecrets()
+    backbone: _BackboneSecrets = _BackboneSecrets()
 
 
 class _Demo(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -257,6 +308,7 @@ def load(directory: Path) -> Config:
             domain=f"site-{file.site.name}",
             system_password=Secret(secrets.nats.system_password),
         ),
+        backbone=_backbone(home, file, secrets),
         database_url=file.engines.database_url or _own_database_url(home),
         database_own=own_database,
         workers=file.node.workers or os.cpu_count() or 1,
@@ -318,6 +370,27 @@ def _ports(file: _File) -> Ports:
     chosen = msgspec.structs.asdict(file.ports)
     base = file.listen.port_base
     return Ports(**{name: base + std if chosen[name] is None else chosen[name] for name, std in STANDARD_PORTS.items()})
+
+
+def _backbone(home: Path, file: _File, secrets: _Secrets) -> BackboneConfig | None:
+    """Raises ConfigRefused."""
+    if file.backbone is None:
+        return None
+    path, members = home / "angarium.toml", file.backbone.member
+    sites = [member.site for member in members]
+    if len(set(sites)) != len(sites) or not all(valid_site_name(site) for site in sites):
+        raise ConfigRefused(f"{path}: backbone.member.site must be names of sites, each one once, not {', '.join(sites)}")
+    if file.site.name not in sites:
+        raise ConfigRefused(f"{path}: no backbone.member is this site, {file.site.name}")
+    if len(sites) != REPLICAS:
+        raise ConfigRefused(f"{path}: a backbone has {REPLICAS} members, not {len(sites)}: with two neither can decide alone")
+    for member in members:
+        if not 0 <= member.port_base <= 65535 - 7422:
+            raise ConfigRefused(f"{path}: backbone.member.port_base must be between 0 and {65535 - 7422}")
+    passwords = [Secret(text) for text in msgspec.structs.astuple(secrets.backbone)]
+    if not all(passwords):
+        raise ConfigRefused(f"{home / 'secrets.toml'}: [backbone] needs route_password, leaf_password, client_password")
+    return BackboneConfig(members, *passwords)
 
 
 def _smarthost(file: _File, secrets: _Secrets) -> SmarthostConfig | None:

@@ -21,6 +21,8 @@ async def first_start(parts: Assembly) -> None:
     if not await parts.directory_view.is_empty():
         return
     config = parts.config
+    if partitions.DIRECTORY not in parts.placed.homes:
+        return
     actor = Actor(name="first start", administrator=True, site=config.site, node=parts.name)
     answer = await parts.site.execute(actor, AddDomain(config.domain))
     if isinstance(answer, Refusal):

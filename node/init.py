@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from node import certs
-from node.config import STANDARD_PORTS, Config, ConfigRefused, load, valid_domain, valid_site_name
+from node.config import STANDARD_PORTS, Config, ConfigRefused, Member, load, valid_domain, valid_site_name
 from node.limits import Limits
 
 DEMO_PEOPLE = (("anna", "Anna Example"), ("ben", "Ben Example"))
@@ -54,7 +54,7 @@ plaintext_networks = [{plaintext}]
 [limits]
 {limits}
 
-# [smarthost]                     # takes the mail for other domains; its password is in secrets.toml
+{backbone}# [smarthost]                     # takes the mail for other domains; its password is in secrets.toml
 # host = "relay.example.net"
 # port = 587
 # tls = "starttls"                # starttls (required), implicit, none
@@ -76,6 +76,13 @@ system_password = "{nats_system_password}"
 password = ""
 """
 
+BACKBONE_SECRETS = """
+[backbone]                        # the same at every site
+route_password = "{route}"
+leaf_password = "{leaf}"
+client_password = "{client}"
+"""
+
 
 class Plan(msgspec.Struct, frozen=True):
     """What `angarium init` was asked for."""
@@ -87,22 +94,31 @@ class Plan(msgspec.Struct, frozen=True):
     bind: str = "127.0.0.1"
     port_base: int = 0
     demo: bool = False
+    members: tuple[Member, ...] = ()  # of a backbone, the first site's first; none = a single site
+    like: Path | None = None  # the folder of the first site, whose authority and backbone this one shares
 
 
 def make_site(plan: Plan, now: datetime.datetime) -> Config:
     """Writes the folder and gives its configuration. Raises ConfigRefused, before anything is written, if the plan is
     not sound or one of the files is there already."""
     home = plan.dir.absolute()
+    first = load(plan.like) if plan.like is not None else None
+    if first is not None:
+        plan = _like(plan, first)
     _refuse_unsound(plan, home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home / "tls").mkdir(mode=0o700)
-    authority, authority_key = certs.make_authority(plan.site, now)
-    certificate, key = certs.issue(authority, authority_key, certificate_names(plan.hostname), now)
+    if first is None:
+        authority, authority_key = certs.make_authority(plan.site, now)
+    else:
+        authority, authority_key = first.tls.ca.read_bytes(), first.tls.ca_key.read_bytes()
+    names = certificate_names(plan.hostname, *(member.host for member in plan.members if member.site == plan.site))
+    certificate, key = certs.issue(authority, authority_key, names, now)
     _write(home / "tls" / "ca.pem", authority, 0o644)
     _write(home / "tls" / "ca.key", authority_key, 0o600)
     _write(home / "tls" / "server.pem", certificate, 0o644)
     _write(home / "tls" / "server.key", key, 0o600)
-    _write(home / "secrets.toml", _secrets_text().encode(), 0o600)
+    _write(home / "secrets.toml", _secrets_text(plan, first).encode(), 0o600)
     if plan.demo:
         _write(home / "demo.toml", _demo_text(plan.domain).encode(), 0o600)
     # Last, because it is what makes the folder a site.
@@ -110,16 +126,17 @@ def make_site(plan: Plan, now: datetime.datetime) -> Config:
     return load(home)
 
 
-def certificate_names(hostname: str) -> tuple[str, ...]:
+def certificate_names(hostname: str, *more: str) -> tuple[str, ...]:
     """What a self-made server certificate is for: the mail host name, and this machine under its usual names."""
-    return tuple(dict.fromkeys((hostname, socket.gethostname(), "localhost", "127.0.0.1", "::1")))
+    return tuple(dict.fromkeys((hostname, *more, socket.gethostname(), "localhost", "127.0.0.1", "::1")))
 
 
 def renew_certificate(config: Config, now: datetime.datetime) -> None:
     """A new server certificate by the site's own authority, put in the old one's place. Raises ConfigRefused."""
     try:
         authority, authority_key = config.tls.ca.read_bytes(), config.tls.ca_key.read_bytes()
-        certificate, key = certs.issue(authority, authority_key, certificate_names(config.hostname), now)
+        reached = (config.backbone.of(config.site).host,) if config.backbone is not None else ()
+        certificate, key = certs.issue(authority, authority_key, certificate_names(config.hostname, *reached), now)
     except (OSError, ValueError) as error:
         advice = f"put a certificate of your own in {config.tls.certificate}"
         raise ConfigRefused(f"the site's own authority cannot issue: {error}; {advice}") from None
@@ -130,12 +147,24 @@ def renew_certificate(config: Config, now: datetime.datetime) -> None:
         fresh.replace(path)
 
 
+def _like(plan: Plan, first: Config) -> Plan:
+    """Raises ConfigRefused if the first site does not expect this one."""
+    if first.backbone is None:
+        raise ConfigRefused(f"{first.dir} is a single site: it has no backbone to join")
+    if plan.site == first.site or plan.site not in first.backbone.sites:
+        raise ConfigRefused(f"--site must be one of the other members of {first.dir}: {', '.join(first.backbone.sites)}")
+    return msgspec.structs.replace(plan, members=first.backbone.members)
+
+
 def _refuse_unsound(plan: Plan, home: Path) -> None:
     if not valid_site_name(plan.site):
         raise ConfigRefused(f"--site must be lower-case letters, digits and dashes (at most 31), not {plan.site!r}")
     for option, name in (("--domain", plan.domain), ("--hostname", plan.hostname)):
         if not valid_domain(name):
             raise ConfigRefused(f"{option} must be a name like example.org, not {name!r}")
+    bases = [member.port_base for member in plan.members if member.site == plan.site]
+    if plan.members and bases != [plan.port_base]:
+        raise ConfigRefused(f"--member must name site {plan.site} once, with its --port-base {plan.port_base}")
     there = [name for name in OWN_FILES if (home / name).exists()]
     if there:
         raise ConfigRefused(f"{home / there[0]} is there already: nothing was changed; choose another folder")
@@ -154,16 +183,27 @@ def _configuration_text(plan: Plan) -> str:
         plaintext='"127.0.0.0/8", "::1/128"' if plan.demo else "",
         ports="\n".join(f"# {name} = {plan.port_base + port}" for name, port in STANDARD_PORTS.items()),
         limits="\n".join(f"# {name} = {value}" for name, value in limits.items()),
+        backbone="".join(
+            f'[[backbone.member]]\nsite = "{each.site}"\nhost = "{each.host}"\nport_base = {each.port_base}\n\n'
+            for each in plan.members
+        ),
     )
 
 
-def _secrets_text() -> str:
+def _secrets_text(plan: Plan, first: Config | None) -> str:
+    shared = first.backbone if first is not None else None
+    backbone = BACKBONE_SECRETS.format(
+        route=shared.route_password if shared else secrets.token_urlsafe(24),
+        leaf=shared.leaf_password if shared else secrets.token_urlsafe(24),
+        client=shared.client_password if shared else secrets.token_urlsafe(24),
+    )
     return SECRETS.format(
         api_token=secrets.token_urlsafe(32),
-        hmac_key=secrets.token_hex(32),
+        # The same at every site: what a name that does not exist is answered must not tell one site from another.
+        hmac_key=first.hmac_key if first is not None else secrets.token_hex(32),
         nats_password=secrets.token_urlsafe(24),
         nats_system_password=secrets.token_urlsafe(24),
-    )
+    ) + (backbone if plan.members else "")
 
 
 def _demo_text(domain: str) -> str:

@@ -2,6 +2,8 @@
 
     engines (together) → workers (together) → the ready file … SIGTERM … workers (drained) → PostgreSQL → nats-server
 
+With several sites the member of the backbone is started before all and stopped after all.
+
 One supervisor a site, by a lock on a file; what a killed one left behind is ended before anything starts.
 """
 
@@ -123,7 +125,7 @@ async def supervise(config: Config, tell: Tell, ready_file: Path | None = None) 
     for folder in (config.run_dir, config.log_dir):
         folder.mkdir(exist_ok=True, mode=0o700)
     with lock(config.run_dir):
-        signals = {nats.NAME: nats.DEATH_SIGNAL, postgres.NAME: postgres.DEATH_SIGNAL}
+        signals = dict.fromkeys((nats.NAME, nats.BACKBONE_NAME), nats.DEATH_SIGNAL) | {postgres.NAME: postgres.DEATH_SIGNAL}
         for name in await asyncio.to_thread(end_leftovers, config.run_dir, signals):
             tell(Happening(name, "leftover", "an earlier start was killed; what it left was ended"))
         try:
@@ -200,6 +202,14 @@ def engine_parts(config: Config) -> list[Part]:
     return parts
 
 
+def backbone_parts(config: Config) -> list[Part]:
+    """Stands before the site's engine starts, which else would link itself to another site's member, and stay there."""
+    backbone = config.backbone
+    if backbone is None:
+        return []
+    return [Part(nats.BACKBONE_NAME, lambda: nats.prepare_backbone(config, backbone))]
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
     """(stop, reload): set by SIGTERM or SIGINT, and by SIGHUP."""
@@ -219,12 +229,13 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 async def _run_site(
     config: Config, tell: Tell, ready_file: Path | None, stop: asyncio.Event, reload: asyncio.Event
 ) -> None:
+    links = [Keeper(part, config.run_dir, tell) for part in backbone_parts(config)]
     engines = [Keeper(part, config.run_dir, tell) for part in engine_parts(config)]
     workers = [Keeper(part, config.run_dir, tell) for part in worker_parts(config)]
     failure: StartFailed | None = None
     async with asyncio.TaskGroup() as group:
         try:
-            for floor in (engines, workers):
+            for floor in (links, engines, workers):
                 for keeper in floor:
                     group.create_task(keeper.keep())
                 if not await _first_ready(floor, stop):
@@ -238,7 +249,7 @@ async def _run_site(
         finally:
             _remove_ready_file(ready_file)
             await asyncio.gather(*(keeper.stop() for keeper in workers))
-            for keeper in reversed(engines):
+            for keeper in reversed([*links, *engines]):
                 await keeper.stop()
     if failure is not None:
         raise failure

@@ -6,7 +6,7 @@ neither its watches nor its history, so this is all there is.
 
 from typing import NamedTuple, Protocol
 
-from cluster.log.connection import Unreachable
+from cluster.log.connection import Connection, Unreachable
 from cluster.log.engine import WRONG_LAST_SEQUENCE, Engine, EngineRefused, Message
 
 
@@ -40,10 +40,16 @@ class Keys(Protocol):
 
 
 class Bucket:
-    def __init__(self, engine: Engine, name: str = "control", *, replicas: int = 1) -> None:
-        self._engine = engine
+    """`domain`: of the engine that keeps it, None = that of the server we are connected to."""
+
+    def __init__(
+        self, connection: Connection, name: str = "control", *, domain: str | None = None, replicas: int = 1
+    ) -> None:
+        self._engine = Engine(connection, domain)
         self._name = name
         self._replicas = replicas
+        # Leaf links carry no bare $KV: a write for another domain goes by that domain's API.
+        self._door = f"$JS.{domain}.API.$KV.{name}" if domain else f"$KV.{name}"
 
     async def ensure(self) -> None:
         await self._engine.create_stream(
@@ -61,7 +67,10 @@ class Bucket:
         )
 
     async def get(self, key: str) -> Entry:
-        kept = await self._engine.last_on(f"KV_{self._name}", f"$KV.{self._name}.{key}")
+        try:
+            kept = await self._engine.last_on(f"KV_{self._name}", f"$KV.{self._name}.{key}")
+        except EngineRefused as error:
+            raise Unreachable(str(error)) from error
         if kept is None:
             return ABSENT
         if kept.headers.get("KV-Operation"):
@@ -77,7 +86,7 @@ class Bucket:
     async def _write(self, key: str, value: bytes, after: int, headers: dict[str, str]) -> int:
         expect = {"Nats-Expected-Last-Subject-Sequence": str(after)}
         try:
-            return await self._engine.write(Message(f"$KV.{self._name}.{key}", headers, value), **expect)
+            return await self._engine.write(Message(f"{self._door}.{key}", headers, value), **expect)
         except EngineRefused as error:
             if error.code in WRONG_LAST_SEQUENCE:
                 raise Conflict(key) from None

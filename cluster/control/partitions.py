@@ -15,13 +15,14 @@ class Ended(msgspec.Struct, frozen=True):
 
 
 class Partition(msgspec.Struct, frozen=True):
-    """`stream`: of the present `epoch`. `ended`: earlier epochs, ascending."""
+    """`stream`: of the present `epoch`. `ended`: earlier epochs, ascending. `copies`: sites that have one, not the home."""
 
     name: str
     home: str
     epoch: int
     stream: str
     ended: tuple[Ended, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 _decode = msgspec.json.Decoder(Partition).decode
@@ -57,6 +58,13 @@ class Partitions:
     async def change(self, partition: Partition, revision: int) -> None:
         """Raises Conflict if the record is not at `revision`, Unreachable."""
         await self._keys.put(_key(partition.name), msgspec.json.encode(partition), revision)
+
+    async def note(self, partition: Partition) -> None:
+        """Makes the record say this, whatever it said. Raises Conflict if someone else writes it now, Unreachable."""
+        entry = await self._keys.get(_key(partition.name))
+        value = msgspec.json.encode(partition)
+        if entry.value != value:
+            await self._keys.put(_key(partition.name), value, entry.written)
 
 
 def _key(name: str) -> str:

@@ -59,14 +59,14 @@ def config(stream: Stream, replicas: int) -> dict[str, object]:
     }
 
 
-async def ensure_partition(partitions: Partitions, name: str, home: str) -> Partition:
-    """The partition's record; epoch 1 is begun if there is none. Raises Unreachable."""
+async def ensure_partition(partitions: Partitions, name: str, home: str, copies: tuple[str, ...] = ()) -> Partition:
+    """The partition's record; epoch 1 is begun, with `copies` at those sites, if there is none. Raises Unreachable."""
     while True:
         found = await partitions.get(name)
         if found is not None:
             return found[0]
         try:
-            await partitions.create(Partition(name, home, 1, stream_of(name, 1).name))
+            await partitions.create(Partition(name, home, 1, stream_of(name, 1).name, copies=copies))
         except Conflict:
             continue
 
@@ -94,7 +94,17 @@ def succeeded(partition: Partition, last: int, clean: bool, home: str) -> Partit
     """The record once the present epoch has ended at sequence `last`."""
     ended = (*partition.ended, Ended(partition.epoch, last, clean, partition.stream))
     epoch = partition.epoch + 1
-    return Partition(partition.name, home, epoch, stream_of(partition.name, epoch).name, ended)
+    return Partition(partition.name, home, epoch, stream_of(partition.name, epoch).name, ended, partition.copies)
+
+
+def as_copied(partition: Partition) -> Partition:
+    """The record as it holds at a site that has copies: where every epoch lies there."""
+    ended = tuple(
+        msgspec.structs.replace(old, stream=stream_of(partition.name, old.epoch, copy=True).name)
+        for old in partition.ended
+    )
+    stream = stream_of(partition.name, partition.epoch, copy=True).name
+    return msgspec.structs.replace(partition, stream=stream, ended=ended)
 
 
 def first_words(partition: Partition, at_us: int, command: bytes) -> Request:

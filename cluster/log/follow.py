@@ -55,20 +55,25 @@ class Reader:
 
     async def read(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Record, ...]]:
         """Everything above `after` and not above `upto`, which must not lie above the mark. Waits for the engine."""
+        async for stream, kept in self.stored(after, upto, contents=contents):
+            yield tuple(record(stream, each) for each in kept)
+
+    async def stored(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Stream, list[Kept]]]:
+        """The same as it lies in the streams, each batch of one stream."""
         at = after
         for segment in await self._segments(upto):
             if segment.end <= at:
                 continue
             end = min(segment.end, upto)
             async for kept in self._stretch(segment.stream, at, end, contents):
-                yield tuple(record(segment.stream, each) for each in kept)
+                yield segment.stream, kept
             at = max(at, end)
             if at >= upto:
                 return
 
     async def _stretch(self, stream: Stream, after: int, end: int, contents: bool) -> AsyncIterator[list[Kept]]:
         subject = ">" if contents else stream.events
-        sequence = await self._sequence_after(stream, after)
+        sequence = await self.sequence_after(stream, after)
         ahead: asyncio.Task[list[Kept]] | None = None
         try:
             while True:
@@ -98,10 +103,10 @@ class Reader:
         while True:
             try:
                 found = (await self._engine.read(stream.name, sequence, count, subject, READ_BYTES_MAX)).messages
-                if found or stream.copy or sequence > split(end).sequence:
+                if found or (not stream.copy and sequence > split(end).sequence):
                     return found
                 there = await self._engine.next_on(stream.name, subject, sequence)
-                if there is None or there.sequence > split(end).sequence:
+                if there is None or position_of(stream, there) > end:
                     return []
                 log.debug("a replica lags", stream=stream.name, sequence=sequence)
                 await asyncio.sleep(RETRY_WAIT_S)
@@ -109,7 +114,7 @@ class Reader:
                 log.debug("read again", stream=stream.name, why=str(error))
                 await asyncio.sleep(RETRY_WAIT_S)
 
-    async def _sequence_after(self, stream: Stream, after: int) -> int:
+    async def sequence_after(self, stream: Stream, after: int) -> int:
         """The stream's sequence from which on positions lie above `after`."""
         epoch, sequence = split(after)
         if epoch < stream.epoch:

@@ -3,6 +3,7 @@
     log = JetStreamLog("nats://127.0.0.1:24222", user, password, node_id="n1", site="north")
     await log.start()             # waits for the engine; LogUnavailable after timeout_s
     log.lead("m1")                # at a partition's home: candidate for its lease from now on (makes it if it is not there)
+    log.copy("m2")                # with several sites: keep a copy of a partition that is at home elsewhere
     await log.leading("m1")       # if one wants to wait until this process is the appender
     …append, upload, follow, read, mark, drop_contents…   # from any process, leading or not
     await log.stop()              # writes what waits, releases the leases
@@ -14,8 +15,10 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from typing import NamedTuple
 
 import msgspec
+import structlog
 
 from cluster.control.bucket import Bucket, Conflict
 from cluster.control.holder import this_process
@@ -24,6 +27,7 @@ from cluster.control.partitions import Ended, Partition, Partitions
 from cluster.log import epochs, wire
 from cluster.log.appender import Appender
 from cluster.log.connection import Connection, NobodyThere, Unreachable
+from cluster.log.copier import Copier, Lag, confirm_kept, kept_by_all
 from cluster.log.engine import Engine, EngineRefused, Message
 from cluster.log.follow import Reader
 from cluster.log.leader import Leader, Site
@@ -48,13 +52,23 @@ START_S_MAX = 30.0
 RESTORE_BATCH_MAX = 500
 
 
+log = structlog.get_logger("cluster.log.jetstream")
+
+
+class Backbone(NamedTuple):
+    """`replicas`: of the control plane, 1 or 3."""
+
+    domain: str
+    replicas: int
+
+
 def _now_us() -> int:
     return time.time_ns() // 1000
 
 
 class JetStreamLog:
-    """`domain`: the JetStream domain to speak to, None = that of the server we connect to. `replicas`: of the site's
-    streams, 1 or 3. `now_us` (unix microseconds) and `entropy` (random bytes) go into EpochStarted and ids."""
+    """`backbone`: where the control plane lies when there are several sites, None = at this one. `replicas`: of the
+    site's streams, 1 or 3. `now_us` (unix microseconds) and `entropy` (random bytes) go into EpochStarted and ids."""
 
     def __init__(
         self,
@@ -64,19 +78,24 @@ class JetStreamLog:
         *,
         node_id: str,
         site: str,
-        domain: str | None = None,
+        backbone: Backbone | None = None,
         replicas: int = 1,
         now_us: Callable[[], int] = _now_us,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._connection = Connection(url, user, password, name=f"angarium {node_id}")
-        self._engine = Engine(self._connection, domain)
-        self._bucket = Bucket(self._engine, replicas=replicas)
-        partitions = Partitions(self._bucket)
+        self._engine = Engine(self._connection)
+        self._near = self._bucket = Bucket(self._connection, replicas=replicas)
+        partitions = known = Partitions(self._bucket)
+        if backbone is not None:
+            self._bucket = Bucket(self._connection, domain=backbone.domain, replicas=backbone.replicas)
+            partitions = Partitions(self._bucket)
         self._me = this_process(entropy(12).hex(), node_id)
         self._site = Site(
-            self._connection, self._engine, partitions, site, replicas=replicas, now_us=now_us, entropy=entropy
+            self._connection, self._engine, partitions, known, site, replicas=replicas, now_us=now_us, entropy=entropy
         )  # fmt: skip
+        self._ensuring: asyncio.Task[None] | None = None
+        self._copiers: dict[str, Copier] = {}
         self._leaders: dict[str, Leader] = {}
         self._marks: dict[str, Marks] = {}
         self._readers: dict[str, Reader] = {}
@@ -89,25 +108,49 @@ class JetStreamLog:
             async with asyncio.timeout(timeout_s):
                 while True:
                     try:
-                        return await self._bucket.ensure()
+                        await self._near.ensure()
+                        break
                     except Unreachable:
                         await asyncio.sleep(RETRY_WAIT_S)
         except (Unreachable, TimeoutError) as error:
             await self._connection.stop()
             raise LogUnavailable(str(error) or "the engine's JetStream does not answer") from error
+        if self._bucket is not self._near:
+            # Not waited for: cut off from the backbone, a site shows what it has.
+            self._ensuring = asyncio.create_task(_ensured(self._bucket), name="control plane")
 
     async def stop(self) -> None:
+        if self._ensuring is not None:
+            self._ensuring.cancel()
+        for copier in self._copiers.values():
+            await copier.stop()
+        self._copiers.clear()
         for leader in self._leaders.values():
             await leader.stop()
         self._leaders.clear()
         await self._connection.stop()
 
-    def lead(self, partition: str) -> None:
-        """From now on a candidate for the partition's lease, until `stop`."""
+    def lead(self, partition: str, copies: tuple[str, ...] = ()) -> None:
+        """From now on a candidate for the partition's lease, until `stop`. `copies`: the sites that get one if this makes
+        the partition."""
         if partition not in self._leaders:
             lease = Lease(self._bucket, f"lease.{wire.named(partition)}", self._me)
-            leader = self._leaders[partition] = Leader(self._site, partition, lease, self._marks_of(partition), self._recent_of(partition))
+            marks, recent = self._marks_of(partition), self._recent_of(partition)
+            leader = self._leaders[partition] = Leader(self._site, partition, lease, marks, recent, copies)
             leader.start()
+
+    def copy(self, partition: str) -> None:
+        """From now on this site has a copy, and this process is a candidate for keeping it up, until `stop`. To be said
+        before anything else of the partition: it is read from the copy."""
+        if partition not in self._copiers:
+            lease = Lease(self._near, f"copier.{wire.named(partition)}", self._me)
+            marks = self._marks[partition] = Marks(self._connection, partition, self._site.name)
+            copier = self._copiers[partition] = Copier(self._site, partition, lease, marks)
+            copier.start()
+
+    def lags(self) -> dict[str, Lag]:
+        """Of the copies that this process keeps up."""
+        return {name: copier.lag() for name, copier in self._copiers.items() if copier.copying}
 
     def leads(self, partition: str) -> bool:
         leader = self._leaders.get(partition)
@@ -153,19 +196,33 @@ class JetStreamLog:
         return Position((await self._marks_of(partition).asked(timeout_s)).event)
 
     async def drop_contents(self, partition: str, upto: Position) -> None:
-        """Raises LogUnavailable."""
-        epoch, sequence = split(upto)
-        self._recent_of(partition).forget(sequence)
+        """At the home: of what this names, as much as the copies have confirmed too. At a copy: confirms it. Raises
+        LogUnavailable."""
+        self._recent_of(partition).forget(split(upto).sequence)
         try:
-            found = await self._site.partitions.get(partition)
+            found = await self._site.known.get(partition)
             if found is None:
                 return
+            if found[0].home != self._site.name:
+                await confirm_kept(self._bucket, partition, self._site.name, upto)
+            elif found[0].copies:
+                upto = Position(min(upto, await kept_by_all(self._bucket, found[0])))
             for stream in (*(old for old, _ in epochs.past(found[0])), epochs.present(found[0])):
-                if stream.epoch <= epoch and not stream.copy:
-                    below = sequence + 1 if stream.epoch == epoch else await self._engine.last_sequence(stream.name) + 1
-                    await self._engine.purge(stream.name, stream.contents, below)
-        except (Unreachable, EngineRefused) as error:
+                if stream.epoch <= split(upto).epoch:
+                    await self._purge(partition, stream, upto)
+        except (Unreachable, EngineRefused, Conflict) as error:
             raise LogUnavailable(str(error)) from error
+
+    async def _purge(self, partition: str, stream: wire.Stream, upto: Position) -> None:
+        epoch, sequence = split(upto)
+        if stream.copy:
+            if partition not in self._copiers:
+                return  # of a restore: there is no content in it
+            below = await self._reader_of(partition).sequence_after(stream, upto)
+            below = min(below, await self._engine.last_sequence(stream.name) + 1)
+        else:
+            below = sequence + 1 if stream.epoch == epoch else await self._engine.last_sequence(stream.name) + 1
+        await self._engine.purge(stream.name, stream.contents, below)
 
     async def history(self, partition: str) -> tuple[Ended, ...]:
         """Every epoch of the partition, the present one as if it ended at the mark: what a backup keeps beside the
@@ -253,7 +310,7 @@ class JetStreamLog:
 
     async def _found(self, partition: str) -> Partition:
         try:
-            found = await self._site.partitions.get(partition)
+            found = await self._site.known.get(partition)
         except Unreachable as error:
             raise LogUnavailable(str(error)) from error
         if found is None:
@@ -271,9 +328,19 @@ class JetStreamLog:
     def _reader_of(self, partition: str) -> Reader:
         if partition not in self._readers:
             self._readers[partition] = Reader(
-                self._engine, self._site.partitions, partition, self._marks_of(partition), self._recent_of(partition)
+                self._engine, self._site.known, partition, self._marks_of(partition), self._recent_of(partition)
             )
         return self._readers[partition]
+
+
+async def _ensured(bucket: Bucket) -> None:
+    """Makes it, as soon as there is a quorum, and room on as many members as it has replicas."""
+    while True:
+        try:
+            return await bucket.ensure()
+        except (Unreachable, EngineRefused) as error:
+            log.debug("no bucket yet", why=str(error))
+            await asyncio.sleep(RETRY_WAIT_S)
 
 
 async def _answer(future: asyncio.Future[Stored | Stale], appender: Appender) -> wire.Answer:

@@ -30,11 +30,14 @@ log = structlog.get_logger("cluster.log.leader")
 
 
 class Site(NamedTuple):
-    """What all of a process's partitions share. `now_us`: unix microseconds; `entropy`: random bytes."""
+    """What all of a process's partitions share. `partitions`: the control plane's records; `known`: what this site knows
+    of them when it is cut off, with the streams as they lie here (with one site the same). `now_us`: unix microseconds;
+    `entropy`: random bytes."""
 
     connection: Connection
     engine: Engine
     partitions: Partitions
+    known: Partitions
     name: str
     replicas: int
     now_us: Callable[[], int]
@@ -42,7 +45,12 @@ class Site(NamedTuple):
 
 
 class Leader:
-    def __init__(self, site: Site, partition: str, lease: Lease, marks: Marks, recent: Recent) -> None:
+    """`copies`: the sites that get one when the partition is made."""
+
+    def __init__(
+        self, site: Site, partition: str, lease: Lease, marks: Marks, recent: Recent, copies: tuple[str, ...] = ()
+    ) -> None:
+        self._copies = copies
         self._site = site
         self._partition = partition
         self._lease = lease
@@ -146,12 +154,16 @@ class Leader:
     async def _made(self) -> Appender:
         """Reads the past. Raises Unreachable, EngineRefused, Conflict."""
         site = self._site
-        partition = await epochs.ensure_partition(site.partitions, self._partition, site.name)
+        partition = await epochs.ensure_partition(site.partitions, self._partition, site.name, self._copies)
+        if partition.home != site.name:
+            raise Conflict(f"{partition.name} is at home at {partition.home}")
         if self._interrupted.is_set():
             partition = await self._succeeded(partition, clean=self._clean)
             self._interrupted.clear()
         if epochs.present(partition).copy:
             partition = await self._succeeded(partition, clean=False)
+        if site.known is not site.partitions:
+            await site.known.note(partition)
         stream = epochs.present(partition)
         await site.engine.create_stream(epochs.config(stream, site.replicas))
         writer = Writer(site.engine, stream, site.entropy, self._lease.confirm, chains=site.replicas == 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 
 from cluster.log.connection import Arrived, Connection, Unreachable
 from cluster.log.model import LogUnavailable
@@ -13,11 +14,14 @@ RETRY_WAIT_S = 0.05
 
 
 class Marks:
-    """One partition's mark as this process knows it; it only rises."""
+    """One partition's mark as this process knows it; it only rises. `site`: that of the copy there, None = the home's."""
 
-    def __init__(self, connection: Connection, partition: str) -> None:
+    def __init__(self, connection: Connection, partition: str, site: str | None = None) -> None:
         self._connection = connection
         self._partition = partition
+        self._told_on = f"mk.{partition}" if site is None else f"ck.{site}.{partition}"
+        self.asked_on = f"ap.{partition}.mark" if site is None else f"ck.{site}.{partition}.ask"
+        self.heard_at = float("-inf")  # monotonic, in seconds: when others' word of it came last
         self._moved = asyncio.Event()  # set and replaced whenever the mark rises
         self._watching = False
         self.known = Mark(0, 0)
@@ -32,7 +36,7 @@ class Marks:
         """For the appender: everybody may show this much."""
         self.raise_to(mark)
         with contextlib.suppress(Unreachable):  # Who misses it asks after a second.
-            await self._connection.publish(f"mk.{self._partition}", encode(mark))
+            await self._connection.publish(self._told_on, encode(mark))
 
     async def beyond(self, at: int, *, contents: bool) -> int:
         """The position of the mark (of the last event, without `contents`), as soon as it lies above `at`."""
@@ -55,7 +59,8 @@ class Marks:
 
     async def ask(self, timeout_s: float) -> Mark:
         """What the appender says. Raises NobodyThere, Unreachable."""
-        answer = await self._connection.request(f"ap.{self._partition}.mark", timeout_s=timeout_s)
+        answer = await self._connection.request(self.asked_on, timeout_s=timeout_s)
+        self.heard_at = time.monotonic()
         return decode_mark(answer.data)
 
     async def asked(self, timeout_s: float) -> Mark:
@@ -68,12 +73,13 @@ class Marks:
                     except Unreachable:
                         await asyncio.sleep(RETRY_WAIT_S)
         except TimeoutError:
-            raise LogUnavailable(f"no appender of {self._partition} answers") from None
+            raise LogUnavailable(f"nobody answers for {self._partition}") from None
 
     async def _watch(self) -> None:
         if not self._watching:
             self._watching = True
-            await self._connection.subscribe(f"mk.{self._partition}", self._arrived)
+            await self._connection.subscribe(self._told_on, self._arrived)
 
     async def _arrived(self, message: Arrived) -> None:
+        self.heard_at = time.monotonic()
         self.raise_to(decode_mark(message.data))

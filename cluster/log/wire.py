@@ -96,6 +96,11 @@ class Stream(NamedTuple):
         return [f"cp.{self.partition}.{self.epoch}.>"] if self.copy else [self.events, self.contents]
 
 
+def domain_of(site: str) -> str:
+    """The JetStream domain of a site's own engine."""
+    return f"site-{site}"
+
+
 def stream_of(partition: str, epoch: int, *, copy: bool = False) -> Stream:
     return Stream(f"{'CP' if copy else 'EV'}-{partition}-{epoch}", partition, epoch, copy)
 

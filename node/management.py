@@ -64,6 +64,10 @@ class Management:
                 for partition in state.partitions:
                     self.metrics.projection_lag_events.labels(partition.name).set(partition.lag_events)
                 self.metrics.quarantined_events.set(len(state.quarantine))
+            for name, lag in self._assembly.log.lags().items():
+                self.metrics.replication_lag_messages.labels(name).set(lag.messages)
+                self.metrics.replication_lag_bytes.labels(name).set(lag.bytes)
+                self.metrics.replication_lag_seconds.labels(name).set(lag.seconds)
             await asyncio.sleep(MEASURE_TABLES_EVERY_S)
 
     async def _log_answers(self) -> str:

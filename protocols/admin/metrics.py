@@ -56,6 +56,18 @@ class Metrics:
         self.projection_lag_events = Gauge(
             "angarium_projection_lag_events", "Events that the tables lack", ("partition",), registry=registry
         )
+        self.replication_lag_messages = Gauge(
+            "angarium_replication_lag_messages", "Messages that this site's copy lacks", ("partition",), registry=registry
+        )
+        self.replication_lag_bytes = Gauge(
+            "angarium_replication_lag_bytes", "Their bytes, estimated", ("partition",), registry=registry
+        )
+        self.replication_lag_seconds = Gauge(
+            "angarium_replication_lag_seconds",
+            "Since this site's copy was last level with its home, or heard from it",
+            ("partition",),
+            registry=registry,
+        )
         self.quarantined_events = Gauge("angarium_quarantined_events", "Events put aside", registry=registry)
         self.loop_lag_seconds = Histogram(
             "angarium_loop_lag_seconds", "How late the event loop was", buckets=LAG_SECONDS, registry=registry

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from node import logs
 from node.certs import Certificate, covers
 from node.cli import VERBS, main
-from node.config import SOCKET_PATH_BYTES_MAX, STANDARD_PORTS, Config, ConfigRefused, load, load_demo
+from node.config import SOCKET_PATH_BYTES_MAX, STANDARD_PORTS, Config, ConfigRefused, Member, load, load_demo
 from node.doctor import examine
 from node.init import Plan, make_site, renew_certificate
 from node.limits import MIB, Limits
@@ -105,6 +105,46 @@ def test_what_is_mistyped_is_refused_where_it_stands(
         number = int(str(refused.value).partition("angarium.toml:")[2].partition(":")[0])
         key = words[0].rpartition(".")[2]
         assert key in (config.dir / "angarium.toml").read_text().splitlines()[number - 1]
+
+
+MEMBERS = tuple(Member(name, "127.0.0.1", base) for name, base in (("north", 20000), ("south", 30000), ("east", 40000)))
+
+
+def test_another_site_shares_the_first_ones_authority_and_backbone(tmp_path: Path) -> None:
+    plan = Plan(tmp_path / "north", "north", "example.org", "mail.example.org", port_base=20000, members=MEMBERS)
+    north = make_site(plan, NOW)
+    south = make_site(Plan(tmp_path / "south", "south", "example.org", "b.example.org", port_base=30000, like=north.dir), NOW)
+    assert north.backbone == south.backbone is not None and south.backbone.sites == ("north", "south", "east")
+    assert north.tls.ca.read_bytes() == south.tls.ca.read_bytes()
+    assert north.hmac_key == south.hmac_key and north.api_token != south.api_token
+    assert south.nats.password != north.nats.password
+    for wrong in (
+        Plan(tmp_path / "x", "west", "example.org", "x.example.org", port_base=30000, like=north.dir),
+        Plan(tmp_path / "x", "east", "example.org", "x.example.org", port_base=30000, like=north.dir),
+        Plan(tmp_path / "x", "north", "example.org", "x.example.org", port_base=1, members=MEMBERS),
+    ):
+        with pytest.raises(ConfigRefused):
+            make_site(wrong, NOW)
+        assert not wrong.dir.exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "complaint"),
+    [
+        ('site = "east"', 'site = "south"', "each one once"),
+        ('site = "north"', 'site = "west"', "no backbone.member is this site"),
+        ("port_base = 40000", "port_base = 60000", "backbone.member.port_base"),
+        ('[[backbone.member]]\nsite = "east"\nhost = "127.0.0.1"\nport_base = 40000\n', "", "has 3 members"),
+    ],
+)
+def test_a_backbone_that_cannot_hold_is_refused(tmp_path: Path, old: str, new: str, complaint: str) -> None:
+    plan = Plan(tmp_path / "north", "north", "example.org", "mail.example.org", port_base=20000, members=MEMBERS)
+    file = make_site(plan, NOW).dir / "angarium.toml"
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    with pytest.raises(ConfigRefused, match=complaint):
+        load(file.parent)
 
 
 def test_engines_of_the_operator_are_not_ours(config: Config) -> None:

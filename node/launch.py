@@ -16,6 +16,7 @@ import os
 import signal
 import sys
 
+PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP = 28, 1 << 2
 PR_SET_PDEATHSIG, PR_SET_KEEPCAPS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE = 1, 8, 47, 2
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 1, 2
 CAPABILITY_VERSION_3 = 0x20080522
@@ -48,7 +49,7 @@ def main() -> None:
     elif options.namespace is not None:
         _rename(libc, options.namespace)
     if options.probe:
-        sys.exit(0 if all(os.access(path, os.R_OK | os.X_OK, effective_ids=True) for path in options.probe) else 1)
+        sys.exit(0 if all(os.access(path, os.R_OK | os.X_OK) for path in options.probe) else 1)
     if options.parent is not None:
         # After the change of user, which clears it (prctl(2)); then look, because the parent may have gone before.
         _must(libc.prctl(PR_SET_PDEATHSIG, options.death_signal, 0, 0, 0))
@@ -72,6 +73,8 @@ def _become(libc: ctypes.CDLL, user: int) -> None:
     with open("/proc/self/status", encoding="ascii") as status:
         held = next(int(line.split()[1], 16) for line in status if line.startswith("CapEff:"))
     capability = next((c for c in (CAP_DAC_READ_SEARCH, CAP_DAC_OVERRIDE) if held >> c & 1), None)
+    # PostgreSQL looks for its programs by access(2), which counts no capability unless this is set (capabilities(7)).
+    libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     _must(libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0))
     os.setgroups([])
     os.setgid(user)

@@ -240,3 +240,19 @@ async def test_other_users_can_run_a_site_too(tmp_path: Path, way: tuple[str, ..
         await site.start()
         await site.until("site", "serving")
         assert await site.end() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
+def test_programs_in_a_closed_folder_are_found_by_access(tmp_path: Path) -> None:
+    """PostgreSQL asks access(2) whether it may run its own programs: a clone in root's closed folder must do."""
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    program = closed / "program"
+    program.write_bytes(b"#!/bin/sh\n")
+    program.chmod(0o755)
+    launch = (sys.executable, "-I", "-S", str(LAUNCHER), "--user", "65534")
+    probed = subprocess.run((*launch, "--probe", str(program)), check=False)
+    asked = subprocess.run((*launch, "--", "/usr/bin/test", "-x", str(program)), check=False)
+    assert (probed.returncode, asked.returncode) == (0, 0)
+    program.chmod(0o700)
+    assert subprocess.run((*launch, "--probe", str(program)), check=False).returncode == 1

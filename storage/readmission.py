@@ -13,6 +13,13 @@ from storage.postgres.pool import Behind, Connection
 
 ASK_S_MAX = 2.0
 
+# Which run of the database this is. When the machine kills one of its processes (for want of memory, say) all others go
+# too, commits are lost and everything begins anew, but for the postmaster and its start time. Who may not see other
+# people's processes has the latter only.
+RUN = """
+SELECT pg_postmaster_start_time(), (SELECT max(backend_start) FROM pg_stat_activity WHERE backend_type = 'checkpointer')
+"""
+
 
 class Readmission:
     """Looks at new connections to the database: `admit` returns where they may be used. `known`: how far this process
@@ -28,7 +35,8 @@ class Readmission:
 
     async def admit(self, connection: Connection) -> None:
         """Raises Behind, TimeoutError and what the database raises."""
-        began = await connection.fetchval("SELECT pg_postmaster_start_time()", timeout=ASK_S_MAX)
+        row = await connection.fetchrow(RUN, timeout=ASK_S_MAX)
+        began = tuple(row) if row is not None else ()
         async with self._one:
             if began != self._began:
                 await self._look(connection, began)

@@ -18,6 +18,8 @@ from storage.postgres.pool import AWAY, RETRY_S, Connection, Database
 log = structlog.get_logger("news")
 _decoder = msgspec.json.Decoder(News)
 
+Waiting = tuple[int, int, "asyncio.Future[None]"]  # position, order of coming, whom to tell
+
 
 class Watch:
     """Wakes its one waiter when what it watches changed. Changes that come together are one."""
@@ -46,10 +48,11 @@ class Hub:
     def __init__(self, database: Database) -> None:
         self.database = database
         self.positions: dict[str, int] = {}
-        self._waiting: dict[str, list[tuple[int, int, asyncio.Future[None]]]] = {}
+        self._waiting: dict[str, list[Waiting]] = {}
         self._watches: dict[int, set[Watch]] = {}
         self._hooks: list[tuple[str, Callable[[], None]]] = []
         self._order = 0
+        self._gone = 0
 
     async def run(self) -> None:
         await self.database.listen(self._told, self._reload)
@@ -68,11 +71,13 @@ class Hub:
             return True
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._order += 1
-        heapq.heappush(self._waiting.setdefault(partition, []), (position, self._order, future))
+        waiting = self._waiting.setdefault(partition, [])
+        heapq.heappush(waiting, (position, self._order, future))
         try:
             async with asyncio.timeout(timeout_s):
                 await future
         except TimeoutError:
+            self._sweep(waiting)
             return False
         return True
 
@@ -132,6 +137,14 @@ class Hub:
         for wanted, hook in self._hooks:
             if wanted == partition:
                 hook()
+
+    def _sweep(self, waiting: list[Waiting]) -> None:
+        """Who gave up waits no more. Looked for only when they may be half of all, so that each costs little."""
+        self._gone += 1
+        if self._gone * 2 > len(waiting):
+            waiting[:] = [each for each in waiting if not each[2].done()]
+            heapq.heapify(waiting)
+            self._gone = 0
 
     def _wake_all(self) -> None:
         for watches in self._watches.values():

@@ -82,7 +82,9 @@ class Subscribed:
 class Connection:
     """`url`: one or several, comma-separated. Every call raises Unreachable and nothing else when the engine is away."""
 
-    def __init__(self, url: str, user: str = "", password: str = "", *, name: str = "angarium", tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, url: str, user: str = "", password: str = "", *, name: str = "angarium", tls: ssl.SSLContext | None = None
+    ) -> None:
         self._servers = [part.strip() for part in url.split(",")]
         self._options: dict[str, Any] = {"name": name}
         if user:
@@ -126,7 +128,9 @@ class Connection:
     def connected(self) -> bool:
         return self._client is not None and self._client.is_connected
 
-    async def publish(self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None, reply: str = "") -> None:
+    async def publish(
+        self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None, reply: str = ""
+    ) -> None:
         client = self._client
         if client is None or not client.is_connected:
             raise Unreachable("not connected")
@@ -191,7 +195,9 @@ class Connection:
         async def arrived(message: Msg) -> None:
             headers = message.headers or {}
             try:
-                await made.handler(Arrived(message.subject, message.reply, headers, message.data, headers.get("Status", "")))
+                await made.handler(
+                    Arrived(message.subject, message.reply, headers, message.data, headers.get("Status", ""))
+                )
             except Exception:
                 log.exception("handler failed", subject=made.subject)
 
@@ -236,6 +242,10 @@ class Connection:
                 await self._build(timeout_s=30.0)
             except Unreachable as error:
                 log.warning("cannot reach the engine", servers=self._shown(), error=str(error))
+                await asyncio.sleep(RECONNECT_WAIT_S * 5)
+            except Exception:
+                # Our bug; a process that never connects again is worse.
+                log.exception("cannot reach the engine", servers=self._shown())
                 await asyncio.sleep(RECONNECT_WAIT_S * 5)
                 continue
             for made in list(self._subscribed):

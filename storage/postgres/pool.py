@@ -20,6 +20,7 @@ RELEASE_S_MAX = 1.0  # for the engine to give up a question
 FOLD_S_MAX = 120.0  # of a statement of who keeps a connection: one event may copy a whole mailbox
 POOL_CONNECTIONS_MAX = 12
 RETRY_S = 0.2
+LISTENER_ASKED_EVERY_S = 15.0
 CHANNEL = "angarium"
 
 if TYPE_CHECKING:
@@ -169,7 +170,13 @@ class Database:
                 connection.add_termination_listener(lambda _c, ended=ended: ended.set())
                 await connection.add_listener(CHANNEL, lambda _c, _pid, _channel, payload: told(str(payload)))
                 await lost(connection)
-                await ended.wait()
+                while not ended.is_set():
+                    try:
+                        async with asyncio.timeout(LISTENER_ASKED_EVERY_S):
+                            await ended.wait()
+                    except TimeoutError:
+                        # A line that was cut without a word tells nothing by itself.
+                        await connection.fetchval("SELECT 1", timeout=CONNECT_S_MAX)
             except AWAY as error:
                 log.info("listener lost the database", error=type(error).__name__)
             finally:

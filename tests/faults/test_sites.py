@@ -16,6 +16,9 @@ from typing import NamedTuple
 import pytest
 import pytest_asyncio
 
+from cluster.log.connection import Connection
+from cluster.log.engine import Engine
+from cluster.log.wire import Stream, record, stream_of
 from node.config import STANDARD_PORTS, load
 from tests.faults.clients import Imap, Smtp
 from tests.faults.site import Site
@@ -24,9 +27,10 @@ from tests.live import CLI, REPOSITORY
 pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
 NAMES = ("pune", "mumbai", "dr")
-OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 7422)
+OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 6223, 7422, 7423)
 PASSWORD = "correct horse battery"
 SHOWN_S_MAX = 20.0
+MOVES_AGAIN_S_MAX = 5.0
 
 _ROW = re.compile(rb"(\d+) FETCH \(UID (\d+) MODSEQ \((\d+)\) FLAGS \(([^)]*)\)(?: BODY\[\] \{\d+\}\r\n(.*))?\)\r\n", re.DOTALL)
 
@@ -53,6 +57,74 @@ def bases() -> list[int]:
         return found
 
 
+class Line:
+    """Carries every connection to `port` on to `target`; while it is cut nothing passes, and nobody is told."""
+
+    def __init__(self, port: int, target: int) -> None:
+        self._port, self._target = port, target
+        self._whole = asyncio.Event()
+        self._whole.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
+
+    def cut(self) -> None:
+        self._whole.clear()
+
+    def heal(self) -> None:
+        self._whole.set()
+
+    def close(self) -> None:
+        self._server.close()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await self._whole.wait()
+        try:
+            onward, out = await asyncio.open_connection("127.0.0.1", self._target)
+        except OSError:
+            writer.close()
+            return
+        for source, sink in ((reader, out), (onward, writer)):
+            task = asyncio.create_task(self._pump(source, sink))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        try:
+            while data := await source.read(1 << 16):
+                await self._whole.wait()
+                sink.write(data)
+                await sink.drain()
+            await self._whole.wait()
+        except OSError:
+            return
+        finally:
+            sink.close()
+
+
+def lines(site: Site, others: list[Site]) -> list[Line]:
+    """From a site to the other sites' members of the backbone, where it turns when its own is out of reach."""
+    file, found = site.config.dir / "angarium.toml", []
+    for there in others:
+        base = there.config.port_base
+        member = f'site = "{there.config.site}"\nhost = "127.0.0.1"\nport_base = '
+        text = file.read_text()
+        assert f"{member}{base}\n" in text
+        file.write_text(text.replace(f"{member}{base}\n", f"{member}{base + 1}\n"))
+        found += [Line(base + 1 + offset, base + offset) for offset in (6222, 7422)]
+    return found
+
+
+class Place(NamedTuple):
+    """`cuts`: the lines from mumbai to the other sites' members."""
+
+    sites: list[Site]
+    cuts: list[Line]
+
+
 def made(folder: Path) -> list[Site]:
     places = list(zip(NAMES, bases(), strict=True))
     sites: list[Site] = []
@@ -70,13 +142,23 @@ def made(folder: Path) -> list[Site]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sites(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Site]]:
+async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
     three = await asyncio.to_thread(made, tmp_path_factory.mktemp("sites"))
+    cuts = lines(three[1], [three[0], three[2]])
+    for line in cuts:
+        await line.start()
     try:
         await asyncio.gather(*(site.start() for site in three))
-        yield three
+        yield Place(three, cuts)
     finally:
         await asyncio.gather(*(site.stop() for site in three))
+        for line in cuts:
+            line.close()
+
+
+@pytest.fixture(scope="module")
+def sites(place: Place) -> list[Site]:
+    return place.sites
 
 
 async def person(site: Site, name: str) -> str:
@@ -212,6 +294,38 @@ async def test_a_site_that_was_away_catches_up(sites: list[Site]) -> None:
     assert [uid for uid, *_ in found.rows] == list(range(1, 21))
 
 
+async def test_a_site_that_is_cut_off_reads_on_and_goes_on_when_the_cut_heals(place: Place) -> None:
+    pune, mumbai, _ = place.sites
+    fay = await person(pune, "fay")
+    sender = await Smtp.connect(pune.config.ports.smtp)
+    assert await sender.send([fay], message(0)) == 250
+    client = await signed_in(mumbai, fay)
+    await until_alike([client], 1)
+    for line in place.cuts:
+        line.cut()
+    with mumbai.freeze("backbone"):
+        for number in range(1, 21):
+            async with asyncio.timeout(60):
+                while await sender.send([fay], message(number)) != 250:
+                    pass
+        # What it cannot tell the home it refuses, after it has tried; what it has it shows, to who comes now too.
+        assert (await client.ask("UID STORE 1 +FLAGS (\\Seen)")).state == "NO"
+        assert len((await seen(client)).rows) == 1
+        assert len((await seen(await signed_in(mumbai, fay))).rows) == 1
+        await client.begin_idle()
+    for line in place.cuts:
+        line.heal()
+    began = time.perf_counter()
+    async with asyncio.timeout(SHOWN_S_MAX):
+        while not (await client.news()).startswith(b"* 21 EXISTS"):
+            pass
+    took = time.perf_counter() - began
+    print(f"\nfrom the end of the cut to the last message at the site that was cut off: {took:.2f} s")
+    assert took < MOVES_AGAIN_S_MAX
+    clients = [await signed_in(site, fay) for site in place.sites]
+    await until_alike(clients, 21)
+
+
 async def test_how_long_it_takes_to_another_site(sites: list[Site]) -> None:
     pune, mumbai, _ = sites
     eva = await person(pune, "eva")
@@ -232,3 +346,28 @@ async def test_how_long_it_takes_to_another_site(sites: list[Site]) -> None:
     cuts = quantiles(took, n=100)
     print(f"\nfrom 250 at the home to EXISTS at another site: p50 {cuts[49]:.1f} ms, p99 {cuts[98]:.1f} ms")
     assert cuts[49] < 1000
+
+
+async def events(site: Site, stream: Stream) -> list[tuple[int, str, bytes]]:
+    """All that a stream holds, as the site's engine has it: position, entity, payload."""
+    connection = Connection(site.config.nats.url, site.config.nats.user, site.config.nats.password)
+    await connection.start()
+    try:
+        engine, found, sequence = Engine(connection), [], 1
+        while (part := (await engine.read(stream.name, sequence, 500, stream.events)).messages):
+            found += [(each.position, each.entity, each.payload) for kept in part if (each := record(stream, kept))]
+            sequence = part[-1].sequence + 1
+        return found
+    finally:
+        await connection.stop()
+
+
+async def test_every_copy_holds_what_its_home_holds_each_event_once(sites: list[Site]) -> None:
+    """After all that the tests before this one did."""
+    pune, mumbai, dr = sites
+    for home, partition in ((pune, "directory"), (pune, "mail-pune-1"), (mumbai, "mail-mumbai-1")):
+        there = await events(home, stream_of(partition, 1))
+        assert there
+        for site in (pune, mumbai, dr):
+            if site is not home:
+                assert await events(site, stream_of(partition, 1, copy=True)) == there, (partition, site.config.site)

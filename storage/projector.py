@@ -72,9 +72,7 @@ class Fold:
             async with self.db.transaction():
                 after = await self._fold(await self._standing(), records)
                 await self.mail.finish(self.db)
-                await self.store.save(after)
-                if notify:
-                    await self.store.tell(after, self.mail.touched)
+                await self.store.save(after, self.mail.touched if notify else None)
         except BaseException:
             self.mail.forget()
             raise
@@ -174,9 +172,7 @@ class Fold:
                 after = await self._prune(after, told_at, seen)
                 await self.store.save_commands(seen)
             await self.store.quarantine(record, reason, held)
-            await self.store.save(after)
-            if notify:
-                await self.store.tell(after, {})
+            await self.store.save(after, {} if notify else None)
         self.folded = after
 
 

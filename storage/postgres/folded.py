@@ -81,24 +81,26 @@ class FoldedStore:
         assert row is not None
         return row["tables"], row["position"]
 
-    async def save(self, folded: Folded) -> None:
+    async def save(self, folded: Folded, touched: Mapping[int, set[int]] | None) -> None:
+        """With one notification of what was touched, which goes out with the commit; None = without."""
+        payload = None
+        if touched is not None:
+            news = News(self.partition, folded.position, {account: sorted(boxes) for account, boxes in touched.items()})
+            payload = msgspec.json.encode(news)
+            if len(payload) > NOTIFY_BYTES_MAX:
+                payload = msgspec.json.encode(News(self.partition, folded.position, None))
         await self.db.execute(
-            "INSERT INTO folded VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition) DO UPDATE "
-            "SET position = $2, digest = $3, events = $4, pruned_at = $5",
+            "WITH saved AS (INSERT INTO folded VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition) DO UPDATE "
+            "SET position = $2, digest = $3, events = $4, pruned_at = $5) "
+            "SELECT pg_notify($6, $7) WHERE $7::text IS NOT NULL",
             self.partition,
             folded.position,
             folded.digest,
             folded.events,
             folded.pruned_at,
+            CHANNEL,
+            payload.decode() if payload is not None else None,
         )
-
-    async def tell(self, folded: Folded, touched: Mapping[int, set[int]]) -> None:
-        """One notification a batch; it goes out with the commit."""
-        news = News(self.partition, folded.position, {account: sorted(boxes) for account, boxes in touched.items()})
-        payload = msgspec.json.encode(news)
-        if len(payload) > NOTIFY_BYTES_MAX:
-            payload = msgspec.json.encode(News(self.partition, folded.position, None))
-        await self.db.execute("SELECT pg_notify($1, $2)", CHANNEL, payload.decode())
 
     async def commands(self, ids: Sequence[bytes]) -> dict[bytes, list[int]]:
         """Of those, the ones folded before: id → [events, position, at]."""

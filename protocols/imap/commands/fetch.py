@@ -20,7 +20,7 @@ from protocols.imap.state import Talk
 from protocols.imap.view import Spans, chunks, total
 from protocols.port import Flags, Message
 
-FLAGS_CHUNK = 2000
+FLAGS_CHUNK = 1000
 ROWS_CHUNK = 500
 BODIES_CHUNK = 200
 NOTHING_RECENT = 1 << 32

@@ -375,16 +375,18 @@ INSERT INTO flag SELECT mailbox, uid, position, flags,
 """
 
 # The planner must not choose: left free it compares every range with every message, and 1,000 ranges in a large mailbox
-# take minutes. OFFSET 0 keeps this a walk along the index, range by range.
+# take minutes. OFFSET 0 keeps this a walk along the index, range by range. Rows that change are then met by their place (ctid),
+# for the planner may think that a mailbox it has not counted yet holds one row, and compare each of them with each: a copy
+# of 6,400 messages took 10 s, and 0.1 s so. Places hold within one statement, for who folds is the only one who writes.
 RANGES = (
     "unnest({0}::bigint[], {1}::bigint[]) r(a, b) CROSS JOIN LATERAL "
-    "(SELECT * FROM flag WHERE mailbox = $1 AND uid BETWEEN r.a AND r.b OFFSET 0) f"
+    "(SELECT ctid AS place, * FROM flag WHERE mailbox = $1 AND uid BETWEEN r.a AND r.b OFFSET 0) f"
 )
 
 # RFC 7162 §3.1: a message whose flags stay as they are keeps its MODSEQ.
 CHANGE_FLAGS = f"""
 WITH wanted AS (
-    SELECT f.uid, f.flags AS was, f.keywords AS had,
+    SELECT f.place, f.flags AS was, f.keywords AS had,
         CASE $2::int WHEN 1 THEN f.flags | $3::int WHEN 2 THEN f.flags & ~$3::int ELSE $3::int END AS now,
         CASE $2::int
             WHEN 1 THEN CASE WHEN f.keywords @> $4::text[] THEN f.keywords
@@ -395,7 +397,7 @@ WITH wanted AS (
     FROM {RANGES.format("$5", "$6")}
 ), changed AS (
     UPDATE flag f SET flags = w.now, keywords = w.have, modseq = $7 FROM wanted w
-    WHERE f.mailbox = $1 AND f.uid = w.uid AND (w.was <> w.now OR w.had <> w.have) RETURNING w.was, w.now
+    WHERE f.ctid = w.place AND (w.was <> w.now OR w.had <> w.have) RETURNING w.was, w.now
 )
 SELECT coalesce(sum((was & 1) - (now & 1)), 0)::bigint AS unseen,
     coalesce(sum((now & 8) / 8 - (was & 8) / 8), 0)::bigint AS deleted
@@ -406,7 +408,8 @@ COPY_MESSAGES = f"""
 WITH copied AS (
     SELECT m.uid, m.content, m.size, m.internal_at, m.internal_zone, m.thread, f.flags, f.keywords,
         $5::bigint - 1 + row_number() OVER (ORDER BY m.uid) AS new_uid
-    FROM {RANGES.format("$3", "$4")} JOIN message m ON m.mailbox = $1 AND m.uid = f.uid
+    FROM {RANGES.format("$3", "$4")} CROSS JOIN LATERAL
+        (SELECT * FROM message WHERE mailbox = $1 AND uid = f.uid OFFSET 0) m
 ), messages AS (
     INSERT INTO message SELECT $2, new_uid, content, size, internal_at, internal_zone, $7, $6, thread, uid FROM copied
 ), flags AS (
@@ -419,11 +422,13 @@ FROM copied
 
 EXPUNGE = f"""
 WITH wanted AS (
-    SELECT f.uid FROM {RANGES.format("$2", "$3")} WHERE NOT $4 OR f.flags & 8 <> 0
+    SELECT f.place, m.place AS message FROM {RANGES.format("$2", "$3")} CROSS JOIN LATERAL
+        (SELECT ctid AS place FROM message WHERE mailbox = $1 AND uid = f.uid OFFSET 0) m
+    WHERE NOT $4 OR f.flags & 8 <> 0
 ), flags AS (
-    DELETE FROM flag f USING wanted w WHERE f.mailbox = $1 AND f.uid = w.uid RETURNING f.uid, f.flags, f.keywords
+    DELETE FROM flag f USING wanted w WHERE f.ctid = w.place RETURNING f.flags, f.keywords, w.message
 ), gone AS (
-    DELETE FROM message m USING flags g WHERE m.mailbox = $1 AND m.uid = g.uid
+    DELETE FROM message m USING flags g WHERE m.ctid = g.message
     RETURNING m.uid, g.flags, g.keywords, m.content, m.size, m.internal_at, m.internal_zone, m.saved_at, m.thread
 ), kept AS (
     INSERT INTO expunged

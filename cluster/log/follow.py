@@ -5,7 +5,7 @@ restart of the engine is one failed read, tried again from the same place.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -22,6 +22,7 @@ from cluster.position import SEQUENCE_MAX, position, split
 
 READ_RECORDS_MAX = 500
 READ_BYTES_MAX = 8 << 20
+CLEAR_BYTES_MAX = 4 << 20  # of records given at once, unpacked
 RETRY_WAIT_S = 0.05
 
 log = structlog.get_logger("cluster.log.follow")
@@ -32,6 +33,20 @@ class Segment(NamedTuple):
 
     stream: Stream
     end: int
+
+
+def unpacked(stream: Stream, kept: Sequence[Kept]) -> Iterator[tuple[Record, ...]]:
+    """Records by portions of about CLEAR_BYTES_MAX: 8 MiB of content as it lies may be hundreds when unpacked."""
+    portion: list[Record] = []
+    size = 0
+    for each in kept:
+        portion.append(record(stream, each))
+        size += len(portion[-1].payload)
+        if size >= CLEAR_BYTES_MAX:
+            yield tuple(portion)
+            portion, size = [], 0
+    if portion:
+        yield tuple(portion)
 
 
 class Reader:
@@ -56,7 +71,8 @@ class Reader:
     async def read(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Record, ...]]:
         """Everything above `after` and not above `upto`, which must not lie above the mark. Waits for the engine."""
         async for stream, kept in self.stored(after, upto, contents=contents):
-            yield tuple(record(stream, each) for each in kept)
+            for batch in unpacked(stream, kept):
+                yield batch
 
     async def stored(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Stream, list[Kept]]]:
         """The same as it lies in the streams, each batch of one stream."""

@@ -238,17 +238,23 @@ CHANGED = "SELECT uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND 
 OWN = "(EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = {0}){1})"
 DELETED_OWN = " OR EXISTS (SELECT 1 FROM mailbox_deleted d WHERE d.id = $1 AND d.account = {0})"
 
+# Walks along the keys, message by message (OFFSET 0): of a mailbox that it has not counted yet the planner thinks that it
+# holds one row, and compares every message with every other.
 MESSAGES = f"""
 WITH wanted AS (
     SELECT f.uid, f.flags, f.keywords, f.modseq, m.size, m.internal_at, m.internal_zone, m.saved_at, m.thread, m.content
-    FROM flag f JOIN message m ON m.mailbox = f.mailbox AND m.uid = f.uid
-    WHERE f.mailbox = $1 AND f.uid = ANY ($2::bigint[]) AND f.modseq > $3 AND {OWN.format("$4", "")}
+    FROM unnest($2::bigint[]) u(uid)
+        CROSS JOIN LATERAL (SELECT * FROM flag WHERE mailbox = $1 AND uid = u.uid OFFSET 0) f
+        CROSS JOIN LATERAL (SELECT * FROM message WHERE mailbox = $1 AND uid = u.uid OFFSET 0) m
+    WHERE f.modseq > $3 AND {OWN.format("$4", "")}
     UNION ALL
     SELECT x.uid, x.flags | 8, x.keywords, x.modseq, x.size, x.internal_at, x.internal_zone, x.saved_at, x.thread, x.content
-    FROM expunged x
-    WHERE x.mailbox = $1 AND x.uid = ANY ($2::bigint[]) AND x.modseq > $3 AND {OWN.format("$4", DELETED_OWN.format("$4"))}
+    FROM unnest($2::bigint[]) u(uid)
+        CROSS JOIN LATERAL (SELECT * FROM expunged WHERE mailbox = $1 AND uid = u.uid OFFSET 0) x
+    WHERE x.modseq > $3 AND {OWN.format("$4", DELETED_OWN.format("$4"))}
 )
-SELECT w.*, c.sent, EXTRA FROM wanted w LEFT JOIN content c ON c.hash = w.content ORDER BY w.uid
+SELECT w.*, c.sent, EXTRA FROM wanted w
+    LEFT JOIN LATERAL (SELECT * FROM content WHERE hash = w.content OFFSET 0) c ON true ORDER BY w.uid
 """
 
 UIDS = f"""

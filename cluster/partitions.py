@@ -1,5 +1,6 @@
 """The partitions of the log, by name. Names are letters, digits and hyphens: they are part of stream names."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 DIRECTORY = "directory"
@@ -21,15 +22,17 @@ def of_site(site: str) -> tuple[str, ...]:
 
 
 class Placed(NamedTuple):
-    """`homes`: partitions that are at home at a site; `copies`: those that it copies."""
+    """`homes`: partitions that are at home at a site; `copies`: those that it copies. `home_of`: each with its home, those
+    at home here first."""
 
     homes: tuple[str, ...]
     copies: tuple[str, ...]
+    home_of: Mapping[str, str]
 
 
 def placed(site: str, sites: tuple[str, ...]) -> Placed:
     """Of several sites, in their order: the directory is at home at the first, mail and queue at their own, and every
     other site has copies."""
     homes = {each: of_site(each) if each == sites[0] else of_site(each)[1:] for each in sites}
-    copies = tuple(name for each in sites if each != site for name in homes[each])
-    return Placed(homes[site], copies)
+    copies = {name: each for each in sites if each != site for name in homes[each]}
+    return Placed(homes[site], tuple(copies), dict.fromkeys(homes[site], site) | copies)

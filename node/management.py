@@ -1,6 +1,7 @@
 """The administrator's door of this worker: its parts, and what it counts and checks."""
 
 import asyncio
+from collections.abc import Mapping
 from importlib.metadata import version
 
 import msgspec
@@ -22,19 +23,20 @@ MEASURE_TABLES_EVERY_S = 10.0
 
 
 class About(msgspec.Struct, frozen=True):
-    """What the node says of itself. `started_at`: unix seconds."""
+    """What the node says of itself. `started_at`: unix seconds. `partitions`: those kept here, each with its home."""
 
     site: str
     node: str
     version: str
     started_at: float
+    partitions: Mapping[str, str]
 
 
 class Management:
     def __init__(self, parts: Assembly) -> None:
         self._assembly = parts
         config = parts.config
-        about = About(config.site, parts.name, version("angarium"), parts.world.now())
+        about = About(config.site, parts.name, version("angarium"), parts.world.now(), parts.placed.home_of)
         self.metrics = Metrics(config.site, parts.name)
         parts.executor.observer = self.metrics
         parts.sign_in.observer = self.metrics

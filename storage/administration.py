@@ -1,7 +1,7 @@
 """What an administrator asks of the site beyond its sessions' questions: implements `protocols.admin.port.Administration`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 from cluster import partitions
@@ -64,6 +64,11 @@ class About(Protocol):
     @property
     def started_at(self) -> float:
         """Unix seconds."""
+        ...
+
+    @property
+    def partitions(self) -> Mapping[str, str]:
+        """Those that are kept here, each with its home."""
         ...
 
 
@@ -148,7 +153,7 @@ class SiteAdministration:
     # -- the log ------------------------------------------------------------------------------------------------------
 
     async def log_tail(self, partition: str, *, after: int, follow: bool) -> AsyncIterator[Logged | Refusal]:
-        names = partitions.of_site(self._about.site)
+        names = tuple(self._about.partitions)
         if partition and partition not in names:
             yield Refusal(Reason.NO_SUCH_ENTRY, f"There is no partition {partition}; there are {', '.join(names)}.")
             return
@@ -195,16 +200,16 @@ class SiteAdministration:
         except AWAY as error:
             folded, quarantine = {}, []
             tables = Engine("postgresql", alive=False, detail=f"{type(error).__name__}: {error}")
-        marks = await asyncio.gather(*(self._mark(name) for name in partitions.of_site(about.site)))
+        marks = await asyncio.gather(*(self._mark(name) for name in about.partitions))
         down = [mark for mark in marks if isinstance(mark, str)]
         engine = Engine("nats", alive=not down, detail=down[0] if down else "")
         rows = []
-        for name, mark in zip(partitions.of_site(about.site), marks, strict=True):
+        for name, mark in zip(about.partitions, marks, strict=True):
             at = folded.get(name)
             applied, digest = (at.position, at.digest.hex()) if at else (0, "")
             known = applied if isinstance(mark, str) else mark
             lag = max(0, split(known).sequence - split(applied).sequence)
-            rows.append(Partition(name, about.site, split(known).epoch, known, applied, lag, digest))
+            rows.append(Partition(name, about.partitions[name], split(known).epoch, known, applied, lag, digest))
         return State(
             about.site,
             about.node,

@@ -25,7 +25,7 @@ class Cpu(NamedTuple):
         return Cpu(*(now - then for now, then in zip(self, before, strict=True)))
 
     def ms_each(self, count: int) -> str:
-        parts = ", ".join(f"{name} {value * 1000 / count:.2f}" for name, value in self._asdict().items())
+        parts = ", ".join(f"{name} {value * 1000 / count:.3g}" for name, value in self._asdict().items())
         return f"CPU ms each: {parts}"
 
 

@@ -61,7 +61,9 @@ def check_most_advanced(world: World, site: Site, position: int) -> None:
         best = other.position(world.rules)
         if other.disk in site.record.members and other.record.revision == site.record.revision:
             if any(position < acked <= best for acked in world.truth.acked.values()):
-                world.violated(REACHABLE_IS_KEPT, f"site {site.name} stands at {position}, site {other.name} has {best}")
+                world.violated(
+                    REACHABLE_IS_KEPT, f"site {site.name} stands at {position}, site {other.name} has {best}"
+                )
 
 
 def check_client_synced(world: World, client: Client, tables: Tables) -> None:
@@ -79,7 +81,9 @@ def check_cache(world: World, client: Client, tables: Tables) -> None:
 def check_own_write(world: World, client: Client, tables: Tables) -> None:
     assert client.pending is not None
     if client.pending.command not in tables.applied:
-        world.violated(OWN_WRITES, f"client {client.name} heard OK of {client.pending}, and site {client.site} has it not")
+        world.violated(
+            OWN_WRITES, f"client {client.name} heard OK of {client.pending}, and site {client.site} has it not"
+        )
 
 
 def check_unchangedsince(world: World, client: Client, tables: Tables, uid: int) -> None:

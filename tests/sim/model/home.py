@@ -73,8 +73,8 @@ def _ask(world: World, site: Site, lead: Lead, record: Record) -> None:
 
 
 def _first_uid(world: World, lead: Lead, record: Record, disk: int) -> int:
-    position = rules.clip(record, max(dict(record.copies).get(disk, 0), lead.confirmed.get(disk, 0)))
-    return first_uid_if_promoted(record, disk, position, lead.uids.get(position, 1))
+    base = max(dict(record.copies).get(disk, 0), lead.confirmed.get(disk, 0))
+    return first_uid_if_promoted(record, disk, base, lead.uids, world.rules)
 
 
 def _is_near(world: World, lead: Lead, record: Record, disk: int) -> bool:
@@ -105,8 +105,6 @@ def admit(world: World, site: Site, event: Event) -> int:
         return position
     if lead.fenced:
         return 0
-    if event.command in lead.reported and world.rules.reported_is_refused:
-        return -1  # Its first outcome is the report.
     if event.kind is not Kind.APPENDED and event.validity != lead.validity:
         return -1
     if world.rules.decided_on_lost_is_refused and not rules.in_history(lead.record, event.read_at):

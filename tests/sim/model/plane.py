@@ -69,7 +69,6 @@ def begin_to_lead(world: World, site: Site, request: Request) -> None:
     tables = fold.folded(fold.history(record, site.streams, rules.at(record.epoch, rules.UNENDED)), world.rules)
     uids: dict[int, int] = {0: 1}
     known: dict[int, int] = {}
-    reported = set(tables.reported)
     counting = fold.Tables()
     for position, event in fold.history(record, site.streams, rules.at(record.epoch, rules.UNENDED)):
         fold.evolve(counting, event, position, world.rules)
@@ -82,7 +81,7 @@ def begin_to_lead(world: World, site: Site, request: Request) -> None:
     deadline = request.sent + LEASE_TICKS
     site.flight = site.flight if site.flight[0] != record.epoch else (0, [])
     site.lead = Lead(record.epoch, record, deadline, len(stream) + 1, tables.uidnext, tables.validity, uids, known,
-                     dict(tables.salvaged), reported)  # fmt: skip
+                     dict(tables.salvaged))  # fmt: skip
     if not stream:
         let_in(world, site.lead, (Event(Kind.STARTED, ended=rules.announced(record, world.rules)),))
 
@@ -97,9 +96,7 @@ def let_in(world: World, lead: Lead, events: tuple[Event, ...]) -> int:
         if event.kind is Kind.STARTED:
             lead.uidnext = rules.raised(lead.uidnext, event.ended)
             lead.validity = position if any(old.gap == rules.FRESH for old in event.ended) else lead.validity
-        if event.kind is Kind.REPORTED:
-            lead.reported.add(event.command)
-        elif event.command:
+        if event.command and event.kind is not Kind.REPORTED:  # A report is no outcome to answer a retry with.
             lead.known.setdefault(event.command, position)
         lead.uids[position] = lead.uidnext
         lead.next += 1

@@ -23,6 +23,7 @@ class Rules:
     gap_for_every_ended_epoch: bool = True
     uids_bounded_by_members: bool = True
     uids_bounded_by_copies: bool = True
+    bound_over_all_positions: bool = True
     forced_gap_is_wider: bool = True
     unknown_copy_changes_uidvalidity: bool = True
     # Lease
@@ -37,7 +38,6 @@ class Rules:
     nothing_above_mark: bool = True
     remote_waits_for_members: bool = True
     members_only: bool = True
-    members_are_disks: bool = True
     shrink_before_word: bool = True
     grow_when_caught_up: bool = True
     pending_members_count: bool = True
@@ -59,7 +59,6 @@ class Rules:
     salvage_from_any_copy: bool = True
     salvage_keeps_command_id: bool = True
     salvage_maps_objects: bool = True
-    reported_is_refused: bool = True
     reaffirm_touched: bool = True
     reaffirm_names_uidvalidity: bool = True
     reaffirm_whole_if_destroyed: bool = True
@@ -165,12 +164,8 @@ def contiguous(record: Record, held: Mapping[int, int], rules: Rules) -> int:
 
 
 def may_be_promoted(record: Record, disk: int, rules: Rules) -> bool:
-    """By itself: only a member. A name is not enough: a site whose disk was wiped holds nothing of what its name did."""
-    if not rules.members_only:
-        return True
-    if not rules.members_are_disks:
-        return any(site_of(member) == site_of(disk) for member in record.members)
-    return disk in record.members
+    """By itself: only a member, for only members are waited for."""
+    return disk in record.members or not rules.members_only
 
 
 def gap_of(record: Record, disk: int, rules: Rules) -> int:
@@ -223,10 +218,23 @@ def raised(uidnext: int, ended: Iterable[Ended]) -> int:
     return uidnext + sum(max(0, old.gap) for old in ended)
 
 
-def first_uid_if_promoted(record: Record, disk: int, position: int, uidnext: int) -> int:
-    """UIDs from this on would be given out again if `disk`, whose UIDNEXT at `position` is `uidnext`, were promoted now."""
-    after = takeover(record, disk, position, gap_of(record, disk, Rules()), Rules())
-    return raised(uidnext, announced(after, Rules()))
+def first_uid_if_promoted(record: Record, disk: int, base: int, uids: Mapping[int, int], rules: Rules) -> int:
+    """UIDs from this on might be given out again if `disk` were promoted now. It surely holds all up to `base`, perhaps
+    more; `uids`: UIDNEXT after each position. Being further may mean a smaller gap: an epoch that the copy has whole and
+    that ended clean adds none. So the least over all that it may hold counts; within an epoch that is its beginning."""
+    base = clip(record, base)
+    edges = {base}
+    if rules.bound_over_all_positions:
+        edges |= {at(epoch, 1) for epoch, last in spans(record) if last}
+        edges |= {at(old.epoch, old.last) for old in record.ended if old.last}
+    firsts = [
+        raised(
+            uids[position], announced(takeover(record, disk, position, gap_of(record, disk, Rules()), Rules()), Rules())
+        )
+        for position in edges
+        if base <= position and position in uids
+    ]
+    return min(firsts, default=1)
 
 
 # ── Lease ────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -58,7 +58,6 @@ class Lead:
     uids: dict[int, int]
     known: dict[int, int]
     salvaged: dict[int, int]
-    reported: set[int]
     mark: int = 0
     target: int = 0  # disk that a switchover drains for
     fenced: bool = False
@@ -155,6 +154,7 @@ class World:
         self.time = 0
         self.stalled_until = 0
         self.commands = 0
+        self.steps = 0
         self.disks = 10 + SITES
         self.settling = False
         self.truth = Truth()
@@ -228,5 +228,10 @@ def drawn(remote: bool, which: int) -> Setting:
             replace(plain, forces=True),
         ]
     else:
-        kinds = [plain, replace(plain, wipes=True), replace(plain, forces=True), replace(plain, wipes=True, forces=True)]
+        kinds = [
+            plain,
+            replace(plain, wipes=True),
+            replace(plain, forces=True),
+            replace(plain, wipes=True, forces=True),
+        ]
     return kinds[which % len(kinds)]

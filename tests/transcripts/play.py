@@ -19,15 +19,15 @@ import ipaddress
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings
 from protocols.port import Site
+from tests.transcripts.wire import MemoryTransport
 
-ANSWER_S_MAX = 10.0
 WAYS = ("whole", "bytes", "ragged")
 
 _NAME = re.compile(r"<([a-z][a-z0-9_]*)>")
@@ -39,55 +39,6 @@ class Stage(NamedTuple):
 
     site: Site
     person: Callable[[str], Awaitable[tuple[str, str]]]
-
-
-class MemoryTransport(asyncio.Transport):
-    """What the session writes is kept; what the client sends is given to the protocol."""
-
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("127.0.0.1", 9)})
-        self._protocol = protocol
-        self._closing = False
-        self.written = bytearray()
-        self.changed = asyncio.Event()
-
-    def write(self, data: Any) -> None:
-        assert not self._closing
-        self.written += data
-        self.changed.set()
-
-    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        return
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self.changed.set()
-            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
-
-    def abort(self) -> None:
-        self.close()
-
-    def pause_reading(self) -> None:
-        return
-
-    def resume_reading(self) -> None:
-        return
-
-    async def line(self) -> str | None:
-        """The next line that was written; None where the connection is closed instead."""
-        async with asyncio.timeout(ANSWER_S_MAX):
-            while b"\r\n" not in self.written:
-                if self._closing:
-                    return None
-                self.changed.clear()
-                await self.changed.wait()
-        line, _, rest = bytes(self.written).partition(b"\r\n")
-        self.written[:] = rest
-        return line.decode("utf-8", "surrogateescape")
 
 
 class Client:
@@ -127,9 +78,7 @@ def cut(data: bytes, how: str) -> Iterator[bytes]:
 class Player:
     def __init__(self, stage: Stage, how: str) -> None:
         self.stage, self.how = stage, how
-        self.settings = Settings(
-            hostname="mail.example.org", plaintext_networks=(ipaddress.ip_network("127.0.0.0/8"),)
-        )
+        self.settings = Settings(hostname="mail.example.org", plaintext_networks=(ipaddress.ip_network("127.0.0.0/8"),))
         self.server: ImapServer | None = None
         self.clients: dict[str, Client] = {}
         self.names: dict[str, str] = {}

@@ -1,11 +1,11 @@
 """Plays a conversation from a text file against a server without a socket, the client's bytes cut as asked.
 
-    # a comment; cites the RFC
-    -- role lmtp | setting NAME=VALUE | trusted | elsewhere ALIAS ADDRESS | unavailable | available
-    A> what the client sends; \\r \\n \\0 \\xNN as in Python, a CRLF follows unless the line ends in \\c
-    A< what must come back; * stands for anything
-    -- delivered ADDRESS COUNT | queued COUNT | closed
-    == TEXT     the last message delivered has TEXT in it
+# a comment; cites the RFC
+-- role lmtp | setting NAME=VALUE | trusted | elsewhere ALIAS ADDRESS | unavailable | available
+A> what the client sends; \\r \\n \\0 \\xNN as in Python, a CRLF follows unless the line ends in \\c
+A< what must come back; * stands for anything
+-- delivered ADDRESS COUNT | queued COUNT | closed
+== TEXT     the last message delivered has TEXT in it
 """
 
 import asyncio
@@ -20,54 +20,7 @@ from protocols.port import Recipient
 from protocols.smtp.model import Role
 from protocols.smtp.server import Server, Settings
 from tests.contracts.smtp_site import SmallSite
-
-ANSWER_S_MAX = 5.0
-
-
-class MemoryTransport(asyncio.Transport):
-    """What the session writes is kept; what the client sends is given to the protocol."""
-
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("127.0.0.1", 9)})
-        self._protocol = protocol
-        self._closing = False
-        self.written = bytearray()
-        self.changed = asyncio.Event()
-
-    def write(self, data: Any) -> None:
-        assert not self._closing
-        self.written += data
-        self.changed.set()
-
-    def is_closing(self) -> bool:
-        return self._closing
-
-    def close(self) -> None:
-        if not self._closing:
-            self._closing = True
-            self.changed.set()
-            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
-
-    def abort(self) -> None:
-        self.close()
-
-    def pause_reading(self) -> None:
-        return
-
-    def resume_reading(self) -> None:
-        return
-
-    async def line(self) -> str | None:
-        """The next line that was written; None where the connection is closed instead."""
-        async with asyncio.timeout(ANSWER_S_MAX):
-            while b"\r\n" not in self.written:
-                if self._closing:
-                    return None
-                self.changed.clear()
-                await self.changed.wait()
-        line, _, rest = bytes(self.written).partition(b"\r\n")
-        self.written[:] = rest
-        return line.decode()
+from tests.transcripts.wire import MemoryTransport
 
 
 def cut(data: bytes, how: str) -> Iterator[bytes]:

@@ -200,6 +200,7 @@ class Talk:
             if expunges and view.untold:
                 self._tell_lost(view)
             return
+        self.behind = True  # also where the question fails in a way that nobody foresaw
         changes = await self.site.changes(self.who(), view.mailbox, view.modseq)
         self.behind = isinstance(changes, Refusal)
         if isinstance(changes, Refusal):

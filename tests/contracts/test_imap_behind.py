@@ -42,12 +42,45 @@ async def test_a_uid_that_the_view_lacks_is_not_passed_over_in_silence() -> None
     site.deaf = True
     appended = await ask(client, "a3", "APPEND INBOX {9+}\r\nA: b\r\n\r\nx")
     assert "APPENDUID" in appended[-1] and not any("EXISTS" in line for line in appended)
-    for tag, words in (("a4", "UID STORE 1 +FLAGS (\\Flagged)"), ("a5", "UID MOVE 1 Trash"), ("a6", "UID FETCH 1 FLAGS")):
+    for tag, words in (
+        ("a4", "UID STORE 1 +FLAGS (\\Flagged)"),
+        ("a5", "UID MOVE 1 Trash"),
+        ("a6", "UID FETCH 1 FLAGS"),
+    ):
         answer = await ask(client, tag, words)
         assert answer[-1].startswith(f"{tag} NO [UNAVAILABLE]"), answer
     assert (await ask(client, "a7", "CREATE Other"))[-1].startswith("a7 OK")
     site.deaf = False
     stored = await ask(client, "a8", "UID STORE 1 +FLAGS (\\Flagged)")
     assert "* 1 EXISTS" in stored and any("\\Flagged" in line for line in stored) and stored[-1].startswith("a8 OK")
+    client.transport.close()
+    await server.close()
+
+
+class Broken(Deaf):
+    """Fails in a way that nobody foresaw while `deaf`."""
+
+    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+        if self.deaf:
+            raise RuntimeError("the line broke in the middle of an answer")
+        return await super().changes(account, mailbox, since)
+
+
+async def test_a_question_that_failed_unforeseen_leaves_the_view_behind() -> None:
+    site = Broken()
+    await site.account("anna@example.org", "secret")
+    server = ImapServer(site, TRUSTED)
+    client = Client(server)
+    await client.line()
+    await ask(client, "a1", "LOGIN anna@example.org secret")
+    await ask(client, "a2", "SELECT INBOX")
+    site.deaf = True
+    appended = await ask(client, "a3", "APPEND INBOX {9+}\r\nA: b\r\n\r\nx")
+    assert "APPENDUID" in appended[-1]
+    moved = await ask(client, "a4", "UID MOVE 1 Trash")
+    assert moved[-1].startswith("a4 NO"), moved
+    site.deaf = False
+    moved = await ask(client, "a5", "UID MOVE 1 Trash")
+    assert any("COPYUID" in line for line in moved) and moved[-1].startswith("a5 OK")
     client.transport.close()
     await server.close()

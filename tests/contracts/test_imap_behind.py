@@ -31,14 +31,20 @@ async def ask(client: Client, tag: str, request: str) -> list[str]:
     return lines
 
 
-async def test_a_uid_that_the_view_lacks_is_not_passed_over_in_silence() -> None:
-    site = Deaf()
+async def selected(site: MemorySite) -> tuple[ImapServer, Client]:
+    """A client that is signed in and has INBOX selected."""
     await site.account("anna@example.org", "secret")
     server = ImapServer(site, TRUSTED)
     client = Client(server)
     await client.line()
     await ask(client, "a1", "LOGIN anna@example.org secret")
     await ask(client, "a2", "SELECT INBOX")
+    return server, client
+
+
+async def test_a_uid_that_the_view_lacks_is_not_passed_over_in_silence() -> None:
+    site = Deaf()
+    server, client = await selected(site)
     site.deaf = True
     appended = await ask(client, "a3", "APPEND INBOX {9+}\r\nA: b\r\n\r\nx")
     assert "APPENDUID" in appended[-1] and not any("EXISTS" in line for line in appended)
@@ -68,12 +74,7 @@ class Broken(Deaf):
 
 async def test_a_question_that_failed_unforeseen_leaves_the_view_behind() -> None:
     site = Broken()
-    await site.account("anna@example.org", "secret")
-    server = ImapServer(site, TRUSTED)
-    client = Client(server)
-    await client.line()
-    await ask(client, "a1", "LOGIN anna@example.org secret")
-    await ask(client, "a2", "SELECT INBOX")
+    server, client = await selected(site)
     site.deaf = True
     appended = await ask(client, "a3", "APPEND INBOX {9+}\r\nA: b\r\n\r\nx")
     assert "APPENDUID" in appended[-1]

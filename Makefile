@@ -13,7 +13,7 @@ CLIENT_COMMANDS := mbsync swaks neomutt curl tmux
 FAULT_ROUNDS ?= 50
 PYTEST_ARGS  ?=
 
-.PHONY: venv up demo test check test-fast test-faults bench rfc-coverage client-packages bench-packages clean
+.PHONY: venv up demo test check test-fast test-faults sim bench rfc-coverage client-packages bench-packages clean
 
 venv: $(STAMP)
 
@@ -47,6 +47,10 @@ test-fast: $(STAMP)
 
 test-faults: $(STAMP)
 	ANGARIUM_FAULT_ROUNDS=$(FAULT_ROUNDS) $(PY) -m pytest --timeout 7200 tests/faults $(PYTEST_ARGS)
+
+# Three sites in one process on a virtual clock, 500 seeds; SEED=n replays one with its trace.
+sim: $(STAMP)
+	PYTHONHASHSEED=0 $(PY) -m tests.sim
 
 bench: $(STAMP) bench-packages
 	$(PY) -m bench

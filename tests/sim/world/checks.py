@@ -1,0 +1,141 @@
+"""What must never be seen, whatever happens. These know the whole truth."""
+
+import json
+from typing import TYPE_CHECKING, NamedTuple
+
+from cluster.domain.mailbox.events import AnyEvent, MessageAppended
+from cluster.log.model import Record, Stored
+from cluster.position import shown, split
+from tests.sim.world.tables import Tables
+
+if TYPE_CHECKING:
+    from tests.sim.world.site import Site
+    from tests.sim.world.world import World
+
+NEVER_LOST = "I1 acknowledged is never gone"
+NOT_DOUBLED = "I1 nothing is doubled"
+ONE_CONTENT = "I2 a UID names one content"
+ONE_EVENT = "I2 a position names one event"
+TOKENS_RISE = "I3 tokens never fall"
+CACHE_IS_TRUE = "I3 no change at or below a token"
+ONE_STORY = "I4 all sites tell one story"
+ONE_HOME = "I5 one home acknowledges"
+OWN_WRITES = "I6 own writes are seen"
+REBUILT = "I7 a rebuild gives the same tables"
+CONTENT_IS_HERE = "content is on its way before its event"
+DURABLE = "what is acknowledged is on the disk"
+SETTLES = "in the calm all settles"
+OUR_BUG = "an exception that nobody expects"
+
+
+class Acknowledged(NamedTuple):
+    position: int
+    content: bytes
+    epoch: int
+
+
+class Truth:
+    def __init__(self) -> None:
+        self.events: dict[int, bytes] = {}
+        self.digests: dict[int, bytes] = {}
+        self.names: dict[tuple[int, int, int], bytes] = {}
+        self.acknowledged: dict[bytes, Acknowledged] = {}
+        self.appended: dict[bytes, bytes] = {}  # content → command that brought it
+        self.words: dict[int, str] = {}  # epoch → the home that gave its word in it
+        self.tops: dict[str, int] = {}  # site → highest MODSEQ that it showed
+
+
+class Checks:
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.truth = Truth()
+
+    # -- while tables are folded ---------------------------------------------------------------------------------------
+    def before_fold(self, site: "Site", record: Record) -> None:
+        known = self.truth.events.setdefault(record.position, record.payload)
+        if known != record.payload:
+            self.world.violated(ONE_EVENT, f"{shown(record.position)} at {site.name} is another event than elsewhere")
+
+    def folded(self, site: "Site", record: Record, event: AnyEvent | None) -> None:
+        tables, truth = site.tables, self.truth
+        told = truth.digests.setdefault(record.position, tables.digest)
+        if told != tables.digest:
+            self.world.violated(ONE_STORY, f"digests differ at {shown(record.position)} at {site.name}")
+        if tables.quarantined:
+            self.world.violated(ONE_STORY, f"quarantined at {site.name}: {tables.quarantined[-1]}")
+        for box in tables.mail.boxes.values():
+            if box.highestmodseq != record.position:
+                continue
+            for uid, message in box.messages.items():
+                if message.modseq == record.position:
+                    known = truth.names.setdefault((box.id, box.uidvalidity, uid), message.content.hash)
+                    if known != message.content.hash:
+                        self.world.violated(ONE_CONTENT, f"UID {uid} of {box.name} at {site.name} has another content")
+        if isinstance(event, MessageAppended) and event.content.hash not in site.blobs and not site.lost_blobs:
+            self.world.violated(CONTENT_IS_HERE, f"{shown(record.position)} at {site.name}")
+        if record.position < truth.tops.get(site.name, 0):
+            self.world.violated(TOKENS_RISE, f"{site.name} shows {shown(record.position)} after a later one")
+        truth.tops[site.name] = record.position
+
+    def went_back(self, site: "Site") -> None:
+        self.truth.tops.pop(site.name, None)
+
+    # -- when a home gives its word ------------------------------------------------------------------------------------
+    def word(self, site: str, partition: str, stored: Stored) -> None:
+        record = self.world.record(partition)
+        epoch = split(stored.last).epoch
+        if record is None or record["home"] != site or epoch > record["epoch"]:
+            self.world.violated(ONE_HOME, f"{site} acknowledges {shown(stored.last)}, when the record says {record}")
+        first = self.truth.words.setdefault(epoch, site) if not stored.repeated else site
+        if first != site:
+            self.world.violated(ONE_HOME, f"{site} and {first} both acknowledge in epoch {epoch}")
+        if not self._is_on_disk(partition, stored.last):
+            self.world.violated(DURABLE, f"{shown(stored.last)} is in no stream of {site}")
+
+    def _is_on_disk(self, partition: str, position: int) -> bool:
+        epoch, sequence = split(position)
+        for site in self.world.sites.values():
+            own = site.server.streams.streams.get(f"EV-{partition}-{epoch}")
+            if own is not None:
+                return own.last >= sequence
+        return True  # the epoch's home lost its disk: nothing to compare with
+
+    def acknowledged(self, site: "Site", command: bytes, stored: Stored, content: bytes) -> None:
+        self.truth.acknowledged.setdefault(command, Acknowledged(stored.last, content, split(stored.last).epoch))
+        if content:
+            self.truth.appended.setdefault(content, command)
+
+    def own_write(self, site: "Site", command: bytes, position: int) -> None:
+        if command not in site.tables.commands:
+            self.world.violated(OWN_WRITES, f"OK at {site.name} for {shown(position)}, and its tables have it not")
+
+    # -- in the calm ---------------------------------------------------------------------------------------------------
+    def calm(self) -> None:
+        sites = list(self.world.sites.values())
+        told = sites[0].tables
+        for site in sites[1:]:
+            if site.tables.state != told.state or site.tables.digest != told.digest:
+                there, here = shown(site.tables.position), shown(told.position)
+                self.world.violated(ONE_STORY, f"{site.name} at {there}, {sites[0].name} at {here}")
+        for command, ack in self.truth.acknowledged.items():
+            if command not in told.commands:
+                self.world.violated(NEVER_LOST, f"command {command.hex()[:8]} acknowledged at {shown(ack.position)}")
+        self._once_each(told)
+        again = Tables.of(told.events)
+        if again.state != told.state or again.digest != told.digest:
+            self.world.violated(REBUILT, "another state")
+
+    def _once_each(self, told: Tables) -> None:
+        came: dict[bytes, int] = {}
+        for box in told.mail.boxes.values():
+            for message in box.messages.values():
+                if not message.origin:
+                    came[message.content.hash] = came.get(message.content.hash, 0) + 1
+        doubled = [content.hex()[:8] for content, times in came.items() if times > 1]
+        if doubled:
+            self.world.violated(NOT_DOUBLED, f"contents {doubled}")
+
+
+def record_of(value: bytes) -> dict[str, object]:
+    found: dict[str, object] = json.loads(value)
+    return found

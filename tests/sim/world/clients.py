@@ -1,0 +1,199 @@
+"""Clients: they append, flag, move and expunge at some site, try again under the same command id until they hear something,
+and keep caches by UIDVALIDITY, UID and MODSEQ, as a mail program with QRESYNC does."""
+
+import asyncio
+import hashlib
+from typing import TYPE_CHECKING
+
+from cluster import codec
+from cluster.domain.actor import Actor
+from cluster.domain.decision import Decision
+from cluster.domain.mailbox import decide
+from cluster.domain.mailbox.commands import (
+    AnyCommand,
+    ChangeFlags,
+    CopyMessages,
+    Deliver,
+    Expunge,
+)
+from cluster.domain.mailbox.content import Content, Segment
+from cluster.domain.mailbox.events import DELETED, FLAGGED, SEEN, FlagMode, changes
+from cluster.domain.mailbox.state import Box, messages_of, tree_of
+from cluster.domain.refusal import Refusal
+from cluster.log.model import Append, Blob, LogUnavailable, NewEvent, Stale, Stored
+from tests.sim.world import checks
+from tests.sim.world.tables import ACCOUNT
+
+if TYPE_CHECKING:
+    from tests.sim.world.site import Process, Site
+    from tests.sim.world.world import World
+
+TRIES_MAX = 5
+SHOWN_S_MAX = 10.0
+ATTEMPT_S = 4.0
+ACTOR = Actor("client")
+
+
+class Unavailable(Exception):
+    """The client heard NO [UNAVAILABLE], or nothing."""
+
+
+async def execute(process: "Process", command: AnyCommand, id: bytes, blob: Blob | None) -> Stored | Refusal | None:
+    """What storage/executor.py does: decide on the site's tables, append, and again when that was stale. None: nothing had to
+    change. Raises Unavailable."""
+    site = process.site
+    for _ in range(TRIES_MAX):
+        tables = site.tables
+        if isinstance(command, ChangeFlags | Expunge):
+            decision = decide.decide(messages_of(tables.state, ACCOUNT, command.mailbox, command.uids), command)
+        else:
+            decision = decide.decide(tree_of(tables.state, ACCOUNT), command)
+        if isinstance(decision, Refusal):
+            return decision
+        events = _encoded(site, decision, id)
+        if not events:
+            return None
+        append = Append(
+            site.partition, id, events, decision.depends, tables.position, (blob,) if blob is not None else ()
+        )
+        outcome = await _appended(process, append)
+        if isinstance(outcome, Stored):
+            return outcome
+        await site.reached(outcome.changed_at, 5.0)
+    raise Unavailable("stale again and again")
+
+
+async def _appended(process: "Process", append: Append) -> Stored | Stale:
+    try:
+        outcome = await process.log.append(append, ATTEMPT_S)
+    except LogUnavailable as error:
+        raise Unavailable(str(error)) from error
+    if process.dead:
+        raise Unavailable("the process died before it could say so")
+    if isinstance(outcome, Stored) and process.log.leads(append.partition):
+        process.site.world.checks.word(process.site.name, append.partition, outcome)
+    return outcome
+
+
+def _encoded(site: "Site", decision: Decision, id: bytes) -> tuple[NewEvent, ...]:
+    at_us = site.server.now_ns() // 1000
+    return tuple(
+        NewEvent(
+            "mailbox",
+            entity,
+            codec.encode(event, at_us=at_us, by=ACTOR, command=id, n=n),
+            changes(ACCOUNT, event),  # type: ignore[arg-type]  # of this noun
+        )
+        for n, (entity, event) in enumerate(decision.events)
+    )
+
+
+class Client:
+    def __init__(self, world: "World", name: str) -> None:
+        self.world = world
+        self.chance = world.derived()
+        self.name = name
+        self.at = self.chance.choice(list(world.sites))
+        self.count = 0
+        self.cache: dict[int, tuple[bytes, int, tuple[str, ...]]] = {}
+        self.token = 0
+        self.uidvalidity = 0
+
+    async def live(self) -> None:
+        while not self.world.calm:
+            await asyncio.sleep(self.chance.expovariate(1 / self.world.pause_s))
+            if self.chance.random() < 0.1:
+                self.at = self.chance.choice(list(self.world.sites))
+            await self._one()
+            self._sync()
+
+    async def _one(self) -> None:
+        drawn = self._drawn()
+        if drawn is None:
+            return
+        command, blob = drawn
+        id = self.chance.randbytes(16)
+        self.count += 1
+        while True:
+            process = self._process()
+            if process is not None:
+                try:
+                    outcome = await execute(process, command, id, blob)
+                except Unavailable:
+                    outcome = None
+                    self.world.trace(f"{self.name} hears nothing good of {id.hex()[:8]} at {process.name}")
+                else:
+                    await self._heard(process, id, command, outcome, blob)
+                    return
+            await asyncio.sleep(self.chance.uniform(0.1, 1.5))
+            if self.chance.random() < 0.3:
+                self.at = self.chance.choice(list(self.world.sites))
+            if not self.world.calm and self.chance.random() < 0.03:
+                self.world.trace(f"{self.name} gives up {id.hex()[:8]}")
+                return
+
+    async def _heard(
+        self, process: "Process", id: bytes, command: AnyCommand, outcome: Stored | Refusal | None, blob: Blob | None
+    ) -> None:
+        if not isinstance(outcome, Stored):
+            return
+        site = process.site
+        kind = type(command).__name__
+        self.world.trace(f"{self.name} hears OK of {kind} {id.hex()[:8]} at {process.name}: {outcome.last:x}")
+        self.world.checks.acknowledged(site, id, outcome, blob.hash if blob else b"")
+        if await site.reached(outcome.last, SHOWN_S_MAX):
+            self.world.checks.own_write(site, id, outcome.last)
+
+    def _process(self) -> "Process | None":
+        living = self.world.sites[self.at].living()
+        return self.chance.choice(living) if living else None
+
+    def _drawn(self) -> tuple[AnyCommand, Blob | None] | None:
+        box = self.world.sites[self.at].tables.box("INBOX")
+        kind = self.chance.random()
+        if box is None or not box.messages or kind < 0.5:
+            return self._delivery()
+        uid = self.chance.choice(sorted(box.messages))
+        uids = ((uid, uid),)
+        if kind < 0.75:
+            mode = self.chance.choice((FlagMode.ADD, FlagMode.REMOVE))
+            flags = self.chance.choice((SEEN, FLAGGED, DELETED))
+            since = box.messages[uid].modseq if self.chance.random() < 0.3 else None
+            return ChangeFlags(ACCOUNT, box.id, uids, mode, flags, unchanged_since=since), None
+        if kind < 0.9:
+            return Expunge(ACCOUNT, box.id, uids, only_deleted=False), None
+        return CopyMessages(ACCOUNT, box.id, "Archive", uids, moved=self.chance.random() < 0.5), None
+
+    def _delivery(self) -> tuple[AnyCommand, Blob]:
+        data = f"{self.name} {self.count} {self.chance.getrandbits(64):x}".encode()
+        digest = hashlib.sha256(data).digest()
+        content = Content(digest, len(data), (Segment(digest, len(data)),), b"")
+        ids = tuple(self.world.mailbox_id() for _ in range(6))
+        return Deliver(ACCOUNT, content, 1_800_000_000, ids), Blob(digest, data)
+
+    # -- the cache -----------------------------------------------------------------------------------------------------
+    def _sync(self) -> None:
+        """SELECT (QRESYNC …): what changed since the token, and what vanished; then the cache must be what the site shows."""
+        site = self.world.sites[self.at]
+        box = site.tables.box("INBOX")
+        if box is None or site.tables.position < self.token:
+            return  # the tables wait for the token first
+        if box.uidvalidity != self.uidvalidity:
+            self.cache, self.uidvalidity, self.token = {}, box.uidvalidity, 0
+        for uid, message in box.messages.items():
+            if message.modseq > self.token:
+                self.cache[uid] = (message.content.hash, message.flags, message.keywords)
+        for uid, at in box.expunged.items():
+            if at > self.token:
+                self.cache.pop(uid, None)
+        if box.highestmodseq < self.token:
+            self.world.violated(
+                checks.TOKENS_RISE, f"{self.name} had {self.token:x}, {self.at} says {box.highestmodseq:x}"
+            )
+        self.token = box.highestmodseq
+        if self.cache != _shown(box):
+            self.world.violated(checks.CACHE_IS_TRUE, f"{self.name} at {self.at}")
+
+
+def _shown(box: Box) -> dict[int, tuple[bytes, int, tuple[str, ...]]]:
+    return {uid: (message.content.hash, message.flags, message.keywords) for uid, message in box.messages.items()}

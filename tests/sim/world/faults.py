@@ -1,0 +1,171 @@
+"""What goes wrong, drawn from the seed, one after the other and over each other."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING
+
+from tests.sim.world.site import Site
+
+if TYPE_CHECKING:
+    from tests.sim.world.world import World
+
+TWO_HOURS_NS = 7_200_000_000_000
+
+
+class Faults:
+    def __init__(self, world: "World") -> None:
+        self.world = world
+        self.chance = world.derived()
+        self._under_way: set[asyncio.Task[None]] = set()
+
+    async def live(self) -> None:
+        kinds: list[tuple[float, Callable[[], Coroutine[None, None, None]]]] = [
+            (4, self.cut_pair), (2, self.isolate), (5, self.kill_process), (3, self.crash_engine), (1, self.power_cut),
+            (2, self.member_down), (2, self.tables_crash), (2, self.step_clock), (2, self.slow_disk), (2, self.slow_link),
+            (1.5, self.lose_copy),
+        ]  # fmt: skip
+        while True:
+            await asyncio.sleep(self.chance.expovariate(1 / self.world.trouble_every_s))
+            if self.world.calm:
+                return
+            fault = self.chance.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]
+            task = asyncio.create_task(fault())
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def healed(self) -> None:
+        """Whatever is under way ends as it must; then everything is whole."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+        world = self.world
+        world.network.late = world.network.doubles = 0.0
+        for link in world.network.links:
+            world.network.heal(*link)
+        for site in world.sites.values():
+            site.server.disk_s = 0.0005
+            site.server.start()
+            for slot, process in site.processes.items():
+                if process.dead:
+                    site.start_process(slot)
+        for member in world.plane.members:
+            world.plane.member_up(member)
+        world.plane.changed()
+
+    def _site(self) -> Site:
+        return self.chance.choice(list(self.world.sites.values()))
+
+    async def _while(self, low: float, high: float) -> None:
+        await asyncio.sleep(self.chance.uniform(low, high))
+
+    async def cut_pair(self) -> None:
+        a, b = self.chance.sample(list(self.world.sites), 2)
+        ways = [(a, b), (b, a)] if self.chance.random() < 0.7 else [(a, b)]
+        await self._cut(ways)
+
+    async def isolate(self) -> None:
+        site = self._site().name
+        others = [other for other in self.world.sites if other != site]
+        await self._cut([way for other in others for way in ((site, other), (other, site))])
+
+    async def _cut(self, ways: list[tuple[str, str]]) -> None:
+        loses = self.chance.random() < 0.5
+        self.world.trace(f"cut {ways}")
+        for way in ways:
+            self.world.network.cut(*way, loses=loses)
+        self.world.plane.changed()
+        await self._while(0.3, 15)
+        self.world.trace(f"heal {ways}")
+        for way in ways:
+            self.world.network.heal(*way)
+        self.world.plane.healed()
+
+    async def kill_process(self) -> None:
+        site = self._site()
+        living = [slot for slot, process in site.processes.items() if not process.dead]
+        if living:
+            await self._killed(site, [self.chance.choice(living)], 0.2, 5)
+
+    async def _killed(self, site: Site, slots: list[int], low: float, high: float) -> None:
+        for slot in slots:
+            self.world.trace(f"kill process {site.processes[slot].name}")
+            site.kill_process(slot)
+        await self._while(low, high)
+        for slot in slots:
+            if site.processes[slot].dead:
+                site.start_process(slot)
+
+    async def crash_engine(self) -> None:
+        site = self._site()
+        if not site.server.up:
+            return
+        self.world.trace(f"engine of {site.name} crashes")
+        site.server.crash(self.chance.random())
+        await self._while(0.3, 6)
+        self.world.trace(f"engine of {site.name} starts")
+        site.server.start()
+
+    async def power_cut(self) -> None:
+        await self._down(self._site(), lambda site: site.tables_back(self.chance.randrange(20)))
+
+    async def lose_copy(self) -> None:
+        """The disk of a site that is home of nothing: gone, or put back as it was earlier."""
+        record = self.world.record(self.world.partitions[0].name)
+        copies = [site for site in self.world.sites.values() if record is None or site.name != record["home"]]
+        site = self.chance.choice(copies)
+        if site.saved is None or self.chance.random() < 0.5:
+            site.save()
+        if self.chance.random() < 0.5:
+            await self._down(site, Site.wipe)
+        else:
+            await self._while(1, 5)
+            await self._down(site, Site.restore)
+
+    async def _down(self, site: Site, meanwhile: Callable[[Site], None]) -> None:
+        if not site.server.up or not self.world.plane.is_up[site.name]:
+            return
+        self.world.trace(f"{site.name} goes down, {meanwhile.__name__}")
+        site.server.crash(self.chance.random())
+        self.world.plane.member_down(site.name)
+        slots = [slot for slot, process in site.processes.items() if not process.dead]
+        for slot in slots:
+            site.kill_process(slot)
+        await self._while(0.5, 8)
+        meanwhile(site)
+        self.world.trace(f"{site.name} comes up")
+        site.server.start()
+        self.world.plane.member_up(site.name)
+        for slot in slots:
+            if site.processes[slot].dead:
+                site.start_process(slot)
+
+    async def member_down(self) -> None:
+        member = self.chance.choice(self.world.plane.members)
+        if not self.world.plane.is_up[member]:
+            return
+        self.world.trace(f"backbone member {member} down")
+        self.world.plane.member_down(member)
+        await self._while(0.5, 10)
+        self.world.plane.member_up(member)
+
+    async def tables_crash(self) -> None:
+        site = self._site()
+        self.world.trace(f"database of {site.name} crashes")
+        site.tables_back(self.chance.randrange(20))
+
+    async def step_clock(self) -> None:
+        site = self._site()
+        step = self.chance.randrange(-TWO_HOURS_NS, TWO_HOURS_NS)
+        self.world.trace(f"clock of {site.name} steps by {step / 1e9:.0f} s")
+        site.server.clock_step_ns += step
+
+    async def slow_disk(self) -> None:
+        site = self._site()
+        site.server.disk_s = self.chance.choice((0.02, 0.2, 1.0))
+        await self._while(1, 6)
+        site.server.disk_s = 0.0005
+
+    async def slow_link(self) -> None:
+        self.world.network.late = self.chance.choice((0.01, 0.1))
+        self.world.network.doubles = self.chance.choice((0.0, 0.05))
+        await self._while(1, 8)
+        self.world.network.late = self.world.network.doubles = 0.0

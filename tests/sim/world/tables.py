@@ -1,0 +1,63 @@
+"""A site's tables: the pure fold of its partition's events, with the commands that were applied and a digest.
+
+What storage/projector.py does over PostgreSQL, without PostgreSQL: a repeated command is ignored, what has no meaning is
+quarantined, and the digest covers position, payload and outcome.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from cluster import codec
+from cluster.domain.mailbox.events import AnyEvent
+from cluster.domain.mailbox.state import AccountMail, Box, MailState, Unappliable, evolve
+from cluster.log.model import Record
+
+ACCOUNT = 7
+
+
+class Tables:
+    def __init__(self) -> None:
+        self.position = 0
+        self.state = MailState()
+        self.commands: dict[bytes, int] = {}
+        self.digest = b""
+        self.events: list[Record] = []
+        self.quarantined: list[str] = []
+
+    @classmethod
+    def of(cls, events: Sequence[Record]) -> "Tables":
+        made = cls()
+        for record in events:
+            made.fold(record)
+        return made
+
+    def fold(self, record: Record) -> AnyEvent | None:
+        """The event, or None: it was a repeat, or had no meaning."""
+        assert record.position > self.position, f"{record.position} after {self.position}"
+        envelope, event = codec.decode(record.payload)
+        outcome = b"a"
+        if envelope.n < self.commands.get(envelope.id, 0):
+            outcome = b"r"
+        else:
+            self.commands[envelope.id] = envelope.n + 1
+            account = int(record.entity) if record.entity else 0
+            after = evolve(self.state, account, event, record.position)
+            if isinstance(after, Unappliable):
+                outcome = b"q"
+                self.quarantined.append(after.why)
+            else:
+                self.state = after
+        self.position = record.position
+        digest = hashlib.blake2b(self.digest, digest_size=16)
+        digest.update(record.position.to_bytes(8, "big") + record.payload + outcome)
+        self.digest = digest.digest()
+        self.events.append(record)
+        return event if outcome == b"a" else None
+
+    @property
+    def mail(self) -> AccountMail:
+        return self.state.accounts.get(ACCOUNT) or AccountMail(self.state.uidvalidity_base)
+
+    def box(self, name: str) -> Box | None:
+        mail = self.mail
+        return mail.boxes.get(mail.names.get(name, 0))

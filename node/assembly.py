@@ -104,7 +104,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
             tasks.append(group.create_task(parts.hub.run(), name="news"))
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
-                    parts.log.copy(partition)
+                    parts.log.keep(partition)
                 else:
                     parts.log.lead(partition, others)
                 follower = Follower(partition, parts.log, parts.database, parts.blobs)

@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeVar
 import structlog
 
 from cluster.control.partitions import Ended
+from cluster.domain.mailbox.events import UID_GAP
 from cluster.log.jetstream import JetStreamLog
 from cluster.log.model import LogUnavailable, Record
 from node.backup import config_files
@@ -179,7 +180,7 @@ def lost_epochs(age_s: float, times: int) -> int:
 def with_lost(history: tuple[Ended, ...], lost: int) -> tuple[Ended, ...]:
     """With `lost` empty epochs at its end, none of them clean: each raises UIDNEXT."""
     last = history[-1].epoch
-    return (*history, *(Ended(last + number, 0, False, "") for number in range(1, lost + 1)))
+    return (*history, *(Ended(last + number, 0, UID_GAP, history[-1].home) for number in range(1, lost + 1)))
 
 
 def _note_restored(target: Path, config: Config) -> int:

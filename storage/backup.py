@@ -187,9 +187,7 @@ class _Backup:
             written = await asyncio.to_thread(file.finish)
         finally:
             file.close()
-        # Where the streams lie here is no concern of the site that will be restored.
-        known = tuple(msgspec.structs.replace(ended, stream="") for ended in history)
-        self._parts.append(Part(partition, known, chain.last, chain.events, chain.digest.hex(), written))
+        self._parts.append(Part(partition, history, chain.last, chain.events, chain.digest.hex(), written))
 
     def _write(self, file: Writer, records: Sequence[Record], chain: Chain) -> Chain:
         events = [Event(record.position, record.noun, record.entity, record.payload) for record in records]

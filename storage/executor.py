@@ -27,6 +27,7 @@ from cluster.domain.mailbox.commands import AppendMessage, ChangeFlags, CopyMess
 from cluster.domain.mailbox.commands import Command as MailboxBase
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import changes as mailbox_changes
+from cluster.domain.mailbox.events import uids_given
 from cluster.domain.mailbox.state import MessagesState, Tree
 from cluster.domain.outbox import decide as outbox
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
@@ -286,7 +287,9 @@ class Executor:
         for decision in decisions:
             for entity, event in decision.events:
                 payload = codec.encode(event, at_us=at_us, by=actor, command=command_id, n=len(events))
-                events.append(NewEvent(codec.noun_of(event), entity, payload, _changes(entity, event)))
+                noun = codec.noun_of(event)
+                uids = uids_given(event) if noun == "mailbox" else 0  # type: ignore[arg-type]
+                events.append(NewEvent(noun, entity, payload, _changes(entity, event), uids))
         return tuple(events)
 
     async def _carry(

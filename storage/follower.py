@@ -67,7 +67,7 @@ class Follower:
         intake = self.blobs.intake()
         keeper = asyncio.create_task(self._keep(intake))
         try:
-            async for records in self.source.follow(self.partition, Position(after)):
+            async for records in self.source.follow(self.partition, Position(after), standing=self._folded):
                 await self._batch(fold, intake, records)
         finally:
             keeper.cancel()

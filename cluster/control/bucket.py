@@ -7,7 +7,7 @@ neither its watches nor its history, so this is all there is.
 from typing import NamedTuple, Protocol
 
 from cluster.log.connection import Connection, Unreachable
-from cluster.log.engine import WRONG_LAST_SEQUENCE, Engine, EngineRefused, Message
+from cluster.log.engine import ACK_S_MAX, WRONG_LAST_SEQUENCE, Engine, EngineRefused, Kept, Message
 
 
 class Conflict(Exception):
@@ -30,7 +30,11 @@ class Keys(Protocol):
 
     async def get(self, key: str) -> Entry: ...
 
-    async def put(self, key: str, value: bytes, after: int) -> int:
+    async def every(self, prefix: str) -> dict[str, Entry]:
+        """All keys that begin with `prefix` (whole tokens, with the dot), perhaps as they were a moment ago."""
+        ...
+
+    async def put(self, key: str, value: bytes, after: int, timeout_s: float = ACK_S_MAX) -> int:
         """Writes if the key's last write was `after` (Entry.written); the new revision. Raises Conflict."""
         ...
 
@@ -71,26 +75,35 @@ class Bucket:
             kept = await self._engine.last_on(f"KV_{self._name}", f"$KV.{self._name}.{key}")
         except EngineRefused as error:
             raise Unreachable(str(error)) from error
-        if kept is None:
-            return ABSENT
-        if kept.headers.get("KV-Operation"):
-            return Entry(0, b"", kept.sequence)
-        return Entry(kept.sequence, kept.data, kept.sequence)
+        return ABSENT if kept is None else _entry(kept)
 
-    async def put(self, key: str, value: bytes, after: int) -> int:
-        return await self._write(key, value, after, {})
+    async def every(self, prefix: str) -> dict[str, Entry]:
+        subjects = f"$KV.{self._name}."
+        try:
+            found = await self._engine.last_on_each(f"KV_{self._name}", f"{subjects}{prefix}>")
+        except EngineRefused as error:
+            raise Unreachable(str(error)) from error
+        return {kept.subject.removeprefix(subjects): _entry(kept) for kept in found}
+
+    async def put(self, key: str, value: bytes, after: int, timeout_s: float = ACK_S_MAX) -> int:
+        return await self._write(key, value, after, {}, timeout_s)
 
     async def delete(self, key: str, after: int) -> None:
-        await self._write(key, b"", after, {"KV-Operation": "DEL"})
+        await self._write(key, b"", after, {"KV-Operation": "DEL"}, ACK_S_MAX)
 
-    async def _write(self, key: str, value: bytes, after: int, headers: dict[str, str]) -> int:
+    async def _write(self, key: str, value: bytes, after: int, headers: dict[str, str], timeout_s: float) -> int:
         expect = {"Nats-Expected-Last-Subject-Sequence": str(after)}
         try:
-            return await self._engine.write(Message(f"{self._door}.{key}", headers, value), **expect)
+            return await self._engine.write(Message(f"{self._door}.{key}", headers, value), expect, timeout_s)
         except EngineRefused as error:
             if error.code in WRONG_LAST_SEQUENCE:
                 raise Conflict(key) from None
             raise Unreachable(str(error)) from error
+
+
+def _entry(kept: Kept) -> Entry:
+    deleted = bool(kept.headers.get("KV-Operation"))
+    return Entry(0, b"", kept.sequence) if deleted else Entry(kept.sequence, kept.data, kept.sequence)
 
 
 class MemoryKeys:
@@ -103,7 +116,10 @@ class MemoryKeys:
     async def get(self, key: str) -> Entry:
         return self._entries.get(key, ABSENT)
 
-    async def put(self, key: str, value: bytes, after: int) -> int:
+    async def every(self, prefix: str) -> dict[str, Entry]:
+        return {key: entry for key, entry in self._entries.items() if key.startswith(prefix)}
+
+    async def put(self, key: str, value: bytes, after: int, timeout_s: float = ACK_S_MAX) -> int:
         revision = self._next(key, after)
         self._entries[key] = Entry(revision, value, revision)
         return revision

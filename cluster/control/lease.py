@@ -4,6 +4,8 @@ A lease is a key that its holder rewrites every second. No time to live of the e
 step. A candidate takes over by compare-and-set on the very revision that it saw unchanged for LEASE_S + MARGIN_S on its
 own clock. The holder's deadline starts before it sends the renewal, so the holder always stops believing first, as long
 as both clocks run at nearly the same rate (MARGIN_S is what they may differ by, in one lease time).
+
+`Lease` is a key of its own, for what processes of one site share out; `Hold` is part of a partition's record.
 """
 
 import asyncio
@@ -17,9 +19,10 @@ from cluster.control.bucket import Conflict, Entry, Keys
 from cluster.control.holder import Holder, is_gone
 from cluster.log.connection import Unreachable
 
-LEASE_S = 3.0
-MARGIN_S = 1.0
-RENEW_EVERY_S = 1.0
+LEASE_S = 2.5
+MARGIN_S = 0.5
+RENEW_EVERY_S = 0.8
+RENEW_S_MAX = 1.2  # for an answer; then it is tried again, which must not take longer than a candidate waits
 LOOK_EVERY_S = 0.25
 
 log = structlog.get_logger("cluster.control.lease")
@@ -63,6 +66,7 @@ class Lease:
         self._lost = False
         self._turn = asyncio.Event()  # set and replaced whenever a renewal came out, well or badly
         self._seen: tuple[int, float] = (-1, 0.0)  # revision, and when it was first seen
+        self._one = asyncio.Lock()  # of one write at a time
 
     def held(self) -> bool:
         return not self._lost and self._clock() < self._deadline
@@ -105,20 +109,25 @@ class Lease:
     async def renew(self) -> None:
         """Rewrites it every second, for ever. Raises LeaseLost."""
         while True:
-            before = self._clock()
-            try:
-                await self._write(self._revision)
-                self._deadline = before + LEASE_S
-            except Conflict:
-                if not await self._mine_after_all():
-                    self._lost = True
-                    raise LeaseLost(self._key) from None
-            except Unreachable as error:
-                log.warning("lease not renewed", key=self._key, why=str(error))
-            finally:
-                self._turn.set()
-                self._turn = asyncio.Event()
+            async with self._one:
+                await self._renewed()
             await asyncio.sleep(RENEW_EVERY_S if self.held() else LOOK_EVERY_S)
+
+    async def _renewed(self) -> None:
+        before = self._clock()
+        try:
+            await self._write(self._revision)
+            self._deadline = before + LEASE_S
+        except Conflict:
+            # A lost answer never moves the deadline: which of several requests it was is not known.
+            if not await self._mine_after_all():
+                self._lost = True
+                raise LeaseLost(self._key) from None
+        except Unreachable as error:
+            log.warning("lease not renewed", key=self._key, why=str(error))
+        finally:
+            self._turn.set()
+            self._turn = asyncio.Event()
 
     async def release(self) -> None:
         """Lets the next one in at once. From here on it is not held."""
@@ -145,7 +154,7 @@ class Lease:
     async def _write(self, after: int) -> None:
         self._beat += 1
         value = msgspec.json.encode(Beat(self._me, self._beat))
-        self._revision = await self._keys.put(self._key, value, after)
+        self._revision = await self._keys.put(self._key, value, after, RENEW_S_MAX)
 
     async def _mine_after_all(self) -> bool:
         """A renewal whose answer was lost may have been done: then the key holds our own latest word."""

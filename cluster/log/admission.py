@@ -5,6 +5,7 @@ Every position here is that of an event, so that whoever is told to wait for one
 
 from collections import OrderedDict
 
+from cluster.control.partitions import Spans, in_history
 from cluster.log.model import NewEvent, Stale, Stored
 
 KEYS_MAX = 200_000
@@ -12,10 +13,19 @@ COMMANDS_MAX = 100_000
 
 
 class Admission:
-    """`floor`: nothing is known about keys that changed at or below it, so a state older than it counts as stale."""
+    """`floor`: nothing is known about keys that changed at or below it, so a state older than it counts as stale.
+    `history`: what was decided on a state that is not in it must be decided anew, None = all is."""
 
-    def __init__(self, floor: int, *, keys_max: int = KEYS_MAX, commands_max: int = COMMANDS_MAX) -> None:
+    def __init__(
+        self,
+        floor: int,
+        *,
+        history: Spans | None = None,
+        keys_max: int = KEYS_MAX,
+        commands_max: int = COMMANDS_MAX,
+    ) -> None:
         self.floor = floor
+        self._history = history
         self._keys: OrderedDict[str, int] = OrderedDict()
         self._keys_max = keys_max
         self._commands: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
@@ -26,6 +36,8 @@ class Admission:
         known = self._commands.get(command)
         if known is not None:
             return Stored(known[0], known[1], repeated=True)
+        if self._history is not None and not in_history(self._history, read_at):
+            return Stale(self.floor)  # What it names may have been seen in a tail that was lost.
         changed_at = max((self._keys.get(key, self.floor) for key in depends), default=0)
         return Stale(changed_at) if changed_at > read_at else None
 

@@ -128,6 +128,11 @@ class Connection:
     def connected(self) -> bool:
         return self._client is not None and self._client.is_connected
 
+    @property
+    def life(self) -> str:
+        """Which start of the engine this is: another one after each, empty while it is away."""
+        return str(self._client._server_info.get("server_id", "")) if self.connected and self._client else ""
+
     async def publish(
         self, subject: str, data: bytes = b"", headers: dict[str, str] | None = None, reply: str = ""
     ) -> None:

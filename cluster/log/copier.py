@@ -1,11 +1,12 @@
-"""Keeps a copy of a partition that is at home at another site.
+"""Keeps a copy of a partition that is at home at another site, and takes the partition over when its home is lost.
 
-What lies above the copy's end and not above the home's mark is read in bulk across the link, straight from the home's
-engine, and written into the site's own stream `CP-<p>-<e>` in atomic batches, with the position at the origin in a header.
-Of a site's processes the one that holds the site's lease does it; every batch expects the end of the stream besides.
+What lies above the copy's end and not above what its home has written is read in bulk across the link, straight from the
+home's engine, and written into the site's own stream `CP-<p>-<e>` in atomic batches, with the position at the origin in a
+header. Of a site's processes the one that holds the site's lease does it; every batch expects the end of the stream
+besides. The home hears how far the copy is on disk.
 
-The copy has a mark of its own, the end of what is copied, told within the site: whoever reads the copy waits for it as one
-waits for the home's mark at home. Cut off, there is nobody to ask, and the site shows what it has.
+The copy has a mark of its own, told within the site: as much as its home promised, of what is here. Cut off, there is
+nobody to ask, and the site shows what it has.
 """
 
 import asyncio
@@ -14,23 +15,38 @@ import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
-from cluster.control.bucket import Conflict, Keys
-from cluster.control.lease import Lease, LeaseLost
-from cluster.control.partitions import Partition
+from cluster.control.bucket import Bucket, Conflict, Keys
+from cluster.control.hold import Hold
+from cluster.control.lease import LOOK_EVERY_S, Lease
+from cluster.control.partitions import (
+    Found,
+    Known,
+    KnownPartitions,
+    Partition,
+    clip,
+    gap_of,
+    may_follow,
+    spans,
+    takeover,
+)
 from cluster.log import epochs
-from cluster.log.connection import Arrived, Unreachable
-from cluster.log.engine import Engine, EngineRefused, Kept, Message
+from cluster.log.connection import Arrived, Handler, Unreachable
+from cluster.log.engine import Engine, Kept, Message
 from cluster.log.follow import Reader
-from cluster.log.leader import Site
+from cluster.log.leader import Site, asked_positions
 from cluster.log.marks import ASK_AGAIN_S, ASK_S_MAX, Marks
 from cluster.log.recent import Recent
-from cluster.log.wire import POSITION_HEADER, Mark, Stream, domain_of, encode, position_of, stream_of
-from cluster.log.writer import ForeignWrite, Writer, WriteRefused
-from cluster.position import split
+from cluster.log.wire import POSITION_HEADER, Confirmed, Mark, Stream, domain_of, encode, position_of, stream_of
+from cluster.log.writer import Writer
+from cluster.position import shown, split
 
 RETRY_WAIT_S = 0.1
+CONFIRM_EVERY_S = 0.8
+WAIT_FOR_BETTER_S = 3.0  # for a copy that has more to take over; then this one does
+FORCE_TRIES_MAX = 20
 SILENCE_S_MAX = ASK_AGAIN_S + 2 * ASK_S_MAX  # the home is asked at least that often: after more it is out of reach
 
 _OURS = "Angarium-"
@@ -48,115 +64,150 @@ class Lag(NamedTuple):
     seconds: float
 
 
+class _Begin(Exception):
+    """The copy must be looked at anew."""
+
+
 class Copier:
     """`marks`: the copy's own, for its readers in this process and in the site's others."""
 
-    def __init__(self, site: Site, partition: str, lease: Lease, marks: Marks) -> None:
+    def __init__(self, site: Site, partition: str, lease: Lease, hold: Hold, marks: Marks, home: Marks) -> None:
         self._site = site
         self._partition = partition
         self._lease = lease
+        self._hold = hold
         self._marks = marks
-        self._home = Marks(site.connection, partition)
+        self._home = home
         self._writers: dict[int, tuple[Writer, int]] = {}  # by epoch, with the last sequence of its copy
-        self._record: Partition | None = None  # as the control plane has it
+        self._source: Known | None = None  # what the home said that it has
         self._reader: Reader | None = None
-        self._at = Mark(0, 0)
+        self._life = ""
+        self._at = 0  # all of history up to here is on disk
+        self._event = 0  # the last event of that
+        self._storing = asyncio.Lock()  # nothing is stored while we stand for home
+        self._frozen = 0  # the revision of the record at which we stood: nothing is confirmed until it has moved on
+        self._moved = asyncio.Event()
         self._has_some = False  # Else nothing is said of the copy before the home was heard: it is not empty, it is not here.
         self._level_at = time.monotonic()
         self._copied = (1, 0)  # messages and their bytes
-        self._task: asyncio.Task[None] | None = None
 
     @property
     def copying(self) -> bool:
         """Whether this process is the one that keeps the copy up."""
         return self._lease.held()
 
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._copy_for_ever(), name=f"copier of {self._partition}")
-
-    async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+    async def release(self) -> None:
         await self._lease.release()
 
     def lag(self) -> Lag:
         now = time.monotonic()
-        behind = self._home.known.durable - self._at.durable
+        behind = self._home.known.written - self._at
         if behind <= 0:
             silent = now - max(self._home.heard_at, self._level_at)
             return Lag(0, 0, silent if silent > SILENCE_S_MAX else 0.0)
-        home, here = split(self._home.known.durable), split(self._at.durable)
-        messages = home.sequence - (here.sequence if here.epoch == home.epoch else 0)
-        count, size = self._copied
-        return Lag(messages, messages * size // count, now - self._level_at)
+        there, here = split(self._home.known.written), split(self._at)
+        messages = behind if there.epoch == here.epoch else there.sequence
+        mean = self._copied[1] / self._copied[0]
+        return Lag(messages, round(messages * mean), now - self._level_at)
 
-    async def _copy_for_ever(self) -> None:
-        while True:
-            await self._lease.acquire()
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._lease.renew())
-                    tasks.create_task(self._copy())
-            except* (LeaseLost, ForeignWrite, WriteRefused, Unreachable, EngineRefused, Conflict) as errors:
-                log.warning("copying begins again", partition=self._partition, why=[str(error) for error in errors.exceptions])
-            except* Exception:
-                log.exception("copying begins again", partition=self._partition)
-            await asyncio.sleep(RETRY_WAIT_S)
+    async def copy(self) -> None:
+        """For ever. Raises what stops it; whoever keeps the partition begins again."""
+        await self._lease.acquire()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._lease.renew())
+            tasks.create_task(self._copy())
 
     async def _copy(self) -> None:
-        self._writers.clear()
-        self._record = None
-        known = await self._site.known.get(self._partition)
-        self._at = await self._end(known[0]) if known is not None else Mark(0, 0)
-        log.info("copying", partition=self._partition, after=self._at.durable)
-        self._has_some = known is not None
-        asked = await self._site.connection.subscribe(self._marks.asked_on, self._on_asked)
+        await self._look()
+        doors: list[tuple[str, Handler]] = [
+            (self._marks.asked_on, self._on_asked),
+            (f"cq.{self._site.name}.{self._partition}", self._on_position_asked),
+            (f"fc.{self._site.name}.{self._partition}", self._on_forced),
+        ]
+        served = [await self._site.connection.subscribe(subject, handler) for subject, handler in doors]
         try:
-            while True:
-                await self._marks.tell(self._at)
-                goal = await self._home.beyond(self._at.durable, contents=True)
-                reader = await self._reader_up_to(goal)
-                async for stream, kept in reader.stored(self._at.durable, goal, contents=True):
-                    await self._store(stream, kept)
-                    self._at = Mark(position_of(stream, kept[-1]), max(self._at.event, _last_event(stream, kept)))
-                    await self._marks.tell(self._at)
-                self._at = Mark(goal, self._at.event)
-                self._level_at = time.monotonic()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._fetch_for_ever())
+                tasks.create_task(self._confirm_for_ever())
+                tasks.create_task(self._stand_when_it_is_time())
         finally:
-            await asked.close()
+            for each in served:
+                await each.close()
 
-    async def _end(self, known: Partition) -> Mark:
-        """Of what this site has."""
-        durable = event = 0
-        for stream in (epochs.present(known), *(old for old, _ in reversed(epochs.past(known)))):
-            for subject in (">", stream.events):
-                newest = await self._site.engine.last_on(stream.name, subject)
-                if newest is not None:
-                    durable = max(durable, position_of(stream, newest))
-                    event = max(event, position_of(stream, newest) if subject != ">" else 0)
-            if event:
-                break
-        return Mark(durable, event)
+    async def _look(self) -> None:
+        """At what is here."""
+        self._writers.clear()
+        self._source = None
+        self._life = self._site.connection.life
+        frozen = await self._site.near.get(f"frozen.{self._partition}")
+        self._frozen = int(frozen.value or 0)
+        known = await self._site.known.get(self._partition)
+        self._has_some = known is not None
+        self._at, self._event = await self._end(known) if known is not None else (0, 0)
+        log.info("copying", partition=self._partition, after=shown(self._at))
+
+    async def _end(self, known: Known) -> tuple[int, int]:
+        """Up to where there is history here, and its last event."""
+        history, at = spans(known.partition), 0
+        for stream, _ in reversed(epochs.segments(known)):
+            end = await epochs.end_of(self._site.engine, stream)
+            at = at or clip(history, end)
+            newest = await self._site.engine.last_on(stream.name, stream.events) if end else None
+            if newest is not None:
+                return at, min(at, clip(history, position_of(stream, newest)))
+        return at, 0
+
+    # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _fetch_for_ever(self) -> None:
+        mark = Mark(0, 0, 0)
+        while True:
+            await self._tell(mark)
+            mark = await self._home.differing(mark)
+            if mark.written <= self._at:
+                self._level_at = time.monotonic()
+                continue
+            reader = await self._reader_up_to(mark.written)
+            async for stream, kept in reader.stored(self._at, mark.written, contents=True):
+                async with self._storing:
+                    await self._store(stream, kept)
+                self._at = position_of(stream, kept[-1])
+                self._event = max(self._event, _last_event(stream, kept))
+                self._moved.set()
+                await self._tell(self._home.known)
+            self._at = max(self._at, mark.written)
+            self._level_at = time.monotonic()
+            self._moved.set()
+
+    async def _tell(self, mark: Mark) -> None:
+        """What is here and promised may be shown."""
+        if mark.durable and (self._at or self._has_some):
+            whole = mark.durable <= self._at
+            await self._marks.tell(Mark(min(mark.durable, self._at), mark.event if whole else self._event, self._at))
 
     async def _reader_up_to(self, goal: int) -> Reader:
         """Of the home's streams. Learns of new epochs, and makes room for them, before anything of them is shown."""
-        while self._record is None or self._reader is None or self._record.epoch < split(goal).epoch:
-            try:
-                found = await self._site.partitions.get(self._partition)
-            except Unreachable:
-                found = None
-            if found is None or self._site.name not in found[0].copies:
-                await asyncio.sleep(RETRY_WAIT_S)
+        while self._source is None or self._reader is None or self._source.partition.epoch < split(goal).epoch:
+            record = self._record()
+            if record is None or self._site.name not in record.copies:
+                await self._site.watch.looked()
                 continue
-            record, copied, site = found[0], epochs.as_copied(found[0]), self._site
-            for stream in (*(old for old, _ in epochs.past(copied)), epochs.present(copied)):
-                await site.engine.create_stream(epochs.config(stream, site.replicas))
-            await site.known.note(copied)
-            engine = Engine(site.connection, domain_of(record.home))
-            self._record = record
-            self._reader = Reader(engine, site.partitions, self._partition, self._home, Recent())
+            domain = domain_of(record.home)
+            there = KnownPartitions(Bucket(self._site.connection, domain=domain))
+            try:
+                source = await there.get(self._partition)
+            except Unreachable:
+                source = None
+            if source is None or source.partition.epoch < split(goal).epoch:
+                await self._site.watch.looked()
+                continue
+            engine, site = self._site.engine, self._site
+            known = await site.known.get(self._partition)
+            streams = await epochs.lying_here(engine, source.partition, known, site.replicas)
+            await site.known.note(source.partition, streams)
+            self._at = clip(spans(source.partition), self._at)
+            self._source = source
+            self._reader = Reader(Engine(site.connection, domain), there, self._partition, self._home, Recent())
         return self._reader
 
     async def _store(self, origin: Stream, kept: Sequence[Kept]) -> None:
@@ -172,11 +223,102 @@ class Copier:
         self._writers[origin.epoch] = writer, last + len(messages)
         self._copied = len(kept), sum(len(each.data) for each in kept)
 
+    # ── what the home and others hear ────────────────────────────────────────────────────────────────────────────────
+
+    async def _confirm_for_ever(self) -> None:
+        while True:
+            self._moved.clear()
+            if self._life != self._site.connection.life and self._site.connection.life:
+                raise _Begin("the engine was started again")  # Its disk may have been put back.
+            found = self._found()
+            if found is not None and found.revision > self._frozen and self._at and self._life:
+                with contextlib.suppress(Unreachable):
+                    await self._site.connection.publish(f"cf.{self._partition}", encode(self._said()))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CONFIRM_EVERY_S):
+                    await self._moved.wait()
+
+    def _said(self) -> Confirmed:
+        return Confirmed(self._site.name, self._life, self._at)
+
+    async def _on_position_asked(self, message: Arrived) -> None:
+        if self._lease.held():
+            with contextlib.suppress(Unreachable):
+                await self._site.connection.publish(message.reply, encode(self._said()))
+
     async def _on_asked(self, message: Arrived) -> None:
-        heard = self._home.heard_at > float("-inf") and self._at.durable >= self._home.known.durable
+        told = self._marks.known
+        heard = self._home.heard_at > float("-inf") and told.durable >= self._home.known.durable
         if self._lease.held() and (self._has_some or heard):
             with contextlib.suppress(Unreachable):
-                await self._site.connection.publish(message.reply, encode(self._at))
+                await self._site.connection.publish(message.reply, encode(told))
+
+    # ── standing for home ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _found(self) -> Found | None:
+        return self._site.watch.found.get(self._partition)
+
+    def _record(self) -> Partition | None:
+        found = self._found()
+        return found.partition if found is not None else None
+
+    async def _stand_when_it_is_time(self) -> None:
+        since: float | None = None
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            found = self._found()
+            if found is None or not self._site.watch.is_over(self._partition):
+                since = None
+                continue
+            here = clip(spans(found.partition), self._at)
+            if not may_follow(found.partition, self._site.name, self._life, here):
+                continue
+            since = since if since is not None else time.monotonic()
+            try:
+                if await self._stand(found, patient=time.monotonic() - since < WAIT_FOR_BETTER_S):
+                    return
+            except (Conflict, Unreachable) as error:
+                log.info("did not take over", partition=self._partition, why=str(error))
+
+    async def _stand(self, found: Found, *, patient: bool) -> bool:
+        """Takes over on the very record that was seen. Raises Conflict, Unreachable."""
+        record, site = found.partition, self._site
+        async with self._storing:
+            await self._freeze(found.revision)
+            here = clip(spans(record), self._at)
+            better = [said for said in await asked_positions(site, record) if said.position > here]
+            if better and patient:
+                log.info("others have more", partition=self._partition, sites=[said.site for said in better])
+                return False
+            gap = gap_of(record, site.name, self._life, here)
+            following = msgspec.structs.replace(takeover(record, site.name, here, gap), life=self._life)
+            await self._hold.take(found, following)
+        log.warning("taken over", partition=self._partition, epoch=following.epoch, after=shown(here), gap=gap)
+        await site.watch.say_changed()
+        return True
+
+    async def _freeze(self, revision: int) -> None:
+        """Nothing more is confirmed of the old epoch, also after a crash, until the record has moved on."""
+        self._frozen = revision
+        entry = await self._site.near.get(f"frozen.{self._partition}")
+        await self._site.near.put(f"frozen.{self._partition}", str(revision).encode(), entry.written)
+
+    async def _on_forced(self, message: Arrived) -> None:
+        why = "the record changed all the time; try again"
+        for _ in range(FORCE_TRIES_MAX):
+            await self._site.watch.looked()
+            found = self._found()
+            if found is None or self._site.name not in found.partition.copies:
+                why = f"{self._site.name} has no copy of {self._partition}, or the control plane does not answer"
+                break
+            try:
+                await self._stand(found, patient=False)
+                why = ""
+                break
+            except (Conflict, Unreachable) as error:
+                why = str(error)
+        with contextlib.suppress(Unreachable):
+            await self._site.connection.publish(message.reply, why.encode())
 
 
 async def confirm_kept(keys: Keys, partition: str, site: str, upto: int) -> None:
@@ -186,9 +328,9 @@ async def confirm_kept(keys: Keys, partition: str, site: str, upto: int) -> None
         await keys.put(f"kept.{partition}.{site}", str(upto).encode(), entry.written)
 
 
-async def kept_by_all(keys: Keys, partition: Partition) -> int:
+async def kept_by_all(keys: Keys, partition: str, copies: Sequence[str]) -> int:
     """Up to where every copy has said so. Raises Unreachable."""
-    return min([int((await keys.get(f"kept.{partition.name}.{site}")).value or 0) for site in partition.copies])
+    return min([int((await keys.get(f"kept.{partition}.{site}")).value or 0) for site in copies])
 
 
 def _copied(origin: Stream, kept: Kept) -> Message:

@@ -71,6 +71,15 @@ class Engine:
         """`config`, `state` (first_seq, last_seq, messages, bytes). Raises EngineRefused(STREAM_NOT_FOUND)."""
         return await self._api(f"STREAM.INFO.{name}")
 
+    async def exists(self, name: str) -> bool:
+        try:
+            await self.info(name)
+        except EngineRefused as error:
+            if error.code == STREAM_NOT_FOUND:
+                return False
+            raise
+        return True
+
     async def last_sequence(self, name: str) -> int:
         return int((await self.info(name))["state"]["last_seq"])
 
@@ -95,6 +104,17 @@ class Engine:
                 raise Unreachable(f"a message before {message.sequence} of {stream} was lost on the way")
             before = message.sequence
         return Slice(kept, int(end.headers.get("Nats-Num-Pending", "0")))
+
+    async def last_on_each(self, stream: str, subjects: str) -> list[Kept]:
+        """The last message on each of the `subjects`, perhaps as a replica had it a moment ago."""
+        ask = json.dumps({"multi_last": [subjects]}).encode()
+        answers = await self.connection.collect(f"{self._prefix}.DIRECT.GET.{stream}", ask, API_S_MAX)
+        end = answers.pop()
+        if end.status == "404":
+            return []
+        if end.status != "204":
+            raise EngineRefused(int(end.status or 0), end.headers.get("Description", "direct read failed"))
+        return [Kept(int(m.headers["Nats-Sequence"]), m.headers["Nats-Subject"], m.headers, m.data) for m in answers]
 
     async def first_since(self, stream: str, subject: str, stamp: str) -> int:
         """Sequence of the first message on `subject` stored at or after `stamp` (RFC 3339), 0 = there is none."""
@@ -123,10 +143,10 @@ class Engine:
         headers = _headers(base64.b64decode(found.get("hdrs", ""))) | {"Nats-Time-Stamp": found["time"]}
         return Kept(int(found["seq"]), found["subject"], headers, base64.b64decode(found.get("data", "")))
 
-    async def write(self, message: Message, **expect: str) -> int:
+    async def write(self, message: Message, expect: Mapping[str, str], timeout_s: float = ACK_S_MAX) -> int:
         """Stores one message; its sequence. Raises EngineRefused, Unreachable."""
         try:
-            answer = await self.connection.request(message.subject, message.data, message.headers | expect, ACK_S_MAX)
+            answer = await self.connection.request(message.subject, message.data, {**message.headers, **expect}, timeout_s)
         except NobodyThere:
             raise Unreachable(f"no stream takes {message.subject}") from None
         return int(_checked(answer.data)["seq"])
@@ -137,7 +157,7 @@ class Engine:
         another writer put in the place of that one. Streams with one replica only, others compare too early."""
         done = await asyncio.gather(
             *(
-                self.write(message, **_link(chain_id, index, len(messages)), **{LAST_SEQUENCE: str(last + index)})
+                self.write(message, {**_link(chain_id, index, len(messages)), LAST_SEQUENCE: str(last + index)})
                 for index, message in enumerate(messages)
             ),
             return_exceptions=True,
@@ -159,7 +179,7 @@ class Engine:
         framed = {"Nats-Batch-Id": batch_id, "Nats-Batch-Sequence": str(count), "Nats-Batch-Commit": "1"}
         if count == 1:
             framed[LAST_SEQUENCE] = str(last)
-        stored = await self.write(final, **framed)
+        stored = await self.write(final, framed)
         assert stored == last + count, f"a batch of {count} after {last} ended at {stored}"
 
     async def _api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = API_S_MAX) -> dict[str, Any]:

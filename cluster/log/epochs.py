@@ -1,5 +1,6 @@
 """Beginning a partition and its epochs, and what an appender must know of the past before it takes the first word."""
 
+import contextlib
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -7,14 +8,14 @@ import msgspec
 
 from cluster import codec
 from cluster.control.bucket import Conflict
-from cluster.control.partitions import Ended, Partition, Partitions, unannounced
+from cluster.control.partitions import Known, Partition, Partitions, spans, unannounced
 from cluster.domain.actor import SYSTEM
 from cluster.domain.mailbox.events import EpochStarted
 from cluster.log.connection import Unreachable
 from cluster.log.engine import Engine, Kept
 from cluster.log.model import NewEvent
 from cluster.log.wire import COMMAND_HEADER, Request, Stream, position_of, stream_of
-from cluster.position import SEQUENCE_MAX, split
+from cluster.position import position, split
 
 TAIL_EVENTS_MAX = 20_000
 TAIL_READ_MAX = 1_000
@@ -59,52 +60,54 @@ def config(stream: Stream, replicas: int) -> dict[str, object]:
     }
 
 
-async def ensure_partition(partitions: Partitions, name: str, home: str, copies: tuple[str, ...] = ()) -> Partition:
-    """The partition's record; epoch 1 is begun, with `copies` at those sites, if there is none. Raises Unreachable."""
-    while True:
-        found = await partitions.get(name)
-        if found is not None:
-            return found[0]
-        try:
-            await partitions.create(Partition(name, home, 1, stream_of(name, 1).name, copies=copies))
-        except Conflict:
+async def ensure_partition(partitions: Partitions, name: str, home: str, copies: tuple[str, ...] = ()) -> None:
+    """Epoch 1 is begun, with `copies` at those sites, if there is no record. Raises Unreachable."""
+    if await partitions.get(name) is None:
+        with contextlib.suppress(Conflict):
+            await partitions.create(Partition(name, home, copies=copies))
+
+
+def segments(known: Known) -> list[tuple[Stream, int]]:
+    """History as it lies at a site: streams with the last sequence of each in history, ascending."""
+    name = known.partition.name
+    return [
+        (stream_of(name, epoch, copy=_is_copy(known.streams[epoch])), last)
+        for epoch, last in spans(known.partition)
+        if epoch in known.streams
+    ]
+
+
+async def lying_here(engine: Engine, partition: Partition, known: Known | None, replicas: int) -> dict[int, str]:
+    """The stream of each epoch here, those that are not here yet made as copies. The present one of a home is not made.
+    Raises Unreachable, EngineRefused."""
+    streams = dict(known.streams) if known is not None else {}
+    for epoch, _ in spans(partition):
+        if epoch in streams:
             continue
+        own = stream_of(partition.name, epoch)
+        if await engine.exists(own.name):
+            streams[epoch] = own.name
+            continue
+        copy = stream_of(partition.name, epoch, copy=True)
+        await engine.create_stream(config(copy, replicas))
+        streams[epoch] = copy.name
+    return streams
 
 
-def present(partition: Partition) -> Stream:
-    return stream_of(partition.name, partition.epoch, copy=_is_copy(partition.stream))
+async def end_of(engine: Engine, stream: Stream) -> int:
+    """Position of the last message in there, 0 = there is none. Raises Unreachable, EngineRefused."""
+    newest = await engine.last_on(stream.name, ">")
+    if newest is not None:
+        return position_of(stream, newest)
+    # All of it may have been dropped: a stream of our own still knows how far it came.
+    last = 0 if stream.copy else await engine.last_sequence(stream.name)
+    return position(stream.epoch, last) if last else 0
 
 
-def past(partition: Partition) -> list[tuple[Stream, Ended]]:
-    return [(stream_of(partition.name, old.epoch, copy=_is_copy(old.stream)), old) for old in partition.ended]
-
-
-async def end_of(engine: Engine, partition: Partition) -> int:
-    """The last sequence of the present epoch, once the engine refuses whoever still writes its stream. Raises
-    Unreachable, EngineRefused."""
-    stream = present(partition)
-    if stream.copy:
-        newest = await engine.last_on(stream.name, ">")
-        return split(position_of(stream, newest)).sequence if newest is not None else 0
-    await engine.update_stream(stream.name, subjects=[f"retired.{partition.name}.{partition.epoch}"])
-    return await engine.last_sequence(stream.name)
-
-
-def succeeded(partition: Partition, last: int, clean: bool, home: str) -> Partition:
-    """The record once the present epoch has ended at sequence `last`."""
-    ended = (*partition.ended, Ended(partition.epoch, last, clean, partition.stream))
-    epoch = partition.epoch + 1
-    return Partition(partition.name, home, epoch, stream_of(partition.name, epoch).name, ended, partition.copies)
-
-
-def as_copied(partition: Partition) -> Partition:
-    """The record as it holds at a site that has copies: where every epoch lies there."""
-    ended = tuple(
-        msgspec.structs.replace(old, stream=stream_of(partition.name, old.epoch, copy=True).name)
-        for old in partition.ended
-    )
-    stream = stream_of(partition.name, partition.epoch, copy=True).name
-    return msgspec.structs.replace(partition, stream=stream, ended=ended)
+async def retire(engine: Engine, stream: Stream) -> None:
+    """From here on the engine refuses whoever still writes there. Raises Unreachable, EngineRefused."""
+    if not stream.copy:
+        await engine.update_stream(stream.name, subjects=[f"retired.{stream.partition}.{stream.epoch}"])
 
 
 def first_words(partition: Partition, at_us: int, command: bytes) -> Request:
@@ -113,13 +116,12 @@ def first_words(partition: Partition, at_us: int, command: bytes) -> Request:
     return Request(command, EPOCH_ENTITY, (NewEvent(EPOCH_NOUN, EPOCH_ENTITY, payload),))
 
 
-async def tail(engine: Engine, partition: Partition) -> Tail:
+async def tail(engine: Engine, known: Known) -> Tail:
     """What the newest epochs hold, until TAIL_EVENTS_MAX commands are known, none older than TAIL_AGE_MAX before its
     epoch's last. Raises Unreachable."""
     commands: list[Told] = []
     last_event = 0
-    epochs: list[tuple[Stream, int]] = [(stream, old.last) for stream, old in past(partition)]
-    for stream, end in reversed([*epochs, (present(partition), SEQUENCE_MAX)]):
+    for stream, end in reversed(segments(known)):
         if len(commands) >= TAIL_EVENTS_MAX:
             break
         told = await _told(engine, stream, end)

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import structlog
 
-from cluster.control.partitions import Partitions
+from cluster.control.partitions import Known, KnownPartitions, Spans, clip, in_history, spans
 from cluster.log.connection import Unreachable
 from cluster.log.engine import Engine, EngineRefused, Kept
-from cluster.log.epochs import past, present
+from cluster.log.epochs import segments
 from cluster.log.marks import Marks
-from cluster.log.model import Record
+from cluster.log.model import Record, RolledBack
 from cluster.log.recent import Recent
 from cluster.log.wire import Stream, position_of, record
 from cluster.position import SEQUENCE_MAX, position, split
@@ -50,20 +50,26 @@ def unpacked(stream: Stream, kept: Sequence[Kept]) -> Iterator[tuple[Record, ...
 
 
 class Reader:
-    """Reads one partition. `marks` bound what it shows."""
+    """Reads one partition where `known` says what lies there. `marks` bound what it shows."""
 
-    def __init__(self, engine: Engine, partitions: Partitions, partition: str, marks: Marks, recent: Recent) -> None:
+    def __init__(self, engine: Engine, known: KnownPartitions, partition: str, marks: Marks, recent: Recent) -> None:
         self._engine = engine
-        self._partitions = partitions
+        self._partitions = known
         self._partition = partition
         self._marks = marks
         self._recent = recent
         self._known: tuple[Segment, ...] = ()
+        self.history: Spans = ()
 
-    async def follow(self, after: int, *, contents: bool) -> AsyncIterator[tuple[Record, ...]]:
+    async def follow(self, after: int, *, contents: bool, standing: int = 0) -> AsyncIterator[tuple[Record, ...]]:
+        """Raises RolledBack when `after`, or what was given since, or `standing` is not in history any more."""
         at = after
         while True:
             goal = await self._marks.beyond(at, contents=contents)
+            await self._segments(goal)
+            shown = max(at, standing)
+            if not in_history(self.history, shown):
+                raise RolledBack(self._partition, clip(self.history, shown))
             async for batch in self.read(at, goal, contents=contents):
                 yield batch
             at = goal
@@ -156,17 +162,21 @@ class Reader:
             except (Unreachable, EngineRefused):
                 await asyncio.sleep(RETRY_WAIT_S)
 
+    async def known(self) -> Known | None:
+        """What lies there now."""
+        try:
+            found = await self._partitions.get(self._partition)
+        except Unreachable:
+            return None
+        if found is not None:
+            self.history = spans(found.partition)
+            self._known = tuple(Segment(stream, position(stream.epoch, last)) for stream, last in segments(found))
+        return found
+
     async def _segments(self, upto: int) -> tuple[Segment, ...]:
-        """History up to `upto` at least; the control plane is asked only when that lies in an epoch not yet known."""
+        """History up to `upto` at least; what lies there is looked up only when that is in an epoch not yet known."""
         while not self._known or self._known[-1].stream.epoch < split(upto).epoch:
-            try:
-                found = await self._partitions.get(self._partition)
-            except Unreachable:
-                found = None
-            if found is not None:
-                now = found[0]
-                ended = (Segment(stream, position(old.epoch, old.last)) for stream, old in past(now))
-                self._known = (*ended, Segment(present(now), position(now.epoch, SEQUENCE_MAX)))
+            await self.known()
             if not self._known or self._known[-1].stream.epoch < split(upto).epoch:
                 await asyncio.sleep(RETRY_WAIT_S)
         return self._known

@@ -2,8 +2,8 @@
 
     log = JetStreamLog("nats://127.0.0.1:24222", user, password, node_id="n1", site="north")
     await log.start()             # waits for the engine; LogUnavailable after timeout_s
-    log.lead("m1")                # at a partition's home: candidate for its lease from now on (makes it if it is not there)
-    log.copy("m2")                # with several sites: keep a copy of a partition that is at home elsewhere
+    log.lead("m1")                # makes the partition, at home here, if it is not there; keeps our part in it
+    log.keep("m2")                # our part in a partition: candidate for its appender at its home, else for its copy
     await log.leading("m1")       # if one wants to wait until this process is the appender
     …append, upload, follow, read, mark, drop_contents…   # from any process, leading or not
     await log.stop()              # writes what waits, releases the leases
@@ -17,19 +17,21 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from cluster.control.bucket import Bucket, Conflict
+from cluster.control.hold import Hold
 from cluster.control.holder import this_process
-from cluster.control.lease import Lease
-from cluster.control.partitions import Ended, Partition, Partitions
+from cluster.control.lease import Lease, boot_clock
+from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans
+from cluster.control.watch import Node, Pulse, Watch
 from cluster.log import epochs, wire
 from cluster.log.appender import Appender
 from cluster.log.connection import Connection, NobodyThere, Unreachable
 from cluster.log.copier import Copier, Lag, confirm_kept, kept_by_all
 from cluster.log.engine import Engine, EngineRefused, Message
-from cluster.log.follow import Reader
+from cluster.log.follow import READ_BYTES_MAX, READ_RECORDS_MAX, Reader, unpacked
+from cluster.log.keeper import Keeper
 from cluster.log.leader import Leader, Site
 from cluster.log.marks import Marks
 from cluster.log.model import (
@@ -38,21 +40,31 @@ from cluster.log.model import (
     Blob,
     LogUnavailable,
     NewEvent,
+    NoRoom,
     Record,
     Stale,
     Stored,
     measured,
 )
 from cluster.log.recent import Recent
-from cluster.position import Position, split
+from cluster.position import Position, position, split
 
 ATTEMPT_S_MAX = 3.0  # an unanswered request is sent again after this, under the same command id
 RETRY_WAIT_S = 0.03
 START_S_MAX = 30.0
 RESTORE_BATCH_MAX = 500
+MOVE_S_MAX = 20.0
 
 
 log = structlog.get_logger("cluster.log.jetstream")
+
+
+class Tail(NamedTuple):
+    """What lies in this site's stream of an epoch beyond its end in history: positions above `after`, up to `last`."""
+
+    epoch: int
+    after: int
+    last: int
 
 
 class Backbone(NamedTuple):
@@ -80,23 +92,26 @@ class JetStreamLog:
         site: str,
         backbone: Backbone | None = None,
         replicas: int = 1,
+        version: str = "",
         now_us: Callable[[], int] = _now_us,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._connection = Connection(url, user, password, name=f"angarium {node_id}")
         self._engine = Engine(self._connection)
         self._near = self._bucket = Bucket(self._connection, replicas=replicas)
-        partitions = known = Partitions(self._bucket)
         if backbone is not None:
             self._bucket = Bucket(self._connection, domain=backbone.domain, replicas=backbone.replicas)
-            partitions = Partitions(self._bucket)
         self._me = this_process(entropy(12).hex(), node_id)
+        self._version = version
+        self._pulse = Pulse(self._bucket, self._said, boot_clock)
+        partitions, known = Partitions(self._bucket), KnownPartitions(self._near)
+        self.watch = Watch(self._connection, partitions, self._pulse, boot_clock)
         self._site = Site(
-            self._connection, self._engine, partitions, known, site, replicas=replicas, now_us=now_us, entropy=entropy
+            self._connection, self._engine, partitions, self._near, known, self.watch, site,
+            replicas=replicas, now_us=now_us, entropy=entropy,
         )  # fmt: skip
-        self._ensuring: asyncio.Task[None] | None = None
-        self._copiers: dict[str, Copier] = {}
-        self._leaders: dict[str, Leader] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._keepers: dict[str, Keeper] = {}
         self._marks: dict[str, Marks] = {}
         self._readers: dict[str, Reader] = {}
         self._recent: dict[str, Recent] = {}
@@ -117,48 +132,84 @@ class JetStreamLog:
             raise LogUnavailable(str(error) or "the engine's JetStream does not answer") from error
         if self._bucket is not self._near:
             # Not waited for: cut off from the backbone, a site shows what it has.
-            self._ensuring = asyncio.create_task(_ensured(self._bucket), name="control plane")
+            self._tasks.append(asyncio.create_task(_ensured(self._bucket), name="control plane"))
+        self._tasks += [
+            asyncio.create_task(self._pulse.run(), name="pulse"),
+            asyncio.create_task(self.watch.run(), name="watch"),
+        ]
 
     async def stop(self) -> None:
-        if self._ensuring is not None:
-            self._ensuring.cancel()
-        for copier in self._copiers.values():
-            await copier.stop()
-        self._copiers.clear()
-        for leader in self._leaders.values():
-            await leader.stop()
-        self._leaders.clear()
+        await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
+        self._keepers.clear()
+        for task in self._tasks:
+            task.cancel()
         await self._connection.stop()
 
     def lead(self, partition: str, copies: tuple[str, ...] = ()) -> None:
-        """From now on a candidate for the partition's lease, until `stop`. `copies`: the sites that get one if this makes
-        the partition."""
-        if partition not in self._leaders:
-            lease = Lease(self._bucket, f"lease.{wire.named(partition)}", self._me)
-            marks, recent = self._marks_of(partition), self._recent_of(partition)
-            leader = self._leaders[partition] = Leader(self._site, partition, lease, marks, recent, copies)
-            leader.start()
+        """Makes the partition, at home here and with copies at those sites, if it is not there; and keeps our part."""
+        self._keeper_of(partition).make(copies)
+        self.keep(partition)
 
-    def copy(self, partition: str) -> None:
-        """From now on this site has a copy, and this process is a candidate for keeping it up, until `stop`. To be said
-        before anything else of the partition: it is read from the copy."""
-        if partition not in self._copiers:
-            lease = Lease(self._near, f"copier.{wire.named(partition)}", self._me)
-            marks = self._marks[partition] = Marks(self._connection, partition, self._site.name)
-            copier = self._copiers[partition] = Copier(self._site, partition, lease, marks)
-            copier.start()
+    def keep(self, partition: str) -> None:
+        """From now on, until `stop`, a candidate for the partition's appender while it is at home here, and for keeping the
+        copy while one is here."""
+        self._keeper_of(partition).start()
 
     def lags(self) -> dict[str, Lag]:
         """Of the copies that this process keeps up."""
-        return {name: copier.lag() for name, copier in self._copiers.items() if copier.copying}
+        return {name: keeper.copier.lag() for name, keeper in self._keepers.items() if keeper.copier.copying}
 
     def leads(self, partition: str) -> bool:
-        leader = self._leaders.get(partition)
-        return leader is not None and leader.appender is not None
+        keeper = self._keepers.get(partition)
+        return keeper is not None and keeper.appender is not None
 
     async def leading(self, partition: str) -> None:
         """Returns when this process is the partition's appender. `lead` first."""
-        await self._leaders[partition].leading()
+        await self._keepers[partition].leader.leading()
+
+    def record(self, partition: str) -> Partition | None:
+        """As the control plane last told it."""
+        found = self.watch.found.get(partition)
+        return found.partition if found is not None else None
+
+    async def switchover(self, partition: str, site: str, timeout_s: float = MOVE_S_MAX) -> None:
+        """Moves a partition's home without loss. Raises LogUnavailable with the reason."""
+        await self._told(f"ap.{wire.named(partition)}.move", site.encode(), timeout_s)
+
+    async def force(self, partition: str, site: str, timeout_s: float = MOVE_S_MAX) -> None:
+        """Has that site's copy take the partition over, whatever it has and whoever is home. Raises LogUnavailable."""
+        await self._told(f"fc.{site}.{wire.named(partition)}", b"", timeout_s)
+
+    async def place(self, change: Callable[[Partition], Partition], partition: str) -> Partition:
+        """Changes a partition's record (copies, durability, pinned), not its home or epochs. Raises LogUnavailable."""
+        try:
+            async with asyncio.timeout(MOVE_S_MAX):
+                while True:
+                    found = await self._site.partitions.get(wire.named(partition))
+                    if found is None:
+                        raise LogUnavailable(f"there is no partition {partition}")
+                    try:
+                        await self._site.partitions.change(change(found.partition), found.revision)
+                    except Conflict:
+                        continue
+                    await self.watch.say_changed()
+                    return change(found.partition)
+        except (Unreachable, TimeoutError) as error:
+            raise LogUnavailable(f"the control plane does not answer: {error}") from error
+
+    async def _told(self, subject: str, data: bytes, timeout_s: float) -> None:
+        try:
+            answer = await self._connection.request(subject, data, timeout_s=timeout_s)
+        except NobodyThere:
+            raise LogUnavailable("nobody who could do it is there: is the site up, and its log?") from None
+        except Unreachable as error:
+            raise LogUnavailable(str(error)) from error
+        if answer.data:
+            raise LogUnavailable(answer.data.decode())
+
+    def _said(self, beat: int) -> Node:
+        site, at = self._site, self._site.now_us() / 1_000_000
+        return Node(site.name, self._me.node, self._version, self._connection.life, at, beat)
 
     async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
         """Raises LogUnavailable; ValueError for what no log takes (no events, too large, too many)."""
@@ -180,8 +231,10 @@ class JetStreamLog:
                 await self._submit(wire.named(partition), "upload", request, timeout_s)
         return tuple(hashes)
 
-    def follow(self, partition: str, after: Position, *, contents: bool = True) -> AsyncIterator[tuple[Record, ...]]:
-        return self._reader_of(partition).follow(after, contents=contents)
+    def follow(
+        self, partition: str, after: Position, *, contents: bool = True, standing: int = 0
+    ) -> AsyncIterator[tuple[Record, ...]]:
+        return self._reader_of(partition).follow(after, contents=contents, standing=standing)
 
     def read(self, partition: str, after: int, upto: int, *, contents: bool = False) -> AsyncIterator[tuple[Record, ...]]:
         """Everything above `after` and not above `upto`, then ends. `upto` must not lie above the mark. Waits for the
@@ -190,8 +243,8 @@ class JetStreamLog:
 
     async def mark(self, partition: str, timeout_s: float = APPEND_S_MAX) -> Position:
         """Position of the last event, 0 = there is none yet. Raises LogUnavailable."""
-        leader = self._leaders.get(partition)
-        if leader is not None and (appender := leader.appender) is not None:
+        keeper = self._keepers.get(partition)
+        if keeper is not None and (appender := keeper.appender) is not None and appender.mark.written:
             return Position(appender.mark.event)
         return Position((await self._marks_of(partition).asked(timeout_s)).event)
 
@@ -200,14 +253,15 @@ class JetStreamLog:
         LogUnavailable."""
         self._recent_of(partition).forget(split(upto).sequence)
         try:
-            found = await self._site.known.get(partition)
-            if found is None:
+            known = await self._site.known.get(partition)
+            if known is None:
                 return
-            if found[0].home != self._site.name:
+            record = known.partition
+            if record.home != self._site.name:
                 await confirm_kept(self._bucket, partition, self._site.name, upto)
-            elif found[0].copies:
-                upto = Position(min(upto, await kept_by_all(self._bucket, found[0])))
-            for stream in (*(old for old, _ in epochs.past(found[0])), epochs.present(found[0])):
+            elif copies := (self.record(partition) or record).copies:
+                upto = Position(min(upto, await kept_by_all(self._bucket, partition, copies)))
+            for stream, _ in epochs.segments(known):
                 if stream.epoch <= split(upto).epoch:
                     await self._purge(partition, stream, upto)
         except (Unreachable, EngineRefused, Conflict) as error:
@@ -215,22 +269,52 @@ class JetStreamLog:
 
     async def _purge(self, partition: str, stream: wire.Stream, upto: Position) -> None:
         epoch, sequence = split(upto)
+        last = await self._engine.last_sequence(stream.name)
         if stream.copy:
-            if partition not in self._copiers:
-                return  # of a restore: there is no content in it
-            below = await self._reader_of(partition).sequence_after(stream, upto)
-            below = min(below, await self._engine.last_sequence(stream.name) + 1)
+            below = min(await self._reader_of(partition).sequence_after(stream, upto), last + 1)
         else:
-            below = sequence + 1 if stream.epoch == epoch else await self._engine.last_sequence(stream.name) + 1
+            below = sequence + 1 if stream.epoch == epoch else last + 1
         await self._engine.purge(stream.name, stream.contents, below)
+
+    async def known_history(self, partition: str) -> Spans:
+        """(epoch, its last sequence in history) of all epochs, as this site knows them. Raises LogUnavailable."""
+        reader = self._reader_of(partition)
+        if not reader.history and await reader.known() is None:
+            raise LogUnavailable(f"nothing is known of {partition} here")
+        return reader.history
+
+    async def tails(self, partition: str) -> tuple[Tail, ...]:
+        """What lies in this site's streams beyond the ends of their epochs. Raises LogUnavailable."""
+        known, found = await self._known(partition), list[Tail]()
+        try:
+            for stream, last in epochs.segments(known):
+                end = await epochs.end_of(self._engine, stream) if stream.epoch < known.partition.epoch else 0
+                if split(end).epoch == stream.epoch and split(end).sequence > last:
+                    found.append(Tail(stream.epoch, position(stream.epoch, last), end))
+        except (Unreachable, EngineRefused) as error:
+            raise LogUnavailable(str(error)) from error
+        return tuple(found)
+
+    async def read_tail(self, partition: str, tail: Tail) -> AsyncIterator[tuple[Record, ...]]:
+        """Its records, contents too. Raises LogUnavailable."""
+        known = await self._known(partition)
+        stream = next(stream for stream, _ in epochs.segments(known) if stream.epoch == tail.epoch)
+        try:
+            sequence = await self._reader_of(partition).sequence_after(stream, tail.after)
+            while kept := (await self._engine.read(stream.name, sequence, READ_RECORDS_MAX, ">", READ_BYTES_MAX)).messages:
+                for batch in unpacked(stream, kept):
+                    yield batch
+                sequence = kept[-1].sequence + 1
+        except (Unreachable, EngineRefused) as error:
+            raise LogUnavailable(str(error)) from error
 
     async def history(self, partition: str) -> tuple[Ended, ...]:
         """Every epoch of the partition, the present one as if it ended at the mark: what a backup keeps beside the
         records. Raises LogUnavailable."""
         mark = split(await self.mark(partition))
-        found = await self._found(partition)
-        last = mark.sequence if mark.epoch == found.epoch else 0
-        return (*found.ended, Ended(found.epoch, last, False, found.stream))
+        record = (await self._known(partition)).partition
+        last = mark.sequence if mark.epoch == record.epoch else 0
+        return (*record.ended, Ended(record.epoch, last, record.gap_forced, record.home))
 
     async def restore(self, partition: str, history: Sequence[Ended], records: AsyncIterator[tuple[Record, ...]]) -> None:
         """Writes a partition that is not here as copies: `records` (events of all its epochs, in order, as `read` gave
@@ -243,28 +327,24 @@ class JetStreamLog:
     async def start_epoch(self, partition: str, ended_clean: bool, timeout_s: float = START_S_MAX) -> None:
         """Ends the present epoch and begins the next with EpochStarted, under the lease: ours if we lead, else taken
         for this. Raises LogUnavailable."""
-        leader = self._leaders.get(partition)
-        mine = leader is None
-        if leader is None:
-            lease = Lease(self._bucket, f"lease.{wire.named(partition)}", self._me)
-            leader = Leader(self._site, partition, lease, self._marks_of(partition), self._recent_of(partition))
-            leader.start()
+        mine = partition not in self._keepers
+        self.keep(partition)
         try:
             async with asyncio.timeout(timeout_s):
-                await leader.next_epoch(clean=ended_clean)
+                await self._keepers[partition].leader.next_epoch(clean=ended_clean)
         except TimeoutError:
             raise LogUnavailable(f"the lease of {partition} cannot be had") from None
         finally:
             if mine:
-                await leader.stop()
+                await self._keepers.pop(partition).stop()
 
     async def _submit(self, partition: str, verb: str, request: wire.Request, timeout_s: float) -> Stored | Stale:
         try:
             async with asyncio.timeout(timeout_s):
                 data = b""
                 while True:
-                    leader = self._leaders.get(partition)
-                    if leader is not None and (appender := leader.appender) is not None:
+                    keeper = self._keepers.get(partition)
+                    if keeper is not None and (appender := keeper.appender) is not None:
                         answer: wire.Answer = await _answer(appender.submit(request), appender)
                     else:
                         data = data or wire.encode(request)
@@ -302,24 +382,36 @@ class JetStreamLog:
                     part = messages[first : first + RESTORE_BATCH_MAX]
                     await self._engine.write_batch(part, ends[epoch], self._site.entropy(12).hex())
                     ends[epoch] += len(part)
-        *past, last = (msgspec.structs.replace(ended, stream=streams[ended.epoch].name) for ended in history)
+        *past, present = history
+        restored = Partition(name, self._site.name, present.epoch, ended=tuple(past), gap_forced=present.gap)
         try:
-            await self._site.partitions.create(Partition(name, self._site.name, last.epoch, last.stream, tuple(past)))
+            await self._site.known.note(restored, {epoch: stream.name for epoch, stream in streams.items()})
+            await self._site.partitions.create(restored)
         except Conflict:
             raise ValueError(f"partition {name} is here already") from None
 
-    async def _found(self, partition: str) -> Partition:
+    async def _known(self, partition: str) -> Known:
         try:
             found = await self._site.known.get(partition)
         except Unreachable as error:
             raise LogUnavailable(str(error)) from error
         if found is None:
-            raise LogUnavailable(f"there is no partition {partition}")
-        return found[0]
+            raise LogUnavailable(f"nothing is known of {partition} here")
+        return found
+
+    def _keeper_of(self, partition: str) -> Keeper:
+        if partition not in self._keepers:
+            name, site = wire.named(partition), self._site
+            hold = Hold(self._bucket, name, self._me)
+            lease = Lease(self._near, f"copier.{name}", self._me)
+            marks, home = self._marks_of(name), Marks(self._connection, name)
+            leader = Leader(site, hold, marks, home, self._recent_of(name))
+            self._keepers[name] = Keeper(site, name, hold, leader, Copier(site, name, lease, hold, marks, home))
+        return self._keepers[partition]
 
     def _marks_of(self, partition: str) -> Marks:
         if partition not in self._marks:
-            self._marks[partition] = Marks(self._connection, wire.named(partition))
+            self._marks[partition] = Marks(self._connection, wire.named(partition), self._site.name)
         return self._marks[partition]
 
     def _recent_of(self, partition: str) -> Recent:
@@ -348,7 +440,7 @@ async def _answer(future: asyncio.Future[Stored | Stale], appender: Appender) ->
         await asyncio.wait((future,))
         return future.result()
     except LogUnavailable as error:
-        return wire.Busy(str(error), again=appender.closed)
+        return wire.Busy(str(error), again=appender.closed or isinstance(error, NoRoom))
 
 
 def _copied(stream: wire.Stream, record: Record) -> Message:

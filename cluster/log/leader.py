@@ -1,76 +1,98 @@
-"""One process's life as (candidate for) the appender of one partition: lease, past, serving, and again from the start."""
+"""One process's time as the appender of one partition, at its home: the past, serving, the end."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import NamedTuple
 
 import msgspec
 import structlog
 
-from cluster.control.bucket import Conflict
-from cluster.control.lease import Lease, LeaseLost
-from cluster.control.partitions import Partition, Partitions
+from cluster.control.bucket import Conflict, Keys
+from cluster.control.hold import Hold
+from cluster.control.partitions import (
+    Known,
+    KnownPartitions,
+    Partition,
+    Partitions,
+    clip,
+    spans,
+    switchover,
+    takeover,
+)
+from cluster.control.watch import Watch
+from cluster.domain.mailbox.events import UIDVALIDITY_FRESH
 from cluster.log import epochs
 from cluster.log.admission import Admission
 from cluster.log.appender import Appender
-from cluster.log.connection import Arrived, Connection, Subscribed, Unreachable
-from cluster.log.engine import Engine, EngineRefused
+from cluster.log.connection import Arrived, Connection, Handler, Subscribed, Unreachable
+from cluster.log.engine import Engine
 from cluster.log.marks import Marks
-from cluster.log.model import LogUnavailable
+from cluster.log.members import Members
+from cluster.log.model import LogUnavailable, NoRoom
 from cluster.log.recent import Recent
-from cluster.log.wire import Busy, Mark, decode_request, encode, messages
-from cluster.log.writer import ForeignWrite, Writer
-from cluster.position import position
+from cluster.log.wire import (
+    Busy,
+    Confirmed,
+    Mark,
+    Stream,
+    decode_confirmed,
+    decode_request,
+    encode,
+    messages,
+    stream_of,
+)
+from cluster.log.writer import Writer
+from cluster.position import position, shown, split
 
-RETRY_WAIT_S = 0.1
 DRAIN_S_MAX = 5.0
+HAND_OVER_S_MAX = 8.0  # for the next home to have all
+HAND_OVER_BEHIND_MAX = 5_000  # messages that it may still lack when writers begin to wait
+HEAR_S_MAX = 0.5  # for another copy to say how far it is
 
 log = structlog.get_logger("cluster.log.leader")
 
 
 class Site(NamedTuple):
-    """What all of a process's partitions share. `partitions`: the control plane's records; `known`: what this site knows
-    of them when it is cut off, with the streams as they lie here (with one site the same). `now_us`: unix microseconds;
-    `entropy`: random bytes."""
+    """What all of a process's partitions share. `partitions`: the control plane's records; `near`: the site's own bucket;
+    `known`: what is noted there. `now_us`: unix microseconds; `entropy`: random bytes."""
 
     connection: Connection
     engine: Engine
     partitions: Partitions
-    known: Partitions
+    near: Keys
+    known: KnownPartitions
+    watch: Watch
     name: str
     replicas: int
     now_us: Callable[[], int]
     entropy: Callable[[int], bytes]
 
 
-class Leader:
-    """`copies`: the sites that get one when the partition is made."""
+class HomeLost(Exception):
+    """The partition cannot go on here; the text says why and what to do."""
 
-    def __init__(
-        self, site: Site, partition: str, lease: Lease, marks: Marks, recent: Recent, copies: tuple[str, ...] = ()
-    ) -> None:
-        self._copies = copies
+
+class Leader:
+    """`marks`: what this site may show; the home's word to others goes out beside it."""
+
+    def __init__(self, site: Site, hold: Hold, marks: Marks, home: Marks, recent: Recent) -> None:
         self._site = site
-        self._partition = partition
-        self._lease = lease
+        self._hold = hold
         self._marks = marks
+        self._home = home
         self._recent = recent
         self._appender: Appender | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._members: Members | None = None
         self._replies: set[asyncio.Task[None]] = set()
-        self._changed = asyncio.Event()  # set and replaced whenever we begin to lead
-        self._succession: asyncio.Future[None] | None = None
+        self._changed = asyncio.Event()  # set and replaced whenever we begin to serve
+        self._again = asyncio.Event()  # a new epoch is wanted
         self._clean = False
-        self._interrupted = asyncio.Event()
 
     @property
     def appender(self) -> Appender | None:
         """Only while we lead."""
-        return self._appender if self._lease.held() else None
-
-    def start(self) -> None:
-        self._task = asyncio.create_task(self._lead_for_ever(), name=f"leader of {self._partition}")
+        return self._appender if self._hold.held() else None
 
     async def leading(self) -> None:
         """Returns when this process leads."""
@@ -80,119 +102,174 @@ class Leader:
 
     async def next_epoch(self, *, clean: bool) -> None:
         """Ends the present epoch and returns when we lead in the next one. What waits is written before."""
-        if self._succession is None:
-            self._clean = clean
-            self._succession = asyncio.get_running_loop().create_future()
-            self._interrupted.set()
-        await asyncio.shield(self._succession)
+        self._clean = clean
+        self._again.set()
+        while self._again.is_set() or self.appender is None:
+            changed = self._changed
+            await changed.wait()
 
-    async def stop(self) -> None:
-        """What waits is written first; then the lease is released, so that the next one can start at once."""
-        if self._appender is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(DRAIN_S_MAX):
-                    await self._appender.drained()
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self._lease.release()
+    async def drain(self) -> int | None:
+        """For an orderly end: what waits is written. The stream's last sequence; None if we were not serving."""
+        appender = self.appender
+        if appender is None:
+            return None
+        appender.refuse("this site stops")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(DRAIN_S_MAX):
+                await appender.drained()
+                return appender.last
+        return None
 
-    async def _lead_for_ever(self) -> None:
+    async def serve(self) -> None:
+        """While the record is held: its renewal runs beside. Raises LeaseLost, ForeignWrite, Unreachable, EngineRefused,
+        Conflict, HomeLost."""
         while True:
-            await self._lease.acquire()
-            log.info("leading", partition=self._partition)
-            try:
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._lease.renew())
-                    tasks.create_task(self._serve())
-            except* (LeaseLost, ForeignWrite, Unreachable, EngineRefused, Conflict) as errors:
-                log.warning("no longer leading", partition=self._partition, why=[str(error) for error in errors.exceptions])
-            except* Exception:
-                log.exception("no longer leading", partition=self._partition)  # Our bug; a partition without appender is worse.
-            finally:
-                self._appender = None
-            await asyncio.sleep(RETRY_WAIT_S)
-
-    async def _serve(self) -> None:
-        while True:
+            self._members = Members(self._hold)
             appender = await self._made()
             served: list[Subscribed] = []
             try:
-                for verb, handler in (("append", self._on_append), ("upload", self._on_append), ("mark", self._on_mark)):
-                    served.append(await self._site.connection.subscribe(f"ap.{self._partition}.{verb}", handler))
+                for subject, handler in self._doors():
+                    served.append(await self._site.connection.subscribe(subject, handler))
+                self._members.serve(appender)
                 self._appender = appender
+                await appender.advance(self._tell)
+                log.info("leading", partition=self._hold.record.name, epoch=appender.stream.epoch, after=appender.last)
                 self._changed.set()
                 self._changed = asyncio.Event()
-                await self._marks.tell(appender.mark)
-                await self._until_interrupted(appender)
+                await self._until_another_epoch(appender)
             finally:
                 self._appender = None
                 appender.close("this appender stepped down")
                 for subscribed in served:
                     await subscribed.close()
 
-    async def _until_interrupted(self, appender: Appender) -> None:
-        if self._succession is not None and not self._interrupted.is_set():
-            self._succession.set_result(None)
-            self._succession = None
-        running = asyncio.create_task(appender.run(self._lease.confirm, self._marks.tell))
-        interrupted = asyncio.create_task(self._interrupted.wait())
-        try:
-            await asyncio.wait((running, interrupted), return_when=asyncio.FIRST_COMPLETED)
-            if running.done():
-                await running
+    def _doors(self) -> list[tuple[str, Handler]]:
+        name = self._hold.record.name
+        return [
+            (f"ap.{name}.append", self._on_append),
+            (f"ap.{name}.upload", self._on_append),
+            (f"ap.{name}.mark", self._on_mark),
+            (self._marks.asked_on, self._on_mark),
+            (f"ap.{name}.move", self._on_move),
+            (f"cf.{name}", self._on_confirmed),
+        ]
+
+    async def _until_another_epoch(self, appender: Appender) -> None:
+        assert self._members is not None
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(appender.run(self._tell)), tasks.create_task(self._members.keep())]
+            await self._again.wait()
             appender.refuse("a new epoch begins")
             await appender.drained()
-        finally:
-            for task in (running, interrupted):
+            for task in running:
                 task.cancel()
-            await asyncio.wait((running, interrupted))
-            if running.done() and not running.cancelled():
-                running.exception()  # It has been raised above, or comes again with the lease that is lost.
+
+    async def _tell(self, mark: Mark) -> None:
+        await self._marks.tell(mark)
+        await self._home.tell(mark)
+
+    # ── the past ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _made(self) -> Appender:
-        """Reads the past. Raises Unreachable, EngineRefused, Conflict."""
-        site = self._site
-        partition = await epochs.ensure_partition(site.partitions, self._partition, site.name, self._copies)
-        if partition.home != site.name:
-            raise Conflict(f"{partition.name} is at home at {partition.home}")
-        if self._interrupted.is_set():
-            partition = await self._succeeded(partition, clean=self._clean)
-            self._interrupted.clear()
-        if epochs.present(partition).copy:
-            partition = await self._succeeded(partition, clean=False)
-        if site.known is not site.partitions:
-            await site.known.note(partition)
-        stream = epochs.present(partition)
+        """Reads the past, and begins an epoch where one must begin."""
+        site, name = self._site, self._hold.record.name
+        known = await site.known.get(name)
+        await self._begun(known)
+        record = self._hold.record
+        own = stream_of(name, record.epoch)
+        stream = own if known is None else _kept(known, record, own)
         await site.engine.create_stream(epochs.config(stream, site.replicas))
-        writer = Writer(site.engine, stream, site.entropy, self._lease.confirm, chains=site.replicas == 1)
+        streams = await epochs.lying_here(site.engine, record, known, site.replicas)
+        known = await site.known.note(record, {**streams, record.epoch: stream.name})
+        writer = Writer(site.engine, stream, site.entropy, self._hold.confirm, chains=site.replicas == 1)
         last = await site.engine.last_sequence(stream.name)
-        if last == 0 and partition.ended:
-            words = epochs.first_words(partition, site.now_us(), site.entropy(16))
+        if last == 0 and record.ended:
+            words = epochs.first_words(record, site.now_us(), site.entropy(16))
             await writer.write(messages(stream, words), 0, whole=True)
             last = 1
-        tail = await epochs.tail(site.engine, partition)
-        admission = Admission(tail.last_event)
+        await site.watch.say_changed()
+        tail = await epochs.tail(site.engine, known)
+        admission = Admission(tail.last_event, history=spans(record))
         for told in tail.commands:
             admission.remember(told.command, told.first, told.last)
-        durable = position(stream.epoch, last) if last else tail.last_event
-        return Appender(stream, writer, admission, Mark(durable, tail.last_event), last, self._recent)
+        mark = Mark(0, 0, position(stream.epoch, last) if last else tail.last_event)
+        given = 0 if last <= 1 else record.gap_forced  # Not known any more: at most so many.
+        members = self._members
+        assert members is not None
+        return Appender(stream, writer, admission, mark, self._recent, members, given, tail.last_event)
 
-    async def _succeeded(self, partition: Partition, *, clean: bool) -> Partition:
-        """Ends the present epoch and begins the next, in the control plane. Under the lease only."""
-        site = self._site
-        found = await site.partitions.get(partition.name)
-        if found is None or found[0] != partition:
-            raise Conflict(partition.name)
-        last = await epochs.end_of(site.engine, partition)
-        following = epochs.succeeded(partition, last, clean, site.name)
-        await self._lease.confirm()
-        await site.partitions.change(following, found[1])
-        return following
+    async def _begun(self, known: Known | None) -> None:
+        """The record says afterwards in which epoch we go on, and that it was begun with this life of the engine."""
+        record, life = self._hold.record, self._site.connection.life
+        here = await self._position(known)
+        restored = known is not None and known.streams.get(record.epoch, "").startswith("CP-")
+        if self._again.is_set():
+            await self._succeed(here, 0 if self._clean else record.gap_forced)
+            self._again.clear()
+        elif not record.begun:
+            await self._begin_clean(here)
+        elif record.life == life or (record.closed >= 0 and here in (0, position(record.epoch, record.closed))):
+            pass  # The same stream, as it was left.
+        elif restored or record.copies:
+            await self._begin_anew(here, restored)
+        if (self._hold.record.life, self._hold.record.closed) != (life, -1):
+            await self._hold.change(lambda now: msgspec.structs.replace(now, life=life, closed=-1))
+
+    async def _position(self, known: Known | None) -> int:
+        """Up to where we have history."""
+        record = self._hold.record
+        if known is None:
+            return 0
+        for stream, _ in reversed(epochs.segments(known)):
+            if await self._site.engine.exists(stream.name) and (end := await epochs.end_of(self._site.engine, stream)):
+                return clip(spans(record), end)
+        return 0
+
+    async def _begin_clean(self, here: int) -> None:
+        """After a switchover: the old home made sure that we have all."""
+        end = max((position(old.epoch, old.last) for old in self._hold.record.ended if old.last), default=0)
+        if here < end:
+            raise HomeLost(f"this site has its log up to {shown(here)} only, and was made home at {shown(end)}")
+        await self._hold.change(lambda now: msgspec.structs.replace(now, begun=True))
+
+    async def _begin_anew(self, here: int, restored: bool) -> None:
+        """We know nothing of what we may have said before this start: the disk may have been put back to an earlier state.
+        So no position is used that could have been used before."""
+        record = self._hold.record
+        heard = await asked_positions(self._site, record)
+        ahead = [said.site for said in heard if clip(spans(record), said.position) > here]
+        if record.remote and record.members and not heard:
+            raise HomeLost("none of the copies that promises were made on answers: nobody knows whether this one has all")
+        if ahead:
+            raise HomeLost(f"{' and '.join(ahead)} have more of it than this site, which gives way")
+        if not record.life and not restored:
+            return  # Nobody ever led it.
+        if split(here).epoch != record.epoch and record.ended == () and not here:
+            raise HomeLost("its log is not here any more: let a site with a copy take over by force")
+        await self._succeed(here, record.gap_forced if split(here).epoch == record.epoch else UIDVALIDITY_FRESH)
+
+    async def _succeed(self, here: int, gap: int) -> None:
+        site, record = self._site, self._hold.record
+        known = await site.known.get(record.name)
+        if known is not None and record.epoch in known.streams:
+            await epochs.retire(site.engine, _kept(known, record, stream_of(record.name, record.epoch)))
+            here = await self._position(known)
+        life = site.connection.life
+        await self._hold.change(
+            lambda now: msgspec.structs.replace(takeover(now, site.name, here, gap), life=life, remote=now.remote)
+        )
+        log.info("a new epoch begins", partition=record.name, after=shown(here), gap=gap)
+
+    # ── what others ask ──────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _on_append(self, message: Arrived) -> None:
-        task = asyncio.create_task(self._reply(message))
+        self._in_background(self._reply(message))
+
+    async def _on_move(self, message: Arrived) -> None:
+        self._in_background(self._move(message))
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
 
@@ -203,7 +280,7 @@ class Leader:
         try:
             answer = encode(await appender.submit(decode_request(message.data)))
         except LogUnavailable as error:
-            answer = encode(Busy(str(error), again=appender.closed))
+            answer = encode(Busy(str(error), again=appender.closed or isinstance(error, NoRoom)))
         except msgspec.MsgspecError as error:
             answer = encode(Busy(f"not an append: {error}", again=False))
         with contextlib.suppress(Unreachable):  # The worker asks again under the same command id.
@@ -211,6 +288,71 @@ class Leader:
 
     async def _on_mark(self, message: Arrived) -> None:
         appender = self.appender
-        if appender is not None:
+        if appender is not None and appender.mark.written:
             with contextlib.suppress(Unreachable):
                 await self._site.connection.publish(message.reply, encode(appender.mark))
+
+    async def _on_confirmed(self, message: Arrived) -> None:
+        appender, members = self.appender, self._members
+        if appender is not None and members is not None:
+            members.heard(decode_confirmed(message.data))
+            await appender.advance(self._tell)
+
+    # ── planned switchover ───────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _move(self, message: Arrived) -> None:
+        target = message.data.decode()
+        appender, members = self.appender, self._members
+        if appender is None or members is None:
+            return
+        try:
+            why = await self._moved(target, appender, members)
+        except TimeoutError:
+            why = f"{target} does not come up to the end"
+            appender.refuse("")
+        with contextlib.suppress(Unreachable):
+            await self._site.connection.publish(message.reply, why.encode())
+
+    async def _moved(self, target: str, appender: Appender, members: Members) -> str:
+        """Why not; empty when it was done."""
+        if target not in self._hold.record.copies:
+            return f"{target} has no copy of {self._hold.record.name}"
+        epoch = appender.stream.epoch
+        if members.confirmed(target) < position(epoch, min(1, appender.last)):
+            return f"{target} has not said yet how far its copy is"
+        if members.confirmed(target) < position(epoch, max(0, appender.last - HAND_OVER_BEHIND_MAX)):
+            return f"{target} is too far behind"
+        appender.refuse("the partition moves")
+        async with asyncio.timeout(HAND_OVER_S_MAX):
+            await appender.drained()
+            await members.reached(target, position(epoch, appender.last))
+        last = appender.last
+        try:
+            await self._hold.hand_over(lambda now: switchover(now, target, last))
+        except Conflict:
+            appender.refuse("")
+            return "the control plane did not take it; nothing has changed"
+        await self._site.watch.say_changed()
+        return ""
+
+
+def _kept(known: Known, record: Partition, own: Stream) -> Stream:
+    """The present epoch's stream as it lies here: ours, or after a restore a copy."""
+    there = known.streams.get(record.epoch)
+    return stream_of(record.name, record.epoch, copy=True) if there and there.startswith("CP-") else own
+
+
+async def asked_positions(site: Site, record: Partition) -> list[Confirmed]:
+    """What the members say they have, of those that answer at once."""
+
+    async def asked(of: str, life: str) -> Confirmed | None:
+        try:
+            answer = await site.connection.request(f"cq.{of}.{record.name}", timeout_s=HEAR_S_MAX)
+        except Unreachable:
+            return None
+        said = decode_confirmed(answer.data)
+        return said if said.life == life else None
+
+    others = [member for member in record.members if member.site != site.name]
+    answers = await asyncio.gather(*(asked(member.site, member.life) for member in others))
+    return [said for said in answers if said is not None]

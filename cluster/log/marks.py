@@ -1,8 +1,9 @@
-"""Up to where a partition may be shown: followers wait here."""
+"""Up to where a partition may be shown, and copied: followers and copiers wait here."""
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 from cluster.log.connection import Arrived, Connection, Unreachable
 from cluster.log.model import LogUnavailable
@@ -14,7 +15,8 @@ RETRY_WAIT_S = 0.05
 
 
 class Marks:
-    """One partition's mark as this process knows it; it only rises. `site`: that of the copy there, None = the home's."""
+    """One partition's mark as this process knows it; it only rises. `site`: what that site has of it, None = what its home
+    says."""
 
     def __init__(self, connection: Connection, partition: str, site: str | None = None) -> None:
         self._connection = connection
@@ -24,32 +26,39 @@ class Marks:
         self.heard_at = float("-inf")  # monotonic, in seconds: when others' word of it came last
         self._moved = asyncio.Event()  # set and replaced whenever the mark rises
         self._watching = False
-        self.known = Mark(0, 0)
+        self.known = Mark(0, 0, 0)
 
     def raise_to(self, mark: Mark) -> None:
-        if mark.durable > self.known.durable or mark.event > self.known.event:
-            self.known = Mark(max(mark.durable, self.known.durable), max(mark.event, self.known.event))
+        known = self.known
+        raised = Mark(max(mark.durable, known.durable), max(mark.event, known.event), max(mark.written, known.written))
+        if raised != known:
+            self.known = raised
             self._moved.set()
             self._moved = asyncio.Event()
 
     async def tell(self, mark: Mark) -> None:
-        """For the appender: everybody may show this much."""
+        """For the appender and the copier: everybody may show this much."""
         self.raise_to(mark)
         with contextlib.suppress(Unreachable):  # Who misses it asks after a second.
             await self._connection.publish(self._told_on, encode(mark))
 
     async def beyond(self, at: int, *, contents: bool) -> int:
         """The position of the mark (of the last event, without `contents`), as soon as it lies above `at`."""
+        await self._until(lambda: (self.known.durable if contents else self.known.event) > at)
+        return self.known.durable if contents else self.known.event
+
+    async def differing(self, known: Mark) -> Mark:
+        """The mark as soon as it is not `known` any more."""
+        await self._until(lambda: self.known != known)
+        return self.known
+
+    async def _until(self, there: Callable[[], bool]) -> None:
         await self._watch()
         patience = 0.0 if not self.known.durable else ASK_AGAIN_S
-        while True:
-            moved = self._moved
-            goal = self.known.durable if contents else self.known.event
-            if goal > at:
-                return goal
+        while not there():
             try:
                 async with asyncio.timeout(patience):
-                    await moved.wait()
+                    await self._moved.wait()
             except TimeoutError:
                 patience = ASK_AGAIN_S
                 try:

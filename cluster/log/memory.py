@@ -64,7 +64,9 @@ class MemoryLog:
             hashes.append(blob.hash)
         return tuple(hashes)
 
-    async def follow(self, partition: str, after: Position, *, contents: bool = True) -> AsyncIterator[tuple[Record, ...]]:
+    async def follow(
+        self, partition: str, after: Position, *, contents: bool = True, standing: int = 0
+    ) -> AsyncIterator[tuple[Record, ...]]:
         at: int = after
         kept = self._of(partition)
         while True:

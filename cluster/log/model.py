@@ -5,7 +5,7 @@ from typing import Protocol
 
 import msgspec
 
-from cluster.position import Position
+from cluster.position import Position, shown
 
 CHUNK_BYTES_MAX = 1 << 20  # of clear content in one content message
 INLINE_BYTES_MAX = 1 << 20  # content that rides in an append itself; more is uploaded first
@@ -15,12 +15,14 @@ APPEND_S_MAX = 10.0
 
 
 class NewEvent(msgspec.Struct, frozen=True, array_like=True):
-    """`payload`: the envelope in MessagePack (cluster/codec). `changes`: keys that this event changes."""
+    """`payload`: the envelope in MessagePack (cluster/codec). `changes`: keys that this event changes. `uids`: so many
+    the fold will give for it at most."""
 
     noun: str
     entity: str
     payload: bytes
     changes: tuple[str, ...] = ()
+    uids: int = 0
 
 
 class Blob(msgspec.Struct, frozen=True, array_like=True):
@@ -64,6 +66,20 @@ class LogUnavailable(Exception):
     """No answer in time. The append may or may not be in the log: retry with the same command id."""
 
 
+class NoRoom(LogUnavailable):
+    """So many UIDs may not be given yet; it is being seen to, and the same append may be sent again at once."""
+
+
+class RolledBack(Exception):
+    """History goes on without what was shown: the partition's tables stand beyond `end`, the last position in history
+    that is not beyond them. They must be taken back there and follow again."""
+
+    def __init__(self, partition: str, end: int) -> None:
+        super().__init__(f"{partition} goes on from {shown(end)}")
+        self.partition = partition
+        self.end = Position(end)
+
+
 class Record(msgspec.Struct, frozen=True):
     """One message of the log, as a follower meets it. `noun` is empty for a chunk of content: then `hash`, `chunk`
     (0-based), `chunks` say which, and `payload` is its clear bytes."""
@@ -101,9 +117,12 @@ class Log(Protocol):
         CHUNK_BYTES_MAX goes as several chunks. Returns the hashes. Raises LogUnavailable."""
         ...
 
-    def follow(self, partition: str, after: Position, *, contents: bool = True) -> AsyncIterator[tuple[Record, ...]]:
+    def follow(
+        self, partition: str, after: Position, *, contents: bool = True, standing: int = 0
+    ) -> AsyncIterator[tuple[Record, ...]]:
         """Records above `after` and not above the mark, in order, for ever, as they become durable; batches of what is
-        there, never empty. Survives the engine's restarts. Ends when closed."""
+        there, never empty. Survives the engine's restarts. Ends when closed. `standing`: where the tables stand, if that
+        is beyond `after`. Raises RolledBack."""
         ...
 
     async def mark(self, partition: str) -> Position:

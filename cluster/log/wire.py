@@ -54,10 +54,20 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Mark(msgspec.Struct, frozen=True, array_like=True, tag="mark"):
-    """`durable`: position of the last message, content or event; `event`: of the last event, 0 = none yet."""
+    """As promised: `durable`: position of the last message, content or event; `event`: of the last event, 0 = none yet.
+    `written`: of the last message on disk where this was said, which copies may take and nobody may show."""
 
     durable: int
     event: int
+    written: int = 0
+
+
+class Confirmed(msgspec.Struct, frozen=True, array_like=True, tag="confirmed"):
+    """A copy's word: it has all of history up to `position` on disk. `life`: of its site's engine."""
+
+    site: str
+    life: str
+    position: int
 
 
 class Busy(msgspec.Struct, frozen=True, array_like=True, tag="busy"):
@@ -73,6 +83,7 @@ encode = msgspec.msgpack.Encoder().encode
 decode_request = msgspec.msgpack.Decoder(Request).decode
 decode_answer: Callable[[bytes], Answer] = msgspec.msgpack.Decoder(Answer).decode
 decode_mark = msgspec.msgpack.Decoder(Mark).decode
+decode_confirmed = msgspec.msgpack.Decoder(Confirmed).decode
 
 
 class Stream(NamedTuple):

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from cluster.domain.mailbox import events as e
-from cluster.domain.mailbox.events import DELETED, SEEN, UID_GAP, FlagMode
+from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
 from storage.postgres.pool import Connection
 
 COUNTERS_KEPT_MAX = 20_000
@@ -285,7 +285,7 @@ class MailFold:
         self._touch(account, 0)
 
     async def _epoch_started(self, db: Connection, event: e.EpochStarted, position: int) -> None:
-        gap = UID_GAP * sum(not clean for _, _, clean in event.ended)
+        gap = sum(max(0, gap) for _, _, gap in event.ended)
         if gap:
             await self.finish(db)
             await db.execute(

@@ -39,7 +39,7 @@ class HeldLog(MemoryLog):
         self.let_go: list[int] = []
 
     async def follow(
-        self, partition: str, after: Position, *, contents: bool = True
+        self, partition: str, after: Position, *, contents: bool = True, standing: int = 0
     ) -> AsyncIterator[tuple[Record, ...]]:
         async for records in super().follow(partition, after, contents=contents):
             await self.flowing.wait()

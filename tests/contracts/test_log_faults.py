@@ -17,7 +17,7 @@ from cluster import codec
 from cluster.control.lease import LEASE_S
 from cluster.control.partitions import Ended
 from cluster.domain.actor import SYSTEM
-from cluster.domain.mailbox.events import EpochStarted, Subscribed
+from cluster.domain.mailbox.events import UID_GAP, EpochStarted, Subscribed
 from cluster.log.connection import Arrived, Connection, Unreachable
 from cluster.log.engine import Engine, EngineRefused, Message
 from cluster.log.jetstream import JetStreamLog
@@ -243,13 +243,13 @@ async def test_a_new_epoch_says_what_ended_and_goes_on_without_loss(server: Nats
     records = await everything(log)
     words = [record for record in records if split(record.position) == (2, 1)]
     last_of_first = max(split(record.position).sequence for record in records if split(record.position).epoch == 1)
-    assert codec.decode(words[0].payload)[1] == EpochStarted(((1, last_of_first, True),))
+    assert codec.decode(words[0].payload)[1] == EpochStarted(((1, last_of_first, 0),))
     assert_once_each(records, promised)
     assert split(promised[b"50"]).epoch == 2
     connection = Connection(server.url, USER, PASSWORD)
     await connection.start()
     with pytest.raises(Unreachable, match=r"no stream takes ev\.m1\.1"):
-        await Engine(connection).write(Message("ev.m1.1.mailbox.7", {}, b"from a writer that woke up late"))
+        await Engine(connection).write(Message("ev.m1.1.mailbox.7", {}, b"from a writer that woke up late"), {})
     await connection.stop()
     await log.stop()
 
@@ -282,7 +282,7 @@ async def test_a_restored_partition_keeps_positions_and_begins_a_new_epoch(serve
         assert after[:-1] == before
         assert after[-1].position == position(3, 1)
         last = split(before[-1].position).sequence
-        assert codec.decode(after[-1].payload)[1] == EpochStarted(((2, last, False),))
+        assert codec.decode(after[-1].payload)[1] == EpochStarted(((2, last, UID_GAP),))
         for start in (before[3].position, before[12].position, before[-1].position):
             got = [r async for batch in fresh.read(P, start, after[-1].position) for r in batch]
             assert got == [record for record in after if record.position > start]

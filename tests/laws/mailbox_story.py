@@ -11,7 +11,7 @@ from cluster.domain.mailbox import commands as c
 from cluster.domain.mailbox import names
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.decide import TREE_COMMANDS, decide
-from cluster.domain.mailbox.events import AnyEvent, EpochStarted, FlagMode, Ranges
+from cluster.domain.mailbox.events import UID_GAP, AnyEvent, EpochStarted, FlagMode, Ranges
 from cluster.domain.mailbox.state import MailState, evolve, messages_of, tree_of
 from cluster.domain.refusal import Refusal
 
@@ -148,7 +148,7 @@ class Teller:
             self.state, self.log = kept, log
         self.position = (self.position >> 40) + 1 << 40
         self.told += 1
-        self.apply(EpochStarted(((1, self.position, clean),)))
+        self.apply(EpochStarted(((1, self.position, 0 if clean else UID_GAP),)))
         self.told += 1
 
 

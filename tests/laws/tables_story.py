@@ -63,7 +63,7 @@ message_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.MessagesCopied, number, number, uids, st.booleans()),
     st.builds(m.MessagesExpunged, number, uids, st.booleans()),
 )
-epochs = st.builds(m.EpochStarted, st.lists(st.tuples(st.just(1), st.just(2), st.booleans()), max_size=2).map(tuple))
+epochs = st.builds(m.EpochStarted, st.lists(st.tuples(st.just(1), st.just(2), st.sampled_from((0, m.UID_GAP))), max_size=2).map(tuple))
 
 domains = st.sampled_from(["a.org", "b.org"])
 addresses = st.sampled_from(["anna@a.org", "bo@a.org", "carl@b.org", "all@b.org"])

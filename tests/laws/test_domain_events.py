@@ -49,7 +49,7 @@ EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
     m.FlagsChanged: st.builds(m.FlagsChanged, ids, ranges, st.sampled_from(m.FlagMode), flags, words),
     m.MessagesCopied: st.builds(m.MessagesCopied, ids, ids, ranges, st.booleans()),
     m.MessagesExpunged: st.builds(m.MessagesExpunged, ids, ranges, st.booleans()),
-    m.EpochStarted: st.builds(m.EpochStarted, st.lists(st.tuples(ids, ids, st.booleans()), max_size=3).map(tuple)),
+    m.EpochStarted: st.builds(m.EpochStarted, st.lists(st.tuples(ids, ids, st.integers(-1, 1 << 25)), max_size=3).map(tuple)),
     d.DomainAdded: st.builds(d.DomainAdded, texts, texts, st.booleans()),
     d.DomainChanged: st.builds(d.DomainChanged, texts, texts, st.booleans()),
     d.DomainRemoved: st.builds(d.DomainRemoved, texts),

@@ -34,7 +34,7 @@ class Keys(MemoryKeys):
             raise Unreachable("cut off")
         return await super().get(key)
 
-    async def put(self, key: str, value: bytes, after: int) -> int:
+    async def put(self, key: str, value: bytes, after: int, timeout_s: float = 1.0) -> int:
         if self.cut:
             raise Unreachable("cut off")
         self.on_put()
@@ -189,20 +189,20 @@ async def test_a_process_is_gone_only_if_that_is_sure() -> None:
 
 async def test_partition_records_change_by_compare_and_set() -> None:
     partitions = Partitions(MemoryKeys())
-    one = Partition("m1", "north", 1, "EV-m1-1")
+    one = Partition("m1", "north")
     assert await partitions.get("m1") is None
     await partitions.create(one)
     with pytest.raises(Conflict):
         await partitions.create(one)
     found = await partitions.get("m1")
     assert found is not None and found[0] == one
-    two = Partition("m1", "north", 2, "EV-m1-2", (Ended(1, 9, True, "EV-m1-1"),))
+    two = Partition("m1", "north", 2, ended=(Ended(1, 9, 0, "north"),))
     await partitions.change(two, found[1])
     with pytest.raises(Conflict):
         await partitions.change(one, found[1])
 
 
 def test_epoch_started_lists_all_that_ended_since_the_last_in_history() -> None:
-    ended = (Ended(1, 5, True, "a"), Ended(2, 7, False, "b"), Ended(3, 0, False, "c"), Ended(4, 0, True, "d"))
-    assert unannounced(Partition("m1", "north", 5, "e", ended)) == ((2, 7, False), (3, 0, False), (4, 0, True))
-    assert unannounced(Partition("m1", "north", 1, "a")) == ()
+    ended = (Ended(1, 5, 0, "a"), Ended(2, 7, 9, "b"), Ended(3, 0, 9, "c"), Ended(4, 0, 0, "d"))
+    assert unannounced(Partition("m1", "north", 5, ended=ended)) == ((2, 7, 9), (3, 0, 9), (4, 0, 0))
+    assert unannounced(Partition("m1", "north")) == ()

@@ -110,13 +110,14 @@ class MessagesExpunged(Event, frozen=True, tag="MessagesExpunged.1"):
 
 class EpochStarted(Event, frozen=True, tag="EpochStarted.1"):
     """A new home's first words in a partition. `ended`: every epoch that ended since the last one in history, as
-    (epoch, last sequence in history, clean). Each unclean one raises UIDNEXT of every mailbox, and every account's
-    UIDVALIDITY counter, by UID_GAP."""
+    (epoch, last sequence in history, gap). Each gap (0 = the epoch ended clean) raises UIDNEXT of every mailbox, and every
+    account's UIDVALIDITY counter."""
 
-    ended: tuple[tuple[int, int, bool], ...]
+    ended: tuple[tuple[int, int, int], ...]
 
 
-UID_GAP = 65_536
+UID_GAP, UID_GAP_FORCED = 65_536, 16_777_216
+UIDVALIDITY_FRESH = -1  # in place of a gap: nothing is known of the UIDs given, so every mailbox gets a new UIDVALIDITY
 
 AnyEvent = (
     MailboxesCreated | MailboxesRenamed | MailboxDeleted | Subscribed | MessageAppended | FlagsChanged | MessagesCopied
@@ -135,6 +136,17 @@ def changes(account: int, event: AnyEvent) -> tuple[str, ...]:
             return (messages_key(account, event.source),)
         case _:
             return ()
+
+
+def uids_given(event: AnyEvent) -> int:
+    """How many UIDs the fold gives for it at most, in one mailbox."""
+    match event:
+        case MessageAppended():
+            return 1
+        case MessagesCopied():
+            return sum(last - first + 1 for first, last in event.uids)
+        case _:
+            return 0
 
 
 def tree_key(account: int) -> str:

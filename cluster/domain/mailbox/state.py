@@ -21,7 +21,6 @@ from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     DELETED,
-    UID_GAP,
     AnyEvent,
     EpochStarted,
     FlagMode,
@@ -268,7 +267,7 @@ def _expunged(mail: AccountMail, event: MessagesExpunged, position: int) -> Fold
 
 
 def _epoch_started(state: MailState, event: EpochStarted, position: int) -> MailState:
-    gap = UID_GAP * sum(not clean for _, _, clean in event.ended)
+    gap = sum(max(0, gap) for _, _, gap in event.ended)
     if not gap:
         return state
     accounts = {

@@ -1,0 +1,122 @@
+"""The lease that is part of a partition's record: whoever holds it is the partition's appender, and alone changes it."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from cluster.control.bucket import Conflict, Keys
+from cluster.control.holder import Holder, is_gone
+from cluster.control.lease import LEASE_S, LOOK_EVERY_S, RENEW_S_MAX, Clock, Lease, LeaseLost, boot_clock
+from cluster.control.partitions import PREFIX, Found, Partition, decode, encode
+from cluster.log.connection import Unreachable
+
+log = structlog.get_logger("cluster.control.hold")
+
+
+class Hold(Lease):
+    """`record`: as we know it while it is held. `asked`: changes of which we do not know whether they came through."""
+
+    def __init__(
+        self, keys: Keys, name: str, me: Holder, clock: Clock = boot_clock, gone: Callable[[Holder], bool] = is_gone
+    ) -> None:
+        super().__init__(keys, PREFIX + name, me, clock, gone)
+        self.record = Partition(name, "")
+        self.asked: list[Partition] = []
+        self.silent = False  # An end was asked for: not a word until we know what became of it.
+
+    def held(self) -> bool:
+        return not self.silent and super().held()
+
+    def may_take(self, found: Found) -> bool:
+        """At the partition's home: whether its last holder surely does not hold it any more, as far as is known here."""
+        holder = found.partition.holder
+        return holder is None or holder.id == self._me.id or self._gone(holder)
+
+    async def take(self, found: Found, following: Partition) -> None:
+        """Makes the record `following`, with us as its holder, if it still is as it was found. Raises Conflict,
+        Unreachable."""
+        self._lost, self.silent = True, False
+        self.asked.clear()
+        self.record = following
+        before = self._clock()
+        await self._write(found.revision)  # Unreachable, and it came through: then it is found as our own, and taken again.
+        self._lost = False
+        self._deadline = before + LEASE_S
+
+    async def change(self, make: Callable[[Partition], Partition]) -> None:
+        """Changes the record under the lease. Raises LeaseLost; Unreachable: it may have come through, or still may
+        until the next renewal did (`asked` holds it)."""
+        async with self._one:
+            known, wanted = self.record, make(self.record)
+            self.asked.append(wanted)
+            self.record = wanted
+            try:
+                before = self._clock()
+                await self._write(self._revision)
+                self._deadline = before + LEASE_S
+                self.asked.clear()
+            except Conflict:
+                self.record = known
+                if not await self._mine_after_all():
+                    self._lost = True
+                    raise LeaseLost(self._key) from None
+                raise Unreachable("the record changed meanwhile") from None
+            except Unreachable:
+                self.record = known
+                raise
+
+    async def hand_over(self, make: Callable[[Partition], Partition]) -> None:
+        """Writes the end of our time: from here on not a word. Returns when it surely came through (or raises LeaseLost
+        then); raises Conflict when it surely did not, and then we hold on."""
+        self.silent = True
+        async with self._one:
+            wanted = msgspec.structs.replace(make(self.record), holder=None)
+            try:
+                await self._keys.put(self._key, encode(wanted), self._revision, RENEW_S_MAX)
+                self._lost = True
+                return
+            except (Conflict, Unreachable) as error:
+                log.warning("the end is in doubt", partition=self.record.name, why=str(error))
+        # The next renewal settles it: it is refused if the end came through (LeaseLost), else the end comes no more.
+        asked_at = self._revision
+        while self._revision == asked_at:
+            async with self._one:
+                await self._renewed()
+            if self._revision == asked_at:
+                await asyncio.sleep(LOOK_EVERY_S)
+        self.silent = False
+        raise Conflict(self.record.name)
+
+    async def close(self, last: int) -> None:
+        """Lets the next one in at once; `last`: the stream's last sequence, of an orderly end. From here on not held."""
+        wanted = msgspec.structs.replace(self.record, holder=None, closed=last)
+        was_held = self.held()
+        self._lost = True
+        self._turn.set()
+        if was_held:
+            async with self._one:
+                try:
+                    await self._keys.put(self._key, encode(wanted), self._revision, RENEW_S_MAX)
+                except (Conflict, Unreachable) as error:
+                    log.warning("lease not released", key=self._key, why=str(error))
+
+    async def _write(self, after: int) -> None:
+        self._beat += 1
+        record = msgspec.structs.replace(self.record, holder=self._me, beat=self._beat)
+        self._revision = await self._keys.put(self._key, encode(record), after, RENEW_S_MAX)
+        self.record = record
+        self.asked.clear()
+
+    async def _mine_after_all(self) -> bool:
+        try:
+            entry = await self._keys.get(self._key)
+        except Unreachable:
+            return True  # Not known: the deadline is not moved, and the next renewal asks again.
+        record = decode(entry.value) if entry.revision else None
+        if record is None or record.holder is None or record.holder.id != self._me.id:
+            return False
+        self.record, self._revision = record, entry.revision
+        self.asked.clear()  # What we asked for expected an earlier revision: it is here, or comes no more.
+        return True

@@ -1,0 +1,131 @@
+"""What a process knows of the control plane: the records of all partitions, since when each is as it is, and whether its
+own writes have gone through all the time.
+
+The control plane is asked a few times a second, with one question for all records; whoever changed one says so, and then
+it is asked at once. Every process writes a key of its own every second: it tells who is there, and a candidate for a
+lease may only count time through which its own writes went through, since a control plane that takes no writes takes
+none of the holder's either.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from cluster.control.bucket import Conflict, Keys
+from cluster.control.lease import LEASE_S, LOOK_EVERY_S, MARGIN_S, RENEW_EVERY_S, RENEW_S_MAX, Clock
+from cluster.control.partitions import Found, Partitions
+from cluster.log.connection import Arrived, Connection, Unreachable
+
+CHANGED = "rc.changed"
+NODE_PREFIX = "node."
+GONE_AFTER_S = 10.0  # without a word of it a node is told as away
+
+log = structlog.get_logger("cluster.control.watch")
+
+
+class Node(msgspec.Struct, frozen=True):
+    """What a process says of itself. `at`: unix seconds, by its own clock; `life` of its site's engine."""
+
+    site: str
+    node: str
+    version: str
+    life: str
+    at: float
+    beat: int
+
+
+class Pulse:
+    """Our own writes to the control plane. `since`: from when on all of them went through, on our clock; None = the last
+    one did not, or is too long ago."""
+
+    def __init__(self, keys: Keys, say: Callable[[int], Node], clock: Clock) -> None:
+        self._keys = keys
+        self._say = say
+        self._clock = clock
+        self._since: float | None = None
+        self._last = float("-inf")
+        self._beat = 0
+
+    def since(self) -> float | None:
+        return self._since if self._clock() - self._last < RENEW_EVERY_S + RENEW_S_MAX + LOOK_EVERY_S else None
+
+    async def run(self) -> None:
+        while True:
+            before = self._clock()
+            if self.since() is None:
+                self._since = None
+            try:
+                await self._write()
+                self._since = before if self._since is None else self._since
+                self._last = before
+            except (Unreachable, Conflict) as error:
+                self._since = None
+                log.debug("our own write did not go through", why=str(error))
+            await asyncio.sleep(RENEW_EVERY_S if self._since is not None else LOOK_EVERY_S)
+
+    async def _write(self) -> None:
+        self._beat += 1
+        node = self._say(self._beat)
+        key = f"{NODE_PREFIX}{node.site}.{node.node}"
+        entry = await self._keys.get(key)
+        await self._keys.put(key, msgspec.json.encode(node), entry.written, RENEW_S_MAX)
+
+
+class Watch:
+    """`found`: the records as the control plane last told them."""
+
+    def __init__(self, connection: Connection, partitions: Partitions, pulse: Pulse, clock: Clock) -> None:
+        self._connection = connection
+        self._partitions = partitions
+        self._pulse = pulse
+        self._clock = clock
+        self._seen: dict[str, tuple[int, float]] = {}  # revision, and when it was first seen
+        self._poke = asyncio.Event()
+        self._looked = asyncio.Event()  # set and replaced after every look
+        self.found: dict[str, Found] = {}
+        self.answered_at = float("-inf")  # on our clock: when the control plane last answered
+
+    async def run(self) -> None:
+        await self._connection.subscribe(CHANGED, self._told)
+        while True:
+            try:
+                found = await self._partitions.all()
+                now = self.answered_at = self._clock()
+                for name, (_, revision) in found.items():
+                    if self._seen.get(name, (0, 0.0))[0] != revision:
+                        self._seen[name] = revision, now
+                self.found = found
+            except Unreachable as error:
+                self._seen.clear()
+                log.debug("the control plane does not answer", why=str(error))
+            self._looked.set()
+            self._looked = asyncio.Event()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_EVERY_S):
+                    await self._poke.wait()
+            self._poke.clear()
+
+    async def looked(self) -> None:
+        """Returns after the next look, whether it was answered or not."""
+        looked = self._looked
+        await looked.wait()
+
+    async def say_changed(self) -> None:
+        """So that all look at once."""
+        self._poke.set()
+        with contextlib.suppress(Unreachable):
+            await self._connection.publish(CHANGED)
+
+    def is_over(self, name: str) -> bool:
+        """Whether the record was seen unchanged for so long, while our own writes went through, that its holder surely
+        does not believe any more that it holds it."""
+        seen, since = self._seen.get(name), self._pulse.since()
+        if seen is None or since is None or name not in self.found or self.found[name].revision != seen[0]:
+            return False
+        return self._clock() - max(seen[1], since) >= LEASE_S + MARGIN_S
+
+    async def _told(self, message: Arrived) -> None:
+        self._poke.set()

@@ -1,0 +1,132 @@
+"""One process's part in one partition, for as long as it lives: at its home a candidate for the appender, elsewhere one
+for keeping the copy. Which of both changes with the record in the control plane.
+"""
+
+import asyncio
+import contextlib
+
+import structlog
+
+from cluster.control.bucket import Conflict
+from cluster.control.hold import Hold
+from cluster.control.lease import LOOK_EVERY_S, LeaseLost
+from cluster.control.partitions import Found
+from cluster.log import epochs
+from cluster.log.appender import Appender
+from cluster.log.connection import Unreachable
+from cluster.log.copier import Copier
+from cluster.log.engine import EngineRefused
+from cluster.log.leader import HomeLost, Leader, Site
+from cluster.log.writer import ForeignWrite, WriteRefused
+
+RETRY_WAIT_S = 0.1
+GIVE_WAY_S = 8.0  # longer than another site waits before it takes over
+
+PASSING = (LeaseLost, ForeignWrite, WriteRefused, Unreachable, EngineRefused, Conflict, HomeLost)
+
+log = structlog.get_logger("cluster.log.keeper")
+
+
+class Keeper:
+    """`copies`: the sites that get one if there is no such partition yet and this site makes it; None = it makes none."""
+
+    def __init__(self, site: Site, partition: str, hold: Hold, leader: Leader, copier: Copier) -> None:
+        self._site = site
+        self._partition = partition
+        self._hold = hold
+        self._task: asyncio.Task[None] | None = None
+        self._copies: tuple[str, ...] | None = None
+        self.leader = leader
+        self.copier = copier
+
+    @property
+    def appender(self) -> Appender | None:
+        return self.leader.appender
+
+    def start(self) -> None:
+        if self._task is None:
+            self._task = asyncio.create_task(self._keep_for_ever(), name=f"keeper of {self._partition}")
+
+    def make(self, copies: tuple[str, ...]) -> None:
+        """If there is no such partition yet, it is made, at home here."""
+        self._copies = copies
+
+    async def stop(self) -> None:
+        """What waits is written first; then the lease is released, so that the next one can start at once."""
+        last = await self.leader.drain()
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if last is not None:
+            await self._hold.close(last)
+        await self.copier.release()
+
+    async def _keep_for_ever(self) -> None:
+        while True:
+            pause = RETRY_WAIT_S
+            try:
+                await self._keep()
+            except* HomeLost as errors:
+                # Whoever has more may take over now: nobody renews the lease.
+                log.error("this site cannot lead", partition=self._partition, why=[str(e) for e in errors.exceptions])
+                pause = GIVE_WAY_S
+            except* PASSING as errors:
+                log.warning("begins again", partition=self._partition, why=[_why(error) for error in errors.exceptions])
+            except* Exception:
+                log.exception("begins again", partition=self._partition)  # Our bug; a partition left alone is worse.
+            await asyncio.sleep(pause)
+
+    async def _keep(self) -> None:
+        found = self._site.watch.found.get(self._partition)
+        if found is None and self._copies is not None:
+            await epochs.ensure_partition(self._site.partitions, self._partition, self._site.name, self._copies)
+            await self._site.watch.say_changed()
+        if found is None:
+            # The control plane is out of reach, or has no such partition: what is here may still be read.
+            known = await self._site.known.get(self._partition)
+            if known is None or known.partition.home == self._site.name:
+                await self._site.watch.looked()
+                return
+            await self._as(self.copier.copy, home=False)
+        elif found.partition.home == self._site.name:
+            await self._lead(found)
+        elif self._site.name in found.partition.copies:
+            await self._as(self.copier.copy, home=False)
+        else:
+            await self._site.watch.looked()
+
+    async def _lead(self, found: Found) -> None:
+        """Waits until the lease is to be had, and leads."""
+        watch, name = self._site.watch, self._partition
+        if not self._hold.held():
+            if not (self._hold.may_take(found) or watch.is_over(name)):
+                await asyncio.sleep(LOOK_EVERY_S)
+                return
+            await self._hold.take(found, found.partition)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._hold.renew())
+            tasks.create_task(self.leader.serve())
+
+    async def _as(self, role, *, home: bool) -> None:  # type: ignore[no-untyped-def]
+        """Plays it until the record says that the partition is at home here."""
+        playing = asyncio.create_task(role())
+        try:
+            while not playing.done():
+                looked = asyncio.create_task(self._site.watch.looked())
+                await asyncio.wait((playing, looked), return_when=asyncio.FIRST_COMPLETED)
+                looked.cancel()
+                found = self._site.watch.found.get(self._partition)
+                if found is not None and (found.partition.home == self._site.name) != home:
+                    break
+        finally:
+            playing.cancel()
+            await asyncio.wait((playing,))
+        if not playing.cancelled():
+            await playing
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_why(each) for each in error.exceptions)
+    return f"{type(error).__name__}: {error}"

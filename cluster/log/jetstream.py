@@ -26,6 +26,7 @@ from cluster.control.lease import Lease
 from cluster.control.partitions import Ended, Partition, Partitions
 from cluster.log import epochs, wire
 from cluster.log.appender import Appender
+from cluster.log.blobs import Peers
 from cluster.log.connection import Connection, NobodyThere, Unreachable
 from cluster.log.copier import Copier, Lag, confirm_kept, kept_by_all
 from cluster.log.engine import Engine, EngineRefused, Message
@@ -147,6 +148,10 @@ class JetStreamLog:
             marks = self._marks[partition] = Marks(self._connection, partition, self._site.name)
             copier = self._copiers[partition] = Copier(self._site, partition, lease, marks)
             copier.start()
+
+    def peers(self) -> Peers:
+        """The way to the other sites' blobs, and theirs to ours, over this log's connection."""
+        return Peers(self._connection, self._site.name)
 
     def lags(self) -> dict[str, Lag]:
         """Of the copies that this process keeps up."""

@@ -69,8 +69,9 @@ class _Waiting:
 class Subscribed:
     """A subscription that outlives the client under it. `close` ends it."""
 
-    def __init__(self, connection: "Connection", subject: str, handler: Handler) -> None:
+    def __init__(self, connection: "Connection", subject: str, handler: Handler, queue: str = "") -> None:
         self.subject = subject
+        self.queue = queue
         self.handler = handler
         self.under: Any = None
         self._connection = connection
@@ -160,9 +161,10 @@ class Connection:
             raise NobodyThere(subject)
         return answers
 
-    async def subscribe(self, subject: str, handler: Handler) -> Subscribed:
-        """`handler` is called for one message after the other and must not wait for long."""
-        made = Subscribed(self, subject, handler)
+    async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscribed:
+        """`handler` is called for one message after the other and must not wait for long. `queue`: of all that name the
+        same one, one gets each message."""
+        made = Subscribed(self, subject, handler, queue)
         self._subscribed.append(made)
         await self._attach(made)
         return made
@@ -208,7 +210,7 @@ class Connection:
 
         assert self._client is not None
         try:
-            made.under = await self._client.subscribe(made.subject, cb=arrived)
+            made.under = await self._client.subscribe(made.subject, queue=made.queue, cb=arrived)
         except nats.errors.Error:
             made.under = None  # The client is closed: whoever builds it anew attaches this too.
 

@@ -27,6 +27,7 @@ from cluster.control.partitions import Ended, Known, KnownPartitions, Partition,
 from cluster.control.watch import Node, Pulse, Watch
 from cluster.log import epochs, wire
 from cluster.log.appender import Appender
+from cluster.log.blobs import Peers
 from cluster.log.connection import Connection, NobodyThere, Unreachable
 from cluster.log.copier import Copier, Lag, confirm_kept, kept_by_all
 from cluster.log.engine import Engine, EngineRefused, Message
@@ -154,6 +155,10 @@ class JetStreamLog:
         """From now on, until `stop`, a candidate for the partition's appender while it is at home here, and for keeping the
         copy while one is here."""
         self._keeper_of(partition).start()
+
+    def peers(self) -> Peers:
+        """The way to the other sites' blobs, and theirs to ours, over this log's connection."""
+        return Peers(self._connection, self._site.name)
 
     def lags(self) -> dict[str, Lag]:
         """Of the copies that this process keeps up."""

@@ -3,6 +3,9 @@
 import json
 from typing import TYPE_CHECKING, NamedTuple
 
+from cluster import codec
+from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.commands import ChangeFlags
 from cluster.domain.mailbox.events import AnyEvent, MessageAppended
 from cluster.log.model import Record, Stored
 from cluster.position import shown, split
@@ -42,6 +45,7 @@ class Truth:
         self.acknowledged: dict[bytes, Acknowledged] = {}
         self.appended: dict[bytes, bytes] = {}  # content → command that brought it
         self.words: dict[int, str] = {}  # epoch → the home that gave its word in it
+        self.conditional: dict[bytes, ChangeFlags] = {}  # with an UNCHANGEDSINCE, by command
         self.tops: dict[str, int] = {}  # site → highest MODSEQ that it showed
 
 
@@ -55,6 +59,14 @@ class Checks:
         known = self.truth.events.setdefault(record.position, record.payload)
         if known != record.payload:
             self.world.violated(ONE_EVENT, f"{shown(record.position)} at {site.name} is another event than elsewhere")
+        envelope, event = codec.decode(record.payload)
+        asked = self.truth.conditional.get(envelope.id)
+        if asked is not None and envelope.id not in site.tables.commands:
+            # RFC 7162 §3.1.3: nothing that changed since is touched.
+            box = site.tables.mail.boxes.get(asked.mailbox)
+            for uid, message in box.messages.items() if box is not None else ():
+                if ranges.contains(event.uids, uid) and message.modseq > (asked.unchanged_since or 0):
+                    self.world.violated(CACHE_IS_TRUE, f"a conditional change touches UID {uid}, that changed since")
 
     def folded(self, site: "Site", record: Record, event: AnyEvent | None) -> None:
         tables, truth = site.tables, self.truth

@@ -53,6 +53,8 @@ async def execute(process: "Process", command: AnyCommand, id: bytes, blob: Blob
         events = _encoded(site, decision, id)
         if not events:
             return None
+        if isinstance(command, ChangeFlags) and command.unchanged_since is not None:
+            site.world.checks.truth.conditional[id] = command
         append = Append(
             site.partition, id, events, decision.depends, tables.position, (blob,) if blob is not None else ()
         )
@@ -158,7 +160,7 @@ class Client:
         if kind < 0.75:
             mode = self.chance.choice((FlagMode.ADD, FlagMode.REMOVE))
             flags = self.chance.choice((SEEN, FLAGGED, DELETED))
-            since = box.messages[uid].modseq if self.chance.random() < 0.3 else None
+            since = box.messages[uid].modseq if self.chance.random() < 0.5 else None
             return ChangeFlags(ACCOUNT, box.id, uids, mode, flags, unchanged_since=since), None
         if kind < 0.9:
             return Expunge(ACCOUNT, box.id, uids, only_deleted=False), None

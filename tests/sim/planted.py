@@ -1,0 +1,200 @@
+"""Bugs planted in the real code, one at a time: a simulation that does not find them proves nothing.
+
+Each says which invariants it must be seen to break; test_planted.py plays seeds until it is.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from cluster.domain.mailbox.events import MessagesExpunged
+from cluster.domain.mailbox.state import MailState, evolve
+from cluster.log import admission, appender, engine, follow, jetstream, wire, writer
+from cluster.log.admission import Admission
+from cluster.log.connection import Unreachable
+from cluster.log.copier import Copier
+from cluster.log.engine import Kept, Message
+from cluster.log.model import Record, Stale, Stored
+from cluster.log.wire import Stream
+from cluster.log.writer import Writer
+from tests.sim.world import checks, tables
+from tests.sim.world.site import Site
+from tests.sim.world.tables import Tables
+
+
+class Plant(NamedTuple):
+    """`on` replaces attributes: (owner, name, what stands there instead)."""
+
+    on: Callable[[], Sequence[tuple[Any, str, Any]]]
+    caught_by: frozenset[str]
+
+
+@contextlib.contextmanager
+def planted(name: str) -> Iterator[Plant]:
+    plant = PLANTS[name]
+    with contextlib.ExitStack() as back:
+        for owner, attribute, instead in plant.on():
+            back.callback(setattr, owner, attribute, vars(owner)[attribute])
+            setattr(owner, attribute, instead)
+        yield plant
+
+
+def _ok_before_durable() -> Sequence[tuple[Any, str, Any]]:
+    real = Writer.write
+    under_way = set()
+
+    async def write(self: Writer, messages: Sequence[Message], last: int, *, whole: bool) -> None:
+        task = asyncio.create_task(real(self, messages, last, whole=whole))
+        under_way.add(task)
+        await asyncio.sleep(0)
+
+    return [(Writer, "write", write)]
+
+
+def _copy_forgets_a_message() -> Sequence[tuple[Any, str, Any]]:
+    real = Copier._store
+
+    async def store(self: Copier, origin: Stream, kept: Sequence[Kept]) -> None:
+        await real(self, origin, [*kept[:2], *kept[3:]])
+
+    return [(Copier, "_store", store)]
+
+
+def _reader_skips_after_a_failure() -> Sequence[tuple[Any, str, Any]]:
+    real = engine.Engine.read
+
+    async def read(self: engine.Engine, stream: str, sequence: int, *rest: Any) -> engine.Slice:
+        try:
+            return await real(self, stream, sequence, *rest)
+        except Unreachable:
+            return await real(self, stream, sequence + 1, *rest)
+
+    return [(engine.Engine, "read", read)]
+
+
+def _stale_decisions_are_taken() -> Sequence[tuple[Any, str, Any]]:
+    real = Admission.verdict
+
+    def verdict(self: Admission, command: bytes, depends: tuple[str, ...], read_at: int) -> Stored | Stale | None:
+        return real(self, command, tuple(key for key in depends if not key.startswith("messages/")), read_at)
+
+    return [(admission.Admission, "verdict", verdict)]
+
+
+def _repeats_are_new() -> Sequence[tuple[Any, str, Any]]:
+    real_verdict, real_fold = Admission.verdict, Tables.fold
+
+    def verdict(self: Admission, command: bytes, depends: tuple[str, ...], read_at: int) -> Stored | Stale | None:
+        self._commands.clear()
+        return real_verdict(self, command, depends, read_at)
+
+    def fold(self: Tables, record: Record) -> Any:
+        before, self.commands = self.commands, {}
+        event = real_fold(self, record)
+        self.commands = before | self.commands
+        return event
+
+    return [(Admission, "verdict", verdict), (Tables, "fold", fold)]
+
+
+def _writes_expect_nothing() -> Sequence[tuple[Any, str, Any]]:
+    async def found(self: Writer, messages: Sequence[Message], last: int) -> int:
+        await self._confirm()
+        return 0
+
+    return [(engine, "LAST_SEQUENCE", "Nats-Nothing"), (writer.Writer, "_found", found)]
+
+
+def _contents_go_before_copies_have_them() -> Sequence[tuple[Any, str, Any]]:
+    async def kept_by_all(*_: Any) -> int:
+        return 1 << 62
+
+    return [(jetstream, "kept_by_all", kept_by_all)]
+
+
+def _event_before_its_content() -> Sequence[tuple[Any, str, Any]]:
+    real = wire.messages
+
+    def messages(stream: Stream, request: wire.Request) -> list[Message]:
+        made = real(stream, request)
+        return made[len(request.chunks) :] + made[: len(request.chunks)]
+
+    return [(appender, "messages", messages)]
+
+
+def _position_saved_without_rows() -> Sequence[tuple[Any, str, Any]]:
+    real = Tables.of.__func__  # type: ignore[attr-defined]  # what a class method is made of
+
+    @classmethod  # type: ignore[misc]
+    def of(cls: type[Tables], events: Sequence[Record]) -> Tables:
+        """After a crash: the position is as it was, the last row is not."""
+        made: Tables = real(cls, events)
+        if events:
+            without: Tables = real(cls, events[:-1])
+            made.state, made.commands = without.state, without.commands
+        return made
+
+    return [(Tables, "of", of)]
+
+
+def _ok_before_the_tables_have_it() -> Sequence[tuple[Any, str, Any]]:
+    async def reached(self: Site, position: int, timeout_s: float) -> bool:
+        return True
+
+    return [(Site, "reached", reached)]
+
+
+def _expunge_leaves_no_trace() -> Sequence[tuple[Any, str, Any]]:
+    real = evolve
+
+    def forgetful(before: MailState, account: int, event: Any, position: int) -> Any:
+        after = real(before, account, event, position)
+        if isinstance(event, MessagesExpunged) and isinstance(after, MailState):
+            mail = after.accounts[account]
+            boxes = {
+                id: replace(box, expunged=before.accounts[account].boxes[id].expunged) for id, box in mail.boxes.items()
+            }
+            return replace(after, accounts={**after.accounts, account: replace(mail, boxes=boxes)})
+        return after
+
+    return [(tables, "evolve", forgetful)]
+
+
+def _a_copy_shows_what_it_has_not() -> Sequence[tuple[Any, str, Any]]:
+    async def patiently(self: follow.Reader, stream: Stream, sequence: int, end: int, subject: str) -> list[Kept]:
+        """Where nothing is found nothing is waited for."""
+        try:
+            return (await self._engine.read(stream.name, sequence, 500, subject)).messages
+        except (Unreachable, engine.EngineRefused):
+            return []
+
+    return [(follow.Reader, "_patiently", patiently)]
+
+
+PLANTS: dict[str, Plant] = {
+    "OK before it is durable": Plant(_ok_before_durable, frozenset({checks.DURABLE})),
+    "a copy forgets a message": Plant(_copy_forgets_a_message, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE})),
+    "a reader skips one after a failure": Plant(
+        _reader_skips_after_a_failure, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE})
+    ),
+    "a decision on a stale state is taken": Plant(_stale_decisions_are_taken, frozenset({checks.CACHE_IS_TRUE})),
+    "a repeated command is a new one": Plant(_repeats_are_new, frozenset({checks.NOT_DOUBLED})),
+    "a write expects nothing of the stream": Plant(
+        _writes_expect_nothing, frozenset({checks.DURABLE, checks.ONE_STORY, checks.ONE_EVENT, checks.SETTLES})
+    ),
+    "contents go before copies have them": Plant(
+        _contents_go_before_copies_have_them, frozenset({checks.CONTENT_IS_HERE})
+    ),
+    "an event before its content": Plant(_event_before_its_content, frozenset({checks.CONTENT_IS_HERE})),
+    "the position is saved without rows": Plant(
+        _position_saved_without_rows, frozenset({checks.ONE_STORY, checks.ONE_CONTENT})
+    ),
+    "OK before the tables have it": Plant(_ok_before_the_tables_have_it, frozenset({checks.OWN_WRITES})),
+    "an expunge leaves no trace": Plant(_expunge_leaves_no_trace, frozenset({checks.CACHE_IS_TRUE})),
+    "where a read fails, nothing is there": Plant(
+        _a_copy_shows_what_it_has_not, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE, checks.SETTLES})
+    ),
+}

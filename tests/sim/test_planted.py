@@ -1,0 +1,20 @@
+"""Each planted bug is found within some seeds."""
+
+import pytest
+
+from tests.sim.planted import PLANTS, planted
+from tests.sim.world.world import played
+
+SEEDS_MAX = 60
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("name", PLANTS)
+def test_a_planted_bug_is_found(name: str) -> None:
+    with planted(name) as plant:
+        for seed in range(SEEDS_MAX):
+            world = played(seed)
+            if world.violations:
+                assert world.violations[0].invariant in plant.caught_by, f"seed {seed}: {world.violations[0]}"
+                return
+    raise AssertionError(f"{SEEDS_MAX} seeds and nobody noticed")

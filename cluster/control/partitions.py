@@ -37,7 +37,7 @@ class Member(msgspec.Struct, frozen=True):
     life: str
 
 
-class Partition(msgspec.Struct, frozen=True, omit_defaults=True):
+class Partition(msgspec.Struct, frozen=True):
     """`begun`: False after a switchover until the new home says that it begins. `copies`: sites that have one, not the
     home. `members`: of these, those that may follow the home by themselves (with `remote`: those that every word waits
     for). `remote`: the durability. `pinned`: the home goes on when cut off, and only force moves it.

@@ -64,10 +64,6 @@ class Lag(NamedTuple):
     seconds: float
 
 
-class _Begin(Exception):
-    """The copy must be looked at anew."""
-
-
 class Copier:
     """`marks`: the copy's own, for its readers in this process and in the site's others."""
 
@@ -229,7 +225,7 @@ class Copier:
         while True:
             self._moved.clear()
             if self._life != self._site.connection.life and self._site.connection.life:
-                raise _Begin("the engine was started again")  # Its disk may have been put back.
+                raise Unreachable("the engine was started again")  # Its disk may have been put back.
             found = self._found()
             if found is not None and found.revision > self._frozen and self._at and self._life:
                 with contextlib.suppress(Unreachable):

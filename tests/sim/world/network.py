@@ -298,6 +298,10 @@ class SimConnection(Connection):
         return self._line and not self.dead
 
     @property
+    def life(self) -> str:
+        return self.server.id if self.connected else ""
+
+    @property
     def server(self) -> Server:
         return self.network.servers[self.site]
 
@@ -340,7 +344,7 @@ class SimConnection(Connection):
             raise Unreachable("not connected")
         self.network.send(self.site, Mail(subject, reply, dict(headers or {}), bytes(data)))
 
-    async def subscribe(self, subject: str, handler: Handler) -> Subscribed:
+    async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscribed:
         made = SimSubscribed(self, subject, handler)
         self._subscribed.append(made)
         if self.connected:

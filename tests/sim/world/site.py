@@ -68,7 +68,7 @@ class Process:
             if partition.home == self.site.name:
                 self.log.lead(partition.name, tuple(s for s in self.site.world.sites if s != self.site.name))
             else:
-                self.log.copy(partition.name)
+                self.log.keep(partition.name)
         self.ready = True
         while True:
             self.following = asyncio.create_task(self._follow(), name=f"follower at {self.name}")

@@ -11,6 +11,7 @@ from cluster.log.jetstream import Backbone, JetStreamLog
 from cluster.world import World
 from node.config import REPLICAS, Config
 from storage.blobs.files import FileBlobs
+from storage.blobs.peers import Fetcher, OnDemand, source
 from storage.credentials import Credentials
 from storage.directory import Directory
 from storage.executor import Executor, Views
@@ -25,6 +26,7 @@ from storage.readmission import Readmission
 from storage.sign_in import SignIn
 from storage.site import Site, Stores
 from storage.throttle import SignIns
+from storage.wanted import WantedContent
 
 START_S_MAX = 60.0
 CATCH_UP_S_MAX = 240.0
@@ -57,6 +59,9 @@ class Assembly:
         readmission = Readmission(self.log, self.partitions, lambda partition: self.hub.position(partition))
         self.database = Database(config.database_url, admit=readmission.admit)
         self.blobs = FileBlobs(config.blob_dir)
+        self.peers = self.log.peers()
+        others = () if backbone is None else tuple(site for site in backbone.sites if site != config.site)
+        self.fetcher = Fetcher(self.blobs, self.peers, others)
         self.spool = Spool(config.dir / "spool")
         self.hub = Hub(self.database)
         self.directory_view = DirectoryView(self.database)
@@ -73,7 +78,7 @@ class Assembly:
         views = Views(self.mail, self.directory_view, self.outbox, self.directory)
         self.executor = Executor(world, config.site, self.log, self.hub, views)
         self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
-        stores = Stores(self.mail, self.blobs, self.spool, self.hub)
+        stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
     async def caught_up(self) -> None:
@@ -102,12 +107,14 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
     try:
         async with asyncio.TaskGroup() as group:
             tasks.append(group.create_task(parts.hub.run(), name="news"))
+            tasks.append(group.create_task(parts.peers.serve(source(parts.blobs)), name="blobs for other sites"))
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
                     parts.log.keep(partition)
                 else:
                     parts.log.lead(partition, others)
-                follower = Follower(partition, parts.log, parts.database, parts.blobs)
+                wanted = WantedContent(partition, parts.database, parts.blobs, parts.fetcher)
+                follower = Follower(partition, parts.log, parts.database, parts.blobs, wanted=wanted)
                 tasks.append(group.create_task(follower.run(), name=f"follow {partition}"))
             try:
                 await parts.caught_up()
@@ -117,6 +124,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
                 for task in tasks:
                     task.cancel()
     finally:
+        await parts.fetcher.close()
         await parts.log.stop()
         await parts.blobs.close()
         await parts.database.stop()

@@ -1,6 +1,7 @@
 """The administrator's door of this worker: its parts, and what it counts and checks."""
 
 import asyncio
+import contextlib
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -17,6 +18,7 @@ from protocols.admin.metrics import Metrics, measure_loop
 from protocols.admin.session import Parts
 from storage.administration import SiteAdministration
 from storage.postgres.pool import AWAY
+from storage.postgres.wanted import counts
 
 MARK_S_MAX = 1.5
 MEASURE_TABLES_EVERY_S = 10.0
@@ -66,11 +68,21 @@ class Management:
                 for partition in state.partitions:
                     self.metrics.projection_lag_events.labels(partition.name).set(partition.lag_events)
                 self.metrics.quarantined_events.set(len(state.quarantine))
+            await self._measure_blobs()
             for name, lag in self._assembly.log.lags().items():
                 self.metrics.replication_lag_messages.labels(name).set(lag.messages)
                 self.metrics.replication_lag_bytes.labels(name).set(lag.bytes)
                 self.metrics.replication_lag_seconds.labels(name).set(lag.seconds)
             await asyncio.sleep(MEASURE_TABLES_EVERY_S)
+
+    async def _measure_blobs(self) -> None:
+        fetcher = self._assembly.fetcher
+        self.metrics.blobs_fetched.set(fetcher.fetched)
+        self.metrics.blobs_fetched_bytes.set(fetcher.fetched_bytes)
+        with contextlib.suppress(*AWAY):
+            wanted = await counts(self._assembly.database)
+            self.metrics.blobs_wanted.set(wanted.wanted)
+            self.metrics.blobs_lost.set(wanted.lost)
 
     async def _log_answers(self) -> str:
         try:

@@ -1,7 +1,8 @@
 """Keeps this site's tables and blobs in step with a partition's log, for as long as the process lives.
 
 Several processes of a site may run one for the same partition: an advisory lock of the database lets one work, the others
-wait for its end. Blobs are written before the events that name them are folded, so who meets an event finds its content.
+wait for its end. Blobs are written before the events that name them are folded, so who meets an event finds its content, or it is noted as
+wanted.
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from cluster.position import Position
 from storage.blobs import Blobs, BlobsUnavailable, Intake
 from storage.postgres.pool import AWAY, DETERMINISTIC, Connection, Database, Plain
 from storage.projector import OURS, Fold
+from storage.wanted import WantedContent
 
 LOCK_POLL_S = 0.5
 RETRY_S = 0.25
@@ -25,13 +27,23 @@ log = structlog.get_logger("follower")
 
 
 class Follower:
+    """`wanted`: how content comes that is not in the log any more; without it nobody else is asked."""
+
     def __init__(
-        self, partition: str, source: Log, database: Database, blobs: Blobs, *, keep_every_s: float = KEEP_EVERY_S
+        self,
+        partition: str,
+        source: Log,
+        database: Database,
+        blobs: Blobs,
+        *,
+        wanted: WantedContent | None = None,
+        keep_every_s: float = KEEP_EVERY_S,
     ) -> None:
         self.partition = partition
         self.source = source
         self.database = database
         self.blobs = blobs
+        self.wanted = wanted or WantedContent(partition, database, blobs)
         self._keep_every_s = keep_every_s
         self._folded = 0
         self._taken = 0  # up to where this run has met the log: below _folded while contents come once more
@@ -65,20 +77,23 @@ class Follower:
         after = self._taken = min(self._folded, kept["position"] if kept else 0)
         log.info("following", partition=self.partition, after=after, folded=self._folded)
         intake = self.blobs.intake()
-        keeper = asyncio.create_task(self._keep(intake))
+        beside = asyncio.gather(self._keep(intake), self.wanted.fill())
         try:
             async for records in self.source.follow(self.partition, Position(after), standing=self._folded):
                 await self._batch(fold, intake, records)
         finally:
-            keeper.cancel()
+            beside.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await keeper
+                await beside
             intake.close()
 
     async def _batch(self, fold: Fold, intake: Intake, records: Sequence[Record]) -> None:
         taken = await intake.take(records)
         for corrupt in taken.corrupt:
             log.error("content in the log belies its name", partition=self.partition, hash=corrupt.hex())
+        self.wanted.came(taken.complete)
+        # Of those that come once more too: the store may have lost what it had.
+        await self.wanted.look(fold.db, records)
         events = [record for record in records if record.noun and record.position > self._folded]
         if events:
             try:
@@ -97,6 +112,9 @@ class Follower:
             if upto <= kept:
                 continue
             try:
+                upto = await self.wanted.confirmable(upto)
+                if upto <= kept:
+                    continue
                 await self.blobs.sync()
                 await self.database.run(
                     "INSERT INTO blobs_kept AS k VALUES ($1, $2) ON CONFLICT (partition) "

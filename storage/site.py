@@ -17,7 +17,7 @@ from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.refusal import Reason, Refusal
 from cluster.world import World
 from storage.answers import answered
-from storage.blobs import BlobCorrupt, BlobMissing, Blobs, BlobsUnavailable
+from storage.blobs import BlobCorrupt, BlobMissing, BlobsUnavailable, Contents
 from storage.directory import Directory
 from storage.executor import Executor
 from storage.ingest import MessageIngest, Spool, SpooledMessage
@@ -211,7 +211,7 @@ class Site:
 class Stores:
     """Where a site keeps what it shows."""
 
-    def __init__(self, mail: MailView, blobs: Blobs, spool: Spool, hub: Hub) -> None:
+    def __init__(self, mail: MailView, blobs: Contents, spool: Spool, hub: Hub) -> None:
         self.mail = mail
         self.blobs = blobs
         self.spool = spool

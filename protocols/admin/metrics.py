@@ -69,6 +69,14 @@ class Metrics:
             registry=registry,
         )
         self.quarantined_events = Gauge("angarium_quarantined_events", "Events put aside", registry=registry)
+        self.blobs_wanted = Gauge(
+            "angarium_blobs_wanted", "Blobs that the site's events name and that it does not have", registry=registry
+        )
+        self.blobs_lost = Gauge("angarium_blobs_lost", "Of these, those that no other site has either", registry=registry)
+        self.blobs_fetched = Gauge(
+            "angarium_blobs_fetched", "Blobs that this worker fetched from other sites", registry=registry
+        )
+        self.blobs_fetched_bytes = Gauge("angarium_blobs_fetched_bytes", "Their bytes", registry=registry)
         self.loop_lag_seconds = Histogram(
             "angarium_loop_lag_seconds", "How late the event loop was", buckets=LAG_SECONDS, registry=registry
         )

@@ -5,7 +5,7 @@ follower meets, `sync`, then confirm `Intake.confirmable(position)`, after which
 starts again feeds everything after the last confirmed position once more: what a crash left torn is mended by that.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import NamedTuple, Protocol
 
 from cluster.domain.mailbox.content import Segment
@@ -52,11 +52,24 @@ class Intake(Protocol):
         ...
 
 
+class Contents(Protocol):
+    """What sessions read: these two methods of `Blobs`."""
+
+    async def get_many(self, hashes: Sequence[bytes]) -> list[bytes | None]: ...
+
+    def read(self, segments: Sequence[Segment], start: int = 0, end: int | None = None) -> AsyncIterator[bytes]: ...
+
+
 class Blobs(Protocol):
     """Any method may be called from any task; none blocks the event loop. All raise BlobsUnavailable."""
 
     async def put(self, blobs: Sequence[Blob]) -> int:
         """How many of them were new. Not durable before `sync`. Raises BlobCorrupt when bytes belie their name."""
+        ...
+
+    async def keep(self, hash: bytes, pieces: AsyncIterable[bytes]) -> None:
+        """One blob that comes in pieces, in the place of what may be there. Not durable before `sync`. Raises BlobCorrupt
+        when they belie its name, and what `pieces` raises: then nothing is kept."""
         ...
 
     def intake(self) -> Intake: ...

@@ -1,7 +1,9 @@
 """The port `Blobs` over a shelf: a plain store that blocks, called in threads, many blobs at one hop."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+import hashlib
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -47,6 +49,15 @@ class ShelvedBlobs:
 
     async def put(self, blobs: Sequence[Blob]) -> int:
         return await self._hop(lambda: sum(self.shelf.put(blob.hash, blob.data) for blob in blobs)) if blobs else 0
+
+    async def keep(self, hash: bytes, pieces: AsyncIterable[bytes]) -> None:
+        incoming: _Incoming = await self._hop(lambda: _Incoming(self.shelf.sink()))
+        try:
+            async for piece in pieces:
+                await self._hop(lambda piece=piece: incoming.add(piece))  # type: ignore[misc]
+            await self._hop(lambda: incoming.commit(hash))
+        finally:
+            await self._hop(incoming.discard)
 
     def intake(self) -> ShelfIntake:
         return ShelfIntake(self.shelf, self._hop, self._monotonic)
@@ -103,6 +114,30 @@ class ShelvedBlobs:
 
     def _pieces(self, spans: list[Span]) -> list[bytes]:
         return [piece for span in spans for piece in self.shelf.pieces(*span)]
+
+
+class _Incoming:
+    """A blob that comes in pieces. Who waited for a step may be cancelled while its thread still works: hence the lock."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._digest = hashlib.sha256()
+        self._one = threading.Lock()
+
+    def add(self, piece: bytes) -> None:
+        with self._one:
+            self._digest.update(piece)
+            self._sink.add(piece)
+
+    def commit(self, hash: bytes) -> None:
+        with self._one:
+            if self._digest.digest() != hash:
+                raise BlobCorrupt(f"what came has the name {self._digest.hexdigest()}, not {hash.hex()}")
+            self._sink.commit(hash)
+
+    def discard(self) -> None:
+        with self._one:
+            self._sink.discard()
 
 
 def _spans(segments: Sequence[Segment], start: int, end: int | None) -> Iterator[Span]:

@@ -9,3 +9,17 @@ CREATE TABLE IF NOT EXISTS recent (      -- \Recent is not replicated: ops/decis
     mailbox  bigint PRIMARY KEY,
     uid      bigint NOT NULL
 );
+
+CREATE TABLE IF NOT EXISTS wanted_blob ( -- content that an event names and that is not here: it is fetched from other sites
+    partition  text NOT NULL,
+    hash       bytea NOT NULL,
+    size       bigint NOT NULL,
+    position   bigint NOT NULL,          -- of the first event that named it: nothing from there on is confirmed
+    tries      integer NOT NULL DEFAULT 0,
+    next_at    timestamptz NOT NULL DEFAULT now(),
+    denied_at  timestamptz,              -- since when every other site has answered that it has none
+    lost       boolean NOT NULL DEFAULT false,      -- for so long that confirmation waits no longer; asked for on and on
+    PRIMARY KEY (partition, hash)
+);
+CREATE INDEX IF NOT EXISTS wanted_blob_next ON wanted_blob (partition, next_at);
+CREATE INDEX IF NOT EXISTS wanted_blob_position ON wanted_blob (partition, position) WHERE NOT lost;

@@ -114,7 +114,9 @@ class Peers:
                 size = piece.size
             left = piece.size - at
             if piece.size != size or len(piece.data) > left or not piece.data and left:
-                raise NoAnswer(f"{site}: {len(piece.data)} bytes from {at} on of a blob of {piece.size} bytes, not {size}")
+                raise NoAnswer(
+                    f"{site}: {len(piece.data)} bytes from {at} on of a blob of {piece.size} bytes, not {size}"
+                )
             at += len(piece.data)
             yield piece.data
 
@@ -123,7 +125,9 @@ class Peers:
         try:
             async with asyncio.timeout(PIECE_S_MAX):
                 while True:
-                    answer = _answers.decode((await self._connection.request(_subject(site), ask, timeout_s=ASK_S_MAX)).data)
+                    answer = _answers.decode(
+                        (await self._connection.request(_subject(site), ask, timeout_s=ASK_S_MAX)).data
+                    )
                     if isinstance(answer, _Given):
                         return answer
                     if isinstance(answer, _Absent):

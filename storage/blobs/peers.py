@@ -107,8 +107,9 @@ class Fetcher:
                 # It has it no more than one who says so.
                 log.error("another site gave a blob that belies its name", site=site, hash=hash.hex(), error=str(error))
             except NoAnswer as error:
+                if self._silent_until.get(site, 0.0) <= now:
+                    log.warning("no blob from another site", site=site, hash=hash.hex(), error=str(error))
                 self._silent_until[site] = self._monotonic() + SILENT_S
-                log.warning("no blob from another site", site=site, hash=hash.hex(), error=str(error))
                 outcome = Outcome.UNANSWERED
             else:
                 self.fetched += 1

@@ -64,7 +64,8 @@ class WantedStore:
     async def due_in_s(self) -> float | None:
         """When the next one is to be asked for; None = nothing is wanted."""
         row = await self._database.row(
-            "SELECT extract(epoch FROM min(next_at) - now())::float8 FROM wanted_blob WHERE partition = $1", self._partition
+            "SELECT extract(epoch FROM min(next_at) - now())::float8 FROM wanted_blob WHERE partition = $1",
+            self._partition,
         )
         return row[0] if row is not None else None
 

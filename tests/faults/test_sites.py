@@ -20,6 +20,7 @@ import pytest_asyncio
 from cluster.log.connection import Connection
 from cluster.log.engine import Engine
 from cluster.log.wire import Stream, record, stream_of
+from cluster.position import split
 from node.config import STANDARD_PORTS, load
 from storage.postgres.pool import Database
 from tests.faults.clients import Imap, Smtp
@@ -394,7 +395,13 @@ async def test_a_site_whose_blobs_were_wiped_reads_on_and_is_whole_again(sites: 
     all_kept = (
         "SELECT k.position >= f.position FROM folded f JOIN blobs_kept k USING (partition) WHERE partition = 'mail-pune-1'"
     )
-    await until(all_kept)  # Then the site's log has their content no more.
+    await until(all_kept)
+    row = await database.row("SELECT position FROM folded WHERE partition = 'mail-pune-1'")
+    assert row is not None
+    copy = stream_of("mail-pune-1", split(row[0]).epoch, copy=True)
+    async with asyncio.timeout(SHOWN_S_MAX):
+        while await contents(dr, copy):
+            pass
     await database.stop()
     had = blobs_of(dr)
     await dr.stop()
@@ -406,6 +413,16 @@ async def test_a_site_whose_blobs_were_wiped_reads_on_and_is_whole_again(sites: 
     await until(all_kept)
     assert had <= blobs_of(dr)
     await database.stop()
+
+
+async def contents(site: Site, stream: Stream) -> int:
+    """How many messages of content the site's log still has in a stream (500 if more)."""
+    connection = Connection(site.config.nats.url, site.config.nats.user, site.config.nats.password)
+    await connection.start()
+    try:
+        return len((await Engine(connection).read(stream.name, 1, 500, stream.contents)).messages)
+    finally:
+        await connection.stop()
 
 
 def blobs_of(site: Site) -> set[str]:

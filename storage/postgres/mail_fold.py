@@ -286,7 +286,9 @@ class MailFold:
 
     async def _epoch_started(self, db: Connection, event: e.EpochStarted, position: int) -> None:
         gap = sum(max(0, gap) for _, _, gap in event.ended)
-        if gap:
+        fresh = sum(gap == e.UIDVALIDITY_FRESH for _, _, gap in event.ended)
+        raised = gap + fresh * e.UID_GAP
+        if raised:
             await self.finish(db)
             await db.execute(
                 "UPDATE mailbox m SET uidnext = uidnext + $2, modseq = $3 FROM mail_account a "
@@ -299,11 +301,21 @@ class MailFold:
                 "INSERT INTO mail_partition AS p VALUES ($1, $2) ON CONFLICT (partition) "
                 "DO UPDATE SET uidvalidity_base = p.uidvalidity_base + $2",
                 self.partition,
-                gap,
+                raised,
             )
             await db.execute(
-                "UPDATE mail_account SET uidvalidity = uidvalidity + $2 WHERE partition = $1", self.partition, gap
+                "UPDATE mail_account SET uidvalidity = uidvalidity + $2 WHERE partition = $1", self.partition, raised
             )
+            if fresh:
+                # Each mailbox takes the account's next one, in the order of their ids.
+                await db.execute(
+                    "WITH given AS (SELECT m.id, m.account, a.uidvalidity + row_number() OVER (PARTITION BY m.account "
+                    "ORDER BY m.id) AS value FROM mailbox m JOIN mail_account a USING (account) WHERE a.partition = $1), "
+                    "told AS (UPDATE mailbox m SET uidvalidity = given.value FROM given WHERE m.id = given.id) "
+                    "UPDATE mail_account a SET uidvalidity = last.value FROM (SELECT account, max(value) AS value "
+                    "FROM given GROUP BY account) AS last WHERE a.account = last.account",
+                    self.partition,
+                )
             self._counters.clear()
 
     # -- rows in memory -----------------------------------------------------------------------------------------------

@@ -30,7 +30,9 @@ ACCOUNTS = (7, 8)
 START_S = 1_700_000_000
 NOT_IN_THE_TABLES = "no\0name"  # PostgreSQL's text holds every character but this one
 
-number = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 7])  # of a mailbox among those that the account has, had, or another one has
+number = st.sampled_from(
+    [0, 0, 0, 1, 1, 2, 3, 7]
+)  # of a mailbox among those that the account has, had, or another one has
 contents = st.integers(0, 6).map(
     lambda n: Content(bytes([n]) * 32, n * 1000, (Segment(bytes([n]) * 32, n * 1000),), bytes([n]), n or None)
 )
@@ -63,7 +65,12 @@ message_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.MessagesCopied, number, number, uids, st.booleans()),
     st.builds(m.MessagesExpunged, number, uids, st.booleans()),
 )
-epochs = st.builds(m.EpochStarted, st.lists(st.tuples(st.just(1), st.just(2), st.sampled_from((0, m.UID_GAP))), max_size=2).map(tuple))
+epochs = st.builds(
+    m.EpochStarted,
+    st.lists(st.tuples(st.just(1), st.just(2), st.sampled_from((0, m.UID_GAP, m.UIDVALIDITY_FRESH))), max_size=2).map(
+        tuple
+    ),
+)
 
 domains = st.sampled_from(["a.org", "b.org"])
 addresses = st.sampled_from(["anna@a.org", "bo@a.org", "carl@b.org", "all@b.org"])
@@ -75,11 +82,7 @@ directory_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(d.DomainAdded, domains, st.just("") | addresses, st.booleans()),
     st.builds(d.DomainChanged, domains, st.just("") | addresses, st.booleans()),
     st.builds(d.DomainRemoved, domains),
-    *[
-        st.builds(
-            d.AccountAdded, people, addresses, st.just("law"), st.just("A"), st.none() | verifiers, st.booleans()
-        )
-    ]
+    *[st.builds(d.AccountAdded, people, addresses, st.just("law"), st.just("A"), st.none() | verifiers, st.booleans())]
     * 2,
     st.builds(d.AccountChanged, people, addresses, st.just("B"), st.booleans(), st.booleans()),
     st.builds(d.AccountRemoved, people, addresses),

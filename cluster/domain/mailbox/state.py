@@ -21,6 +21,8 @@ from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     DELETED,
+    UID_GAP,
+    UIDVALIDITY_FRESH,
     AnyEvent,
     EpochStarted,
     FlagMode,
@@ -77,7 +79,7 @@ class AccountMail(msgspec.Struct, frozen=True):
 
 
 class MailState(msgspec.Struct, frozen=True):
-    """All accounts of a partition. `uidvalidity_base`: where an account without a fact yet starts counting: UID_GAP for
+    """All accounts of a partition. `uidvalidity_base`: where an account without a fact yet starts counting: the gap of
     each unclean epoch, as the tail that was lost may have known the account."""
 
     accounts: Mapping[int, AccountMail] = {}
@@ -268,20 +270,22 @@ def _expunged(mail: AccountMail, event: MessagesExpunged, position: int) -> Fold
 
 def _epoch_started(state: MailState, event: EpochStarted, position: int) -> MailState:
     gap = sum(max(0, gap) for _, _, gap in event.ended)
-    if not gap:
+    fresh = sum(gap == UIDVALIDITY_FRESH for _, _, gap in event.ended)
+    raised = gap + fresh * UID_GAP
+    if not raised:
         return state
-    accounts = {
-        account: msgspec.structs.replace(
-            mail,
-            uidvalidity=mail.uidvalidity + gap,
-            boxes={
-                box.id: msgspec.structs.replace(box, uidnext=box.uidnext + gap, highestmodseq=position)
-                for box in mail.boxes.values()
-            },
-        )
-        for account, mail in state.accounts.items()
-    }
-    return MailState(accounts, state.uidvalidity_base + gap)
+    accounts = {}
+    for account, mail in state.accounts.items():
+        last, boxes = mail.uidvalidity + raised, {}
+        for box in mail.boxes.values():
+            boxes[box.id] = msgspec.structs.replace(box, uidnext=box.uidnext + gap, highestmodseq=position)
+        if fresh:
+            # Each mailbox takes the next one, in the order of their ids.
+            given = dict(zip(sorted(boxes), range(last + 1, last + 1 + len(boxes)), strict=True))
+            boxes = {id: msgspec.structs.replace(box, uidvalidity=given[id]) for id, box in boxes.items()}
+            last += len(boxes)
+        accounts[account] = msgspec.structs.replace(mail, uidvalidity=last, boxes=boxes)
+    return MailState(accounts, state.uidvalidity_base + raised)
 
 
 def _with_box(mail: AccountMail, box: Box) -> AccountMail:

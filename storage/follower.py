@@ -71,10 +71,8 @@ class Follower:
             await asyncio.sleep(LOCK_POLL_S)
         fold = Fold(connection, self.partition)
         self._folded = (await fold.start()).position
-        # Not by the pool, which serves nobody before the tables stand where they stood.
-        kept = await connection.fetchrow("SELECT position FROM blobs_kept WHERE partition = $1", self.partition)
         # What was folded but not yet kept comes once more: the disk may not have had it when the machine went down.
-        after = self._taken = min(self._folded, kept["position"] if kept else 0)
+        after = self._taken = min(self._folded, await self._kept(connection))
         log.info("following", partition=self.partition, after=after, folded=self._folded)
         intake = self.blobs.intake()
         beside = asyncio.gather(self._keep(intake), self.wanted.fill())
@@ -86,6 +84,18 @@ class Follower:
             with contextlib.suppress(asyncio.CancelledError):
                 await beside
             intake.close()
+
+    async def _kept(self, connection: Connection) -> int:
+        """Not by the pool, which serves nobody before the tables stand where they stood."""
+        kept = await connection.fetchrow("SELECT position, store FROM blobs_kept WHERE partition = $1", self.partition)
+        if kept is None or kept["store"] in ("", self.blobs.name):
+            return kept["position"] if kept is not None else 0
+        # All of the log comes once more, and what is no longer in it is fetched from other sites.
+        log.error("the blobs are gone: this is another store than the one that had them", partition=self.partition)
+        await connection.execute(
+            "UPDATE blobs_kept SET position = 0, store = $2 WHERE partition = $1", self.partition, self.blobs.name
+        )
+        return 0
 
     async def _batch(self, fold: Fold, intake: Intake, records: Sequence[Record]) -> None:
         taken = await intake.take(records)
@@ -117,10 +127,11 @@ class Follower:
                     continue
                 await self.blobs.sync()
                 await self.database.run(
-                    "INSERT INTO blobs_kept AS k VALUES ($1, $2) ON CONFLICT (partition) "
-                    "DO UPDATE SET position = greatest(k.position, $2)",
+                    "INSERT INTO blobs_kept AS k VALUES ($1, $2, $3) ON CONFLICT (partition) "
+                    "DO UPDATE SET position = greatest(k.position, $2), store = $3",
                     self.partition,
                     upto,
+                    self.blobs.name,
                 )
                 await self.source.drop_contents(self.partition, Position(upto))
                 kept = upto

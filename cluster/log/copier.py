@@ -41,7 +41,7 @@ from cluster.log.marks import ASK_AGAIN_S, ASK_S_MAX, Marks
 from cluster.log.recent import Recent
 from cluster.log.wire import POSITION_HEADER, Confirmed, Mark, Stream, domain_of, encode, position_of, stream_of
 from cluster.log.writer import Writer
-from cluster.position import shown, split
+from cluster.position import position, shown, split
 
 RETRY_WAIT_S = 0.1
 CONFIRM_EVERY_S = 0.8
@@ -144,15 +144,17 @@ class Copier:
         log.info("copying", partition=self._partition, after=shown(self._at))
 
     async def _end(self, known: Known) -> tuple[int, int]:
-        """Up to where there is history here, and its last event."""
-        history, at = spans(known.partition), 0
-        for stream, _ in reversed(epochs.segments(known)):
-            end = await epochs.end_of(self._site.engine, stream)
-            at = at or clip(history, end)
-            newest = await self._site.engine.last_on(stream.name, stream.events) if end else None
-            if newest is not None:
-                return at, min(at, clip(history, position_of(stream, newest)))
-        return at, 0
+        """Up to where there is history here without a hole, and its last event."""
+        at = event = 0
+        for stream, last in epochs.segments(known):
+            have = min(split(await epochs.end_of(self._site.engine, stream)).sequence, last)
+            if have:
+                at = position(stream.epoch, have)
+                newest = await self._site.engine.last_on(stream.name, stream.events)
+                event = min(at, position_of(stream, newest)) if newest is not None else event
+            if have < last:
+                break
+        return at, event
 
     # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,14 +205,14 @@ class Copier:
                 source = await there.get(self._partition)
             except Unreachable:
                 source = None
-            if source is None or source.partition.epoch < split(goal).epoch:
+            # What we know of the home may be old: the one asked must itself say that it is.
+            if source is None or source.partition.epoch < split(goal).epoch or source.partition.home != record.home:
                 await self._site.watch.looked()
                 continue
             engine, site = self._site.engine, self._site
             known = await site.known.get(self._partition)
             streams = await epochs.lying_here(engine, source.partition, known, site.replicas)
-            await site.known.note(source.partition, streams)
-            self._at = clip(spans(source.partition), self._at)
+            self._at, self._event = await self._end(await site.known.note(source.partition, streams))
             self._source = source
             self._reader = Reader(Engine(site.connection, domain), there, self._partition, self._home, Recent())
         return self._reader

@@ -81,13 +81,15 @@ async def lying_here(engine: Engine, partition: Partition, known: Known | None, 
     """The stream of each epoch here, those that are not here yet made as copies. The present one of a home is not made.
     Raises Unreachable, EngineRefused."""
     streams = dict(known.streams) if known is not None else {}
-    for epoch, _ in spans(partition):
-        if epoch in streams:
-            continue
+    for epoch, end in spans(partition):
         own = stream_of(partition.name, epoch)
-        if await engine.exists(own.name):
-            streams[epoch] = own.name
+        if streams.get(epoch, own.name) != own.name:
             continue
+        if await engine.exists(own.name):
+            if epoch == partition.epoch or await engine.last_sequence(own.name) >= end:
+                streams[epoch] = own.name
+                continue
+            # Our disk was put back to an earlier state, and what history has beyond it must be written again: elsewhere.
         copy = stream_of(partition.name, epoch, copy=True)
         await engine.create_stream(config(copy, replicas))
         streams[epoch] = copy.name

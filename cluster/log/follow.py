@@ -128,7 +128,10 @@ class Reader:
                 if found or (not stream.copy and sequence > split(end).sequence):
                     return found
                 there = await self._engine.next_on(stream.name, subject, sequence)
-                if there is None or position_of(stream, there) > end:
+                if there is not None and position_of(stream, there) > end:
+                    return []
+                # Dropped, all of it; or this engine's disk was put back, and it never was here.
+                if there is None and (stream.copy or await self._engine.last_sequence(stream.name) >= split(end).sequence):
                     return []
                 log.debug("a replica lags", stream=stream.name, sequence=sequence)
                 await asyncio.sleep(RETRY_WAIT_S)

@@ -61,7 +61,12 @@ class Contents(Protocol):
 
 
 class Blobs(Protocol):
-    """Any method may be called from any task; none blocks the event loop. All raise BlobsUnavailable."""
+    """Any method may be called from any task; none blocks the event loop. All raise BlobsUnavailable.
+
+    `name`: told once, when the store was made empty; '' = it cannot tell. Who finds another name finds none of what it
+    had put there."""
+
+    name: str
 
     async def put(self, blobs: Sequence[Blob]) -> int:
         """How many of them were new. Not durable before `sync`. Raises BlobCorrupt when bytes belie their name."""

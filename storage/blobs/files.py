@@ -28,6 +28,8 @@ SYNCFS_TELLS_SINCE = (5, 8)  # Linux: before, syncfs(2) did not say what could n
 KNOWN_MAX = 16_384  # names whose file was compared by this process
 WHOLE_BYTES_MAX = 1 << 20  # of a file that is read at once
 
+NAME_FILE = "store"  # holds the store's name, and tells a folder that was emptied from the one that was filled
+
 _FAN = 1 << 16
 _Stamp = tuple[int, int]  # inode, time of change: tells a file from another of the same name
 
@@ -45,6 +47,7 @@ class FileShelf:
         self._root = os.path.abspath(root)
         self._tmp = f"{self._root}/tmp"
         os.makedirs(self._tmp, mode=0o700, exist_ok=True)
+        self.name = _named(self._root)
         self._codec = Codec()
         self._numbers = itertools.count()
         self._lock = threading.Lock()  # of the four below
@@ -323,6 +326,29 @@ class FileSink:
             self._open = False
             os.close(self._fd)
             _unlink(self._name)
+
+
+def _named(root: str) -> str:
+    """The store's name, given to it if it has none. Several processes may try at once. Raises OSError."""
+    path = f"{root}/{NAME_FILE}"
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except FileNotFoundError:
+        pass
+    fresh = f"{root}/tmp/{NAME_FILE}-{os.urandom(8).hex()}"
+    with open(fresh, "x", encoding="ascii") as file:
+        file.write(os.urandom(16).hex())
+    _fsync([fresh])
+    try:
+        os.link(fresh, path)
+    except FileExistsError:
+        pass  # another process was first
+    finally:
+        _unlink(fresh)
+    _fsync([root])
+    with open(path, encoding="ascii") as file:
+        return file.read()
 
 
 def _syncfs() -> Callable[[int], int] | None:

@@ -14,6 +14,8 @@ class MemoryBlobs(ShelvedBlobs):
 
 
 class MemoryShelf:
+    name = ""
+
     def __init__(self) -> None:
         self._blobs: dict[bytes, bytes] = {}
 

@@ -51,14 +51,15 @@ def source(blobs: Blobs) -> Source:
 
 
 class Fetcher:
-    """Puts blobs of `others` (sites) into `blobs`. `close` it."""
+    """Puts blobs of `others` into `blobs`. `others`: the sites that have a store, not ours and no witness; whoever knows of
+    a new one sets it anew. `close` it."""
 
     def __init__(
         self, blobs: Blobs, giving: Giving, others: Sequence[str], monotonic: Callable[[], float] = time.monotonic
     ) -> None:
         self.blobs = blobs
         self._giving = giving
-        self._others = tuple(others)
+        self.others = tuple(others)
         self._monotonic = monotonic
         self._silent_until: dict[str, float] = {}
         self._ways = asyncio.Semaphore(FETCHES_MAX)
@@ -98,7 +99,7 @@ class Fetcher:
     async def _from_one(self, hash: bytes, size: int | None) -> Outcome:
         outcome = Outcome.NOWHERE
         now = self._monotonic()
-        for site in sorted(self._others, key=lambda site: self._silent_until.get(site, 0.0) > now):
+        for site in sorted(self.others, key=lambda site: self._silent_until.get(site, 0.0) > now):
             try:
                 await self.blobs.keep(hash, self._counted(self._giving.pieces(site, hash, size)))
             except NotThere:

@@ -22,7 +22,9 @@ Span = tuple[bytes, int, int]  # hash, start, end
 
 
 class Shelf(Protocol):
-    """A store that blocks; any method may be called by several threads at once. All raise OSError."""
+    """A store that blocks; any method may be called by several threads at once. All raise OSError. `name`: see Blobs."""
+
+    name: str
 
     def put(self, hash: bytes, data: bytes) -> bool:
         """Whether it is new (or was torn, and is mended). Raises BlobCorrupt."""
@@ -44,6 +46,7 @@ class ShelvedBlobs:
 
     def __init__(self, shelf: Shelf, threads: int, monotonic: Callable[[], float]) -> None:
         self.shelf = shelf
+        self.name = shelf.name
         self._monotonic = monotonic
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="blobs") if threads else None
 

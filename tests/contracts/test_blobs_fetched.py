@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import shutil
 import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -415,3 +416,41 @@ async def test_what_every_site_denies_for_long_is_lost_and_holds_up_nobody(place
             await eventually(found)
             assert await fetcher.blobs.get(lacking.hash) == lacking.data
         await theirs.close()
+
+
+async def test_a_store_that_was_emptied_is_filled_again(place: Place) -> None:
+    """The tables are whole, and the log dropped the content of old messages: only other sites have it."""
+    theirs, parts = place.engine.store("there"), [blob(1_000 + number) for number in range(20)]
+    await theirs.put(parts)
+
+    async def all_kept() -> bool:
+        return await place.kept() == last
+
+    async with place.engine.fetcher("there") as fetcher, place.follower(fetcher):
+        for part in parts:
+            last = await place.message(part, there=True)
+        await eventually(all_kept)
+    shutil.rmtree(place.engine.folder / "here")
+    async with place.engine.serving("there", source(theirs)):
+        async with place.engine.fetcher("there") as fetcher, place.follower(fetcher):
+
+            async def filled() -> bool:
+                return await fetcher.blobs.missing([part.hash for part in parts]) == []
+
+            await eventually(filled)
+            await eventually(all_kept)
+            assert fetcher.fetched == len(parts) and await place.wanted() == []
+        async with place.engine.fetcher("there") as fetcher, place.follower(fetcher):
+            last = await place.message(blob(3), there=True)
+            await eventually(all_kept)
+            assert fetcher.fetched == 0
+    rows = await place.site.rows("SELECT messages FROM mailbox")
+    assert rows[0][0] == len(parts) + 1
+    await theirs.close()
+
+
+async def test_processes_that_share_a_folder_find_one_name(tmp_path: Path) -> None:
+    made = await asyncio.gather(*(asyncio.to_thread(FileBlobs, tmp_path / "blobs") for _ in range(8)))
+    assert len({blobs.name for blobs in made}) == 1 and made[0].name
+    assert FileBlobs(tmp_path / "others").name != made[0].name
+    assert [file.name for file in (tmp_path / "blobs").iterdir() if file.is_file()] == ["store"]

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import random
 import re
+import shutil
 import socket
 import subprocess
 import time
@@ -19,7 +20,9 @@ import pytest_asyncio
 from cluster.log.connection import Connection
 from cluster.log.engine import Engine
 from cluster.log.wire import Stream, record, stream_of
+from cluster.position import split
 from node.config import STANDARD_PORTS, load
+from storage.postgres.pool import Database
 from tests.faults.clients import Imap, Smtp
 from tests.faults.site import Site
 from tests.live import CLI, REPOSITORY
@@ -371,3 +374,56 @@ async def test_every_copy_holds_what_its_home_holds_each_event_once(sites: list[
         for site in (pune, mumbai, dr):
             if site is not home:
                 assert await events(site, stream_of(partition, 1, copy=True)) == there, (partition, site.config.site)
+
+
+async def test_a_site_whose_blobs_were_wiped_reads_on_and_is_whole_again(sites: list[Site]) -> None:
+    pune, _, dr = sites
+    gus = await person(pune, "gus")
+    await signed_in(dr, gus)
+    sender = await Smtp.connect(pune.config.ports.smtp)
+    for number in range(20):
+        assert await sender.send([gus], message(number, 500_000 if number == 7 else 3_000)) == 250
+    before = await until_alike([await signed_in(dr, gus)], 20)
+    database = Database(dr.config.database_url)
+    await database.start()
+
+    async def until(question: str) -> None:
+        async with asyncio.timeout(SHOWN_S_MAX):
+            while not (row := await database.row(question)) or not row[0]:  # noqa: ASYNC110
+                await asyncio.sleep(0.05)
+
+    all_kept = (
+        "SELECT k.position >= f.position FROM folded f JOIN blobs_kept k USING (partition) WHERE partition = 'mail-pune-1'"
+    )
+    await until(all_kept)
+    row = await database.row("SELECT position FROM folded WHERE partition = 'mail-pune-1'")
+    assert row is not None
+    copy = stream_of("mail-pune-1", split(row[0]).epoch, copy=True)
+    async with asyncio.timeout(SHOWN_S_MAX):
+        while await contents(dr, copy):
+            pass
+    await database.stop()
+    had = blobs_of(dr)
+    await dr.stop()
+    shutil.rmtree(dr.config.blob_dir)
+    await dr.start()
+    assert await seen(await signed_in(dr, gus)) == before, "who reads at once waits for the other sites"
+    await database.start()
+    await until("SELECT count(*) = 0 FROM wanted_blob WHERE NOT lost")
+    await until(all_kept)
+    assert had <= blobs_of(dr)
+    await database.stop()
+
+
+async def contents(site: Site, stream: Stream) -> int:
+    """How many messages of content the site's log still has in a stream (500 if more)."""
+    connection = Connection(site.config.nats.url, site.config.nats.user, site.config.nats.password)
+    await connection.start()
+    try:
+        return len((await Engine(connection).read(stream.name, 1, 500, stream.contents)).messages)
+    finally:
+        await connection.stop()
+
+
+def blobs_of(site: Site) -> set[str]:
+    return {file.name for file in site.config.blob_dir.glob("??/??/*")}

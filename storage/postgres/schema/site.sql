@@ -4,6 +4,7 @@ CREATE TABLE IF NOT EXISTS blobs_kept (  -- contents up to here are blobs on dis
     partition  text PRIMARY KEY,
     position   bigint NOT NULL
 );
+ALTER TABLE blobs_kept ADD COLUMN IF NOT EXISTS store text NOT NULL DEFAULT '';  -- which store has them, '' = whichever is there
 
 CREATE TABLE IF NOT EXISTS recent (      -- \Recent is not replicated: ops/decisions/imap-recent.md
     mailbox  bigint PRIMARY KEY,

@@ -1,13 +1,14 @@
 """What must never be seen, whatever happens. These know the whole truth."""
 
-import json
 from typing import TYPE_CHECKING, NamedTuple
 
 from cluster import codec
+from cluster.control.partitions import Partition, in_history, spans
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.commands import ChangeFlags
 from cluster.domain.mailbox.events import AnyEvent, MessageAppended
 from cluster.log.model import Record, Stored
+from cluster.log.wire import COMMAND_HEADER
 from cluster.position import shown, split
 from tests.sim.world.tables import Tables
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from tests.sim.world.world import World
 
 NEVER_LOST = "I1 acknowledged is never gone"
+NOT_ROLLED_BACK = "I1 remote: acknowledged is not rolled back"
 NOT_DOUBLED = "I1 nothing is doubled"
 ONE_CONTENT = "I2 a UID names one content"
 ONE_EVENT = "I2 a position names one event"
@@ -44,6 +46,11 @@ class Truth:
         self.names: dict[tuple[int, int, int], bytes] = {}
         self.acknowledged: dict[bytes, Acknowledged] = {}
         self.appended: dict[bytes, bytes] = {}  # content → command that brought it
+        self.forced: set[int] = set()  # epochs begun by force
+        self.alone: set[int] = set()  # positions acknowledged while there was no member to wait for
+        self.destroyed: set[bytes] = set()  # commands acknowledged that lie on no disk any more
+        self.moves = 0
+        self.salvageable = 0  # commands acknowledged that lie beyond an end, at some site
         self.words: dict[int, str] = {}  # epoch → the home that gave its word in it
         self.conditional: dict[bytes, ChangeFlags] = {}  # with an UNCHANGEDSINCE, by command
         self.tops: dict[str, int] = {}  # site → highest MODSEQ that it showed
@@ -83,34 +90,76 @@ class Checks:
                     known = truth.names.setdefault((box.id, box.uidvalidity, uid), message.content.hash)
                     if known != message.content.hash:
                         self.world.violated(ONE_CONTENT, f"UID {uid} of {box.name} at {site.name} has another content")
-        if isinstance(event, MessageAppended) and event.content.hash not in site.blobs and not site.lost_blobs:
-            self.world.violated(CONTENT_IS_HERE, f"{shown(record.position)} at {site.name}")
+        if isinstance(event, MessageAppended) and event.content.hash not in site.blobs:
+            self._fetch(site, record, event.content.hash)
         if record.position < truth.tops.get(site.name, 0):
             self.world.violated(TOKENS_RISE, f"{site.name} shows {shown(record.position)} after a later one")
         truth.tops[site.name] = record.position
 
+    def _fetch(self, site: "Site", record: Record, content: bytes) -> None:
+        """After a failover or the loss of a disk, content may be in no stream any more that the site can reach: then it asks
+        the others for their blobs."""
+        others = any(content in other.blobs for other in self.world.sites.values())
+        if (others and (site.lost_blobs or self.truth.moves)) or self.world.setting.loses_disks:
+            site.blobs.add(content)
+        else:
+            self.world.violated(CONTENT_IS_HERE, f"{shown(record.position)} at {site.name}")
+
     def went_back(self, site: "Site") -> None:
         self.truth.tops.pop(site.name, None)
+
+    def rolled_back(self, site: "Site") -> None:
+        """What is shown now was shown by others, and told the same."""
+        self.truth.tops.pop(site.name, None)
+        tables = site.tables
+        if tables.position and self.truth.digests.setdefault(tables.position, tables.digest) != tables.digest:
+            self.world.violated(ONE_STORY, f"{site.name} rolled back to another story at {shown(tables.position)}")
 
     # -- when a home gives its word ------------------------------------------------------------------------------------
     def word(self, site: str, partition: str, stored: Stored) -> None:
         record = self.world.record(partition)
         epoch = split(stored.last).epoch
-        if record is None or record["home"] != site or epoch > record["epoch"]:
-            self.world.violated(ONE_HOME, f"{site} acknowledges {shown(stored.last)}, when the record says {record}")
-        first = self.truth.words.setdefault(epoch, site) if not stored.repeated else site
-        if first != site:
-            self.world.violated(ONE_HOME, f"{site} and {first} both acknowledge in epoch {epoch}")
-        if not self._is_on_disk(partition, stored.last):
-            self.world.violated(DURABLE, f"{shown(stored.last)} is in no stream of {site}")
+        if record is None:
+            return self.world.violated(ONE_HOME, f"{site} acknowledges {shown(stored.last)}, when there is no record")
+        if any(forced > epoch for forced in self.truth.forced):
+            return None  # Until it hears of it, the old home acknowledges too: that is what force means.
+        if record.home != site or not in_history(spans(record), stored.last):
+            said = f"epoch {record.epoch} at {record.home}, ended {record.ended}"
+            return self.world.violated(
+                ONE_HOME, f"{site} acknowledges {shown(stored.last)}, when the record says {said}"
+            )
+        if not record.remote or not record.members:
+            self.truth.alone.add(stored.last)
+        if not stored.repeated:
+            first = self.truth.words.setdefault(epoch, site)
+            if first != site:
+                self.world.violated(ONE_HOME, f"{site} and {first} both acknowledge in epoch {epoch}")
+            own = self.world.sites[site].server.streams.streams.get(f"EV-{partition}-{epoch}")
+            if own is None or own.last < split(stored.last).sequence:
+                self.world.violated(DURABLE, f"{shown(stored.last)} is in no stream of {site}")
+        return None
 
-    def _is_on_disk(self, partition: str, position: int) -> bool:
-        epoch, sequence = split(position)
-        for site in self.world.sites.values():
-            own = site.server.streams.streams.get(f"EV-{partition}-{epoch}")
-            if own is not None:
-                return own.last >= sequence
-        return True  # the epoch's home lost its disk: nothing to compare with
+    def moved(self, before: Partition, after: Partition) -> None:
+        """The control plane has a new epoch."""
+        self.truth.moves += 1
+        self.world.trace(f"epoch {after.epoch} at {after.home}, ended {after.ended[-1]}, members {before.members}")
+        if self.world.forcing:
+            self.truth.forced.add(after.epoch)
+        elif before.remote:
+            lost = [
+                shown(ack.position)
+                for ack in self.truth.acknowledged.values()
+                if in_history(spans(before), ack.position) and not in_history(spans(after), ack.position)
+            ]
+            if lost:
+                self.world.violated(NOT_ROLLED_BACK, f"{lost} are beyond the end when {after.home} takes over")
+
+    def disk_lost(self, site: "Site") -> None:
+        self.went_back(site)
+        lying = self._lying()
+        for command, ack in self.truth.acknowledged.items():
+            if command.hex() not in lying and (ack.position in self.truth.alone or not self.world.setting.remote):
+                self.truth.destroyed.add(command)
 
     def acknowledged(self, site: "Site", command: bytes, stored: Stored, content: bytes) -> None:
         self.truth.acknowledged.setdefault(command, Acknowledged(stored.last, content, split(stored.last).epoch))
@@ -129,13 +178,28 @@ class Checks:
             if site.tables.state != told.state or site.tables.digest != told.digest:
                 there, here = shown(site.tables.position), shown(told.position)
                 self.world.violated(ONE_STORY, f"{site.name} at {there}, {sites[0].name} at {here}")
+        lying = self._lying()
         for command, ack in self.truth.acknowledged.items():
-            if command not in told.commands:
+            if command in told.commands:
+                continue
+            if command.hex() in lying:
+                self.truth.salvageable += 1
+            elif command not in self.truth.destroyed:
                 self.world.violated(NEVER_LOST, f"command {command.hex()[:8]} acknowledged at {shown(ack.position)}")
         self._once_each(told)
         again = Tables.of(told.events)
         if again.state != told.state or again.digest != told.digest:
             self.world.violated(REBUILT, "another state")
+
+    def _lying(self) -> set[str]:
+        """Commands in any stream at any site, in tails too: salvage brings those back."""
+        return {
+            message.headers[COMMAND_HEADER]
+            for site in self.world.sites.values()
+            for stream in site.server.streams.streams.values()
+            for message in stream.messages
+            if COMMAND_HEADER in message.headers
+        }
 
     def _once_each(self, told: Tables) -> None:
         came: dict[bytes, int] = {}
@@ -146,8 +210,3 @@ class Checks:
         doubled = [content.hex()[:8] for content, times in came.items() if times > 1]
         if doubled:
             self.world.violated(NOT_DOUBLED, f"contents {doubled}")
-
-
-def record_of(value: bytes) -> dict[str, object]:
-    found: dict[str, object] = json.loads(value)
-    return found

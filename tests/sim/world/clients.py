@@ -17,7 +17,7 @@ from cluster.domain.mailbox.commands import (
     Expunge,
 )
 from cluster.domain.mailbox.content import Content, Segment
-from cluster.domain.mailbox.events import DELETED, FLAGGED, SEEN, FlagMode, changes
+from cluster.domain.mailbox.events import DELETED, FLAGGED, SEEN, FlagMode, changes, uids_given
 from cluster.domain.mailbox.state import Box, messages_of, tree_of
 from cluster.domain.refusal import Refusal
 from cluster.log.model import Append, Blob, LogUnavailable, NewEvent, Stale, Stored
@@ -72,7 +72,7 @@ async def _appended(process: "Process", append: Append) -> Stored | Stale:
         raise Unavailable(str(error)) from error
     if process.dead:
         raise Unavailable("the process died before it could say so")
-    if isinstance(outcome, Stored) and process.log.leads(append.partition):
+    if isinstance(outcome, Stored) and (process.name, outcome.last) not in process.site.world.told:
         process.site.world.checks.word(process.site.name, append.partition, outcome)
     return outcome
 
@@ -85,6 +85,7 @@ def _encoded(site: "Site", decision: Decision, id: bytes) -> tuple[NewEvent, ...
             entity,
             codec.encode(event, at_us=at_us, by=ACTOR, command=id, n=n),
             changes(ACCOUNT, event),  # type: ignore[arg-type]  # of this noun
+            uids_given(event),  # type: ignore[arg-type]
         )
         for n, (entity, event) in enumerate(decision.events)
     )
@@ -125,8 +126,8 @@ class Client:
                     outcome = None
                     self.world.trace(f"{self.name} hears nothing good of {id.hex()[:8]} at {process.name}")
                 else:
-                    await self._heard(process, id, command, outcome, blob)
-                    return
+                    if await self._heard(process, id, command, outcome, blob):
+                        return
             await asyncio.sleep(self.chance.uniform(0.1, 1.5))
             if self.chance.random() < 0.3:
                 self.at = self.chance.choice(list(self.world.sites))
@@ -136,15 +137,19 @@ class Client:
 
     async def _heard(
         self, process: "Process", id: bytes, command: AnyCommand, outcome: Stored | Refusal | None, blob: Blob | None
-    ) -> None:
+    ) -> bool:
+        """Whether that was all. The log's OK is SMTP's; IMAP's comes when the tables have it."""
         if not isinstance(outcome, Stored):
-            return
+            return True
         site = process.site
         kind = type(command).__name__
         self.world.trace(f"{self.name} hears OK of {kind} {id.hex()[:8]} at {process.name}: {outcome.last:x}")
         self.world.checks.acknowledged(site, id, outcome, blob.hash if blob else b"")
         if await site.reached(outcome.last, SHOWN_S_MAX):
+            if not site.tables.has_in_history(outcome.last) and id not in site.tables.commands:
+                return False  # The word was given in an epoch that lost it: asked again, under the same id.
             self.world.checks.own_write(site, id, outcome.last)
+        return True
 
     def _process(self) -> "Process | None":
         living = self.world.sites[self.at].living()
@@ -182,6 +187,8 @@ class Client:
             return  # the tables wait for the token first
         if box.uidvalidity != self.uidvalidity:
             self.cache, self.uidvalidity, self.token = {}, box.uidvalidity, 0
+        if not site.tables.has_in_history(self.token):
+            self.cache, self.token = {}, 0  # lost: all flags, and VANISHED for every other UID that it may know
         for uid, message in box.messages.items():
             if message.modseq > self.token:
                 self.cache[uid] = (message.content.hash, message.flags, message.keywords)

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
-from tests.sim.world.site import Site
+from cluster.log.model import LogUnavailable
+from tests.sim.world.site import Process, Site
 
 if TYPE_CHECKING:
     from tests.sim.world.world import World
@@ -22,7 +23,7 @@ class Faults:
         kinds: list[tuple[float, Callable[[], Coroutine[None, None, None]]]] = [
             (4, self.cut_pair), (2, self.isolate), (5, self.kill_process), (3, self.crash_engine), (1, self.power_cut),
             (2, self.member_down), (2, self.tables_crash), (2, self.step_clock), (2, self.slow_disk), (2, self.slow_link),
-            (1.5, self.lose_copy),
+            (2, self.lose_disk), (2, self.switchover), (0.5, self.force),
         ]  # fmt: skip
         while True:
             await asyncio.sleep(self.chance.expovariate(1 / self.world.trouble_every_s))
@@ -107,17 +108,17 @@ class Faults:
     async def power_cut(self) -> None:
         await self._down(self._site(), lambda site: site.tables_back(self.chance.randrange(20)))
 
-    async def lose_copy(self) -> None:
-        """The disk of a site that is home of nothing: gone, or put back as it was earlier."""
-        record = self.world.record(self.world.partitions[0].name)
-        copies = [site for site in self.world.sites.values() if record is None or site.name != record["home"]]
-        site = self.chance.choice(copies)
-        if site.saved is None or self.chance.random() < 0.5:
-            site.save()
+    async def lose_disk(self) -> None:
+        """A site's disk is gone, or put back as it was earlier. The next is lost only when it has all again."""
+        site = self._site()
+        if not self.world.setting.loses_disks or not self.world.is_rebuilt():
+            return
+        self.world.unbuilt = site
         if self.chance.random() < 0.5:
             await self._down(site, Site.wipe)
         else:
-            await self._while(1, 5)
+            site.save()
+            await self._while(1, 8)
             await self._down(site, Site.restore)
 
     async def _down(self, site: Site, meanwhile: Callable[[Site], None]) -> None:
@@ -137,6 +138,35 @@ class Faults:
         for slot in slots:
             if site.processes[slot].dead:
                 site.start_process(slot)
+
+    async def switchover(self) -> None:
+        process, to = self._somebody(), self._site()
+        if process is not None:
+            self.world.trace(f"{process.name} asks for a switchover to {to.name}")
+            try:
+                await process.log.switchover(process.site.partition, to.name)
+                self.world.trace(f"switched over to {to.name}")
+            except LogUnavailable as error:
+                self.world.trace(f"no switchover: {error}")
+
+    async def force(self) -> None:
+        process, to = self._somebody(), self._site()
+        record = self.world.record(to.partition)
+        if process is None or record is None or not self.world.setting.forces or to.name == record.home:
+            return
+        self.world.trace(f"{process.name} forces {to.name}")
+        self.world.forcing += 1
+        try:
+            await process.log.force(to.partition, to.name)
+            self.world.trace(f"forced to {to.name}")
+        except LogUnavailable as error:
+            self.world.trace(f"not forced: {error}")
+        await asyncio.sleep(10)  # the answer may have been lost, and the word still be under way
+        self.world.forcing -= 1
+
+    def _somebody(self) -> Process | None:
+        living = [process for site in self.world.sites.values() for process in site.living()]
+        return self.chance.choice(living) if living else None
 
     async def member_down(self) -> None:
         member = self.chance.choice(self.world.plane.members)

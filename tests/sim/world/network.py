@@ -345,6 +345,7 @@ class SimConnection(Connection):
         self.network.send(self.site, Mail(subject, reply, dict(headers or {}), bytes(data)))
 
     async def subscribe(self, subject: str, handler: Handler, queue: str = "") -> Subscribed:
+        assert not queue, "queues are not played"
         made = SimSubscribed(self, subject, handler)
         self._subscribed.append(made)
         if self.connected:

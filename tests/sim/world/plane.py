@@ -5,6 +5,8 @@ old leader, if it lives on cut off, answers reads with what it last knew for som
 or may not have been done.
 """
 
+from collections.abc import Callable
+
 from tests.sim.engine import Answer, Streams
 from tests.sim.world.network import PLANE, Mail, Network
 
@@ -24,6 +26,7 @@ class Plane:
         self._old: str | None = None  # the leader before, that may not know it yet
         self._election = 0
         self._stalled_until = 0.0
+        self.committed_one: Callable[[], None] = lambda: None
         network.plane = self.asked
 
     # -- who leads -----------------------------------------------------------------------------------------------------
@@ -128,6 +131,7 @@ class Plane:
             answers: list[Answer] | None = [self.committed.store(stream, verb, mail.headers, mail.data)]
         else:
             answers = self.committed.api(verb, mail.data)
+        self.committed_one()
         if not lost:
             self._reply(member, mail, answers)
 

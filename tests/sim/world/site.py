@@ -10,8 +10,8 @@ import structlog
 
 from cluster.log import jetstream
 from cluster.log.jetstream import Backbone, JetStreamLog
-from cluster.log.model import LogUnavailable, Record
-from cluster.position import Position
+from cluster.log.model import LogUnavailable, Record, RolledBack
+from cluster.position import Position, shown
 from tests.sim.clock import Owner
 from tests.sim.engine import Stream
 from tests.sim.world.network import Network, SimConnection, as_process
@@ -74,7 +74,9 @@ class Process:
             self.following = asyncio.create_task(self._follow(), name=f"follower at {self.name}")
             await asyncio.wait((self.following,))
             if not self.following.cancelled() and (error := self.following.exception()) is not None:
-                if not isinstance(error, LogUnavailable):
+                if isinstance(error, RolledBack):
+                    await self.site.roll_back(self, error.end)
+                elif not isinstance(error, LogUnavailable):
                     self.site.world.broken(f"the follower of {self.name} failed", error)
             await asyncio.sleep(RETRY_S)
 
@@ -133,10 +135,12 @@ class Site:
         self.partition = world.partitions[0].name
         self.tables = Tables()
         self.blobs: set[bytes] = set()
+        self.rolled_back = 0
         self.folding: Process | None = None
         self.moved = asyncio.Event()
         self.processes: dict[int, Process] = {}
         self.lost_blobs = False  # they are fetched from other sites, which is not played here
+        self.lost_at = float("-inf")
         self.saved: tuple[dict[str, Stream], int, set[bytes]] | None = None  # what a backup of the disk holds
         self._numbers = itertools.count(1)
 
@@ -180,6 +184,22 @@ class Site:
         if self.folding is not None and self.folding.following is not None:
             self.folding.following.cancel()  # it noticed that the database ended the connection
 
+    async def roll_back(self, process: Process, end: int) -> None:
+        """History goes on from `end`: the tables are made again up to there, and put in the place of the old ones."""
+        self.world.trace(f"{self.name} rolls back to {shown(end)}")
+        made = Tables()
+        if end:
+            async for batch in process.log.read(self.partition, 0, end):
+                for record in batch:
+                    if record.noun:
+                        made.fold(record)
+        if process.dead:
+            return
+        self.tables = made
+        self.rolled_back += 1
+        self.world.checks.rolled_back(self)
+        self._news()
+
     # -- disks ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         self.saved = self.server.streams.copy(), len(self.tables.events), set(self.blobs)
@@ -187,15 +207,19 @@ class Site:
     def restore(self) -> None:
         assert self.saved is not None
         streams, events, blobs = self.saved
+        self._losing()
         self.server.streams.streams = {name: stream.copy() for name, stream in streams.items()}
         self.tables = Tables.of(self.tables.events[:events])
         self.blobs = set(blobs)
-        self.lost_blobs = True
-        self.world.checks.went_back(self)
+        self.world.checks.disk_lost(self)
 
     def wipe(self) -> None:
+        self._losing()
         self.server.streams.streams = {}
         self.tables = Tables()
         self.blobs = set()
+        self.world.checks.disk_lost(self)
+
+    def _losing(self) -> None:
         self.lost_blobs = True
-        self.world.checks.went_back(self)
+        self.lost_at = self.network.loop.time()

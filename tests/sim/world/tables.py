@@ -8,9 +8,10 @@ import hashlib
 from collections.abc import Sequence
 
 from cluster import codec
-from cluster.domain.mailbox.events import AnyEvent
+from cluster.domain.mailbox.events import AnyEvent, EpochStarted
 from cluster.domain.mailbox.state import AccountMail, Box, MailState, Unappliable, evolve
 from cluster.log.model import Record
+from cluster.position import split
 
 ACCOUNT = 7
 
@@ -21,6 +22,7 @@ class Tables:
         self.state = MailState()
         self.commands: dict[bytes, int] = {}
         self.digest = b""
+        self.ends: dict[int, int] = {}  # epoch → its last sequence in history
         self.events: list[Record] = []
         self.quarantined: list[str] = []
 
@@ -47,12 +49,19 @@ class Tables:
                 self.quarantined.append(after.why)
             else:
                 self.state = after
+        if isinstance(event, EpochStarted):
+            self.ends.update((epoch, last) for epoch, last, _ in event.ended)
         self.position = record.position
         digest = hashlib.blake2b(self.digest, digest_size=16)
         digest.update(record.position.to_bytes(8, "big") + record.payload + outcome)
         self.digest = digest.digest()
         self.events.append(record)
         return event if outcome == b"a" else None
+
+    def has_in_history(self, position: int) -> bool:
+        """Of those not beyond where it stands."""
+        epoch, sequence = split(position)
+        return epoch == split(self.position).epoch or sequence <= self.ends.get(epoch, 0) or not position
 
     @property
     def mail(self) -> AccountMail:

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import json
 import random
 import traceback
 from collections import deque
@@ -10,8 +9,10 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, NamedTuple
 
 import structlog
+from msgspec.structs import replace
 
-from cluster.log.model import Stored
+from cluster.control.partitions import Partition, clip, decode, in_history, spans
+from cluster.log.model import LogUnavailable, Stored
 from cluster.log.wire import decode_answer
 from tests.sim import clock
 from tests.sim.world import checks
@@ -23,12 +24,22 @@ from tests.sim.world.site import Site
 
 SITES = ("north", "south", "west")
 CALM_S_MAX = 90.0
+HELP_AFTER_S = 15.0
 REPLIES_KEPT_MAX = 5_000
 
 
 class Placed(NamedTuple):
     name: str
     home: str
+
+
+class Setting(NamedTuple):
+    """`remote`: durability. `forces`: operators take partitions by force. `loses_disks`: sites may be wiped, or put back
+    to an earlier state, one at a time."""
+
+    remote: bool
+    forces: bool
+    loses_disks: bool
 
 
 class Violation(Exception):
@@ -47,6 +58,7 @@ class World:
         self.network = Network(loop, self.derived(), SITES)
         self.network.watch = self._seen
         self.plane = Plane(self.network, SITES)
+        self.plane.committed_one = self._committed
         self.partitions = (Placed("mail", "north"),)
         self.checks = checks.Checks(self)
         self.calm = False
@@ -55,7 +67,13 @@ class World:
         self.broke = asyncio.Event()
         self._mailbox_ids = itertools.count(1000)
         self._replies: dict[str, str] = {}
+        self._record: Partition | None = None
+        self.told: set[tuple[str, int]] = set()  # words given to other processes: which one, and the position
+        self.unbuilt: Site | None = None
+        self.helped = 0  # times that an operator had to step in, in the calm
+        self.forcing = 0  # operators' words under way
         setting = self.derived()
+        self.setting = Setting(setting.random() < 0.6, setting.random() < 0.2, setting.random() < 0.5)
         self.pause_s = setting.choice((0.3, 0.6, 1.5))
         self.trouble_every_s = setting.choice((1.5, 3.0, 6.0))
         self.seconds = setting.choice((12, 20, 30))
@@ -82,11 +100,27 @@ class World:
         self.trace("".join(traceback.format_exception(error)))
         self.violated(checks.OUR_BUG, f"{what}: {error!r}")
 
-    def record(self, partition: str) -> dict[str, Any] | None:
+    def record(self, partition: str) -> Partition | None:
         """The control plane's, as it is this moment."""
         stream = self.plane.committed.streams.get("KV_control")
         found = stream.last_on(f"$KV.control.partition.{partition}") if stream is not None else None
-        return json.loads(found.data) if found is not None and found.data else None
+        return decode(found.data) if found is not None and found.data else None
+
+    def is_rebuilt(self) -> bool:
+        """Whether the site that lost its disk last has again all that is shown anywhere."""
+        site, record = self.unbuilt, self.record(self.partitions[0].name)
+        if site is None or record is None:
+            return True
+        there = max(each.tables.position for each in self.sites.values())
+        names = (site.name, *(member.site for member in record.members))
+        return site.tables.position >= there > 0 and bool(site.living()) and {*names, record.home} == set(self.sites)
+
+    def _committed(self) -> None:
+        """The control plane took a write."""
+        record = self.record(self.partitions[0].name)
+        if record is not None and self._record is not None and record.epoch != self._record.epoch:
+            self.checks.moved(self._record, record)
+        self._record = record
 
     def _seen(self, site: str, mail: Mail) -> None:
         """Words that homes give to other processes."""
@@ -98,6 +132,7 @@ class World:
             answer = decode_answer(mail.data)
             if isinstance(answer, Stored):
                 self.checks.word(site, self._replies[mail.subject], answer)
+                self.told.add((mail.subject.split(".")[1], answer.last))
 
     # -- the story -----------------------------------------------------------------------------------------------------
     async def play(self) -> None:
@@ -109,6 +144,7 @@ class World:
         playing = [asyncio.create_task(client.live(), name=client.name) for client in clients]
         faults = Faults(self)
         await asyncio.sleep(3)
+        playing.append(asyncio.create_task(self._place(), name="operator"))
         troubles = asyncio.create_task(faults.live(), name="faults")
         await self._unless_broken(self.seconds)
         self.calm = True
@@ -120,6 +156,17 @@ class World:
         for site in self.sites.values():
             for slot in site.processes:
                 site.kill_process(slot)
+
+    async def _place(self) -> None:
+        """The operator says how durable words must be."""
+        while self.setting.remote and not self.calm:
+            for process in next(iter(self.sites.values())).living():
+                try:
+                    await process.log.place(lambda record: replace(record, remote=True), self.partitions[0].name)
+                    return
+                except LogUnavailable:
+                    self.trace("not placed yet")
+            await asyncio.sleep(1)
 
     async def _unless_broken(self, seconds: float) -> None:
         try:
@@ -139,10 +186,46 @@ class World:
         task.cancel()
 
     async def _settled(self, playing: "list[asyncio.Task[None]]") -> None:
-        await asyncio.gather(*playing)
+        helping = asyncio.create_task(self._help_out())
+        try:
+            await asyncio.gather(*playing)
+            await self._one_story()
+        finally:
+            helping.cancel()
+
+    async def _help_out(self) -> None:
+        """A partition that nobody may lead any more by itself waits for its operator, who takes the copy that has most."""
+        name = self.partitions[0].name
+        while True:
+            waited = 0.0
+            while waited < HELP_AFTER_S:
+                await asyncio.sleep(0.5)
+                led = any(process.log.leads(name) for site in self.sites.values() for process in site.living())
+                waited = 0.0 if led else waited + 0.5
+            record = self.record(name)
+            if record is None:
+                continue
+            history = spans(record)
+            copies = [site for site in self.sites.values() if site.name in record.copies and site.living()]
+            best = max(copies, key=lambda site: clip(history, site.tables.position), default=None)
+            if best is None:
+                continue
+            self.trace(f"the operator forces {best.name}")
+            self.helped += 1
+            self.forcing += 1
+            try:
+                await best.living()[0].log.force(name, best.name)
+            except LogUnavailable as error:
+                self.trace(f"not forced: {error}")
+            self.forcing -= 1
+
+    async def _one_story(self) -> None:
         while True:
             positions = {site.tables.position for site in self.sites.values()}
-            if len(positions) == 1 and positions.pop() >= max(self.checks.truth.events, default=0):
+            record = self.record(self.partitions[0].name)
+            assert record is not None
+            shown = (at for at in self.checks.truth.events if in_history(spans(record), at))
+            if len(positions) == 1 and positions.pop() >= max(shown, default=0) and record.holder is not None:
                 return
             await asyncio.sleep(0.5)
 

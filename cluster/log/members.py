@@ -155,7 +155,7 @@ class Members:
 
     def _may_join(self, copy: _Copy) -> bool:
         appender = self._appender
-        if appender is None or copy.position < copy.goal:
+        if appender is None or copy.position < copy.goal or time.monotonic() - copy.heard_at > SILENT_S_MAX / 2:
             return False
         return copy.position >= appender.mark.durable if self._hold.record.remote else True
 

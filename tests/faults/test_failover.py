@@ -80,6 +80,7 @@ class Writer:
         goal = len(self.acknowledged) + count
         async with asyncio.timeout(60):
             while len(self.acknowledged) < goal:
+                assert not self._task.done(), self._task
                 await asyncio.sleep(0.02)
 
     async def stop(self) -> list[int]:

@@ -129,7 +129,10 @@ def may_follow(partition: Partition, site: str, life: str, at: int) -> bool:
 
 
 def gap_of(partition: Partition, site: str, life: str, at: int) -> int:
-    """By how much UIDNEXT must rise if the copy there, which has all up to `at`, follows now."""
+    """By how much UIDNEXT must rise if the copy there, which has all up to `at`, follows now: not at all if that is all
+    that the home had when it ended its time in good order."""
+    if partition.closed >= 0 and at >= position(partition.epoch, partition.closed):
+        return 0
     if may_follow(partition, site, life, at):
         return partition.gap
     return partition.gap_forced if at >= position(partition.epoch, 1) else UIDVALIDITY_FRESH

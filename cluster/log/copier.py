@@ -125,6 +125,7 @@ class Copier:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._fetch_for_ever())
                 tasks.create_task(self._confirm_for_ever())
+                tasks.create_task(self._while_the_home_stays())
                 tasks.create_task(self._stand_when_it_is_time())
         finally:
             for each in served:
@@ -176,6 +177,14 @@ class Copier:
             self._at = max(self._at, mark.written)
             self._level_at = time.monotonic()
             self._moved.set()
+
+    async def _while_the_home_stays(self) -> None:
+        """Whoever waits for a home that was lost would wait for ever."""
+        while True:
+            await self._site.watch.looked()
+            record = self._record()
+            if self._source is not None and record is not None and record.epoch > self._source.partition.epoch:
+                raise Unreachable(f"the partition is at home at {record.home} now")
 
     async def _tell(self, mark: Mark) -> None:
         """What is here and promised may be shown."""

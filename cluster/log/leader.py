@@ -183,7 +183,8 @@ class Leader:
         known = await site.known.note(record, {**streams, record.epoch: stream.name})
         writer = Writer(site.engine, stream, site.entropy, self._hold.confirm, chains=site.replicas == 1)
         last = await site.engine.last_sequence(stream.name)
-        if last == 0 and record.ended:
+        if last == 0 and (record.ended or record.copies):
+            # A copy without a word of the epoch could not follow us.
             words = epochs.first_words(record, site.now_us(), site.entropy(16))
             await writer.write(messages(stream, words), 0, whole=True)
             last = 1
@@ -211,7 +212,7 @@ class Leader:
         elif record.life == life or (record.closed >= 0 and here in (0, position(record.epoch, record.closed))):
             pass  # The same stream, as it was left.
         elif restored or record.copies:
-            await self._begin_anew(here, restored)
+            await self._begin_anew(known, here, restored)
         if (self._hold.record.life, self._hold.record.closed) != (life, -1):
             await self._hold.change(lambda now: msgspec.structs.replace(now, life=life, closed=-1))
 
@@ -232,7 +233,7 @@ class Leader:
             raise HomeLost(f"this site has its log up to {shown(here)} only, and was made home at {shown(end)}")
         await self._hold.change(lambda now: msgspec.structs.replace(now, begun=True))
 
-    async def _begin_anew(self, here: int, restored: bool) -> None:
+    async def _begin_anew(self, known: Known | None, here: int, restored: bool) -> None:
         """We know nothing of what we may have said before this start: the disk may have been put back to an earlier state.
         So no position is used that could have been used before."""
         record = self._hold.record
@@ -244,7 +245,7 @@ class Leader:
             raise HomeLost(f"{' and '.join(ahead)} have more of it than this site, which gives way")
         if not record.life and not restored:
             return  # Nobody ever led it.
-        if split(here).epoch != record.epoch and record.ended == () and not here:
+        if known is None:
             raise HomeLost("its log is not here any more: let a site with a copy take over by force")
         await self._succeed(here, record.gap_forced if split(here).epoch == record.epoch else UIDVALIDITY_FRESH)
 

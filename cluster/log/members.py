@@ -95,8 +95,9 @@ class Members:
             # What it confirmed before it was started again counts no more: its disk may have been put back.
             goal = max(appender.mark.durable, position(appender.stream.epoch, 1))
             copy = self._copies[said.site] = _Copy(said.life, goal)
+        if said.position > copy.position or said.position >= appender.mark.written:
+            copy.heard_at = time.monotonic()  # One that says the same again and again, and lacks something, is no help.
         copy.position = max(copy.position, said.position)
-        copy.heard_at = time.monotonic()
         self._heard.set()
         self._heard = asyncio.Event()
         if not self._is_member(said.site, copy) and self._may_join(copy):
@@ -154,7 +155,7 @@ class Members:
 
     def _may_join(self, copy: _Copy) -> bool:
         appender = self._appender
-        if appender is None or copy.position < copy.goal:
+        if appender is None or copy.position < copy.goal or time.monotonic() - copy.heard_at > SILENT_S_MAX / 2:
             return False
         return copy.position >= appender.mark.durable if self._hold.record.remote else True
 

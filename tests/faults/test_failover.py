@@ -1,0 +1,172 @@
+"""A home is lost, moves, and comes back: clients at the other sites notice nothing but a short wait."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+import pytest_asyncio
+
+from cluster.control.partitions import Partition
+from cluster.log.jetstream import Backbone, JetStreamLog
+from node.assembly import BACKBONE_DOMAIN
+from node.config import REPLICAS
+from tests.faults.clients import GONE, Imap, Smtp
+from tests.faults.site import Site
+from tests.faults.test_sites import SHOWN_S_MAX, made, message, person, seen, signed_in, until_alike
+
+pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+
+PARTITION = "mail-pune-1"
+FAILOVER_S_MAX = 12.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def sites(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Site]]:
+    three = await asyncio.to_thread(made, tmp_path_factory.mktemp("failover"))
+    try:
+        await asyncio.gather(*(site.start() for site in three))
+        yield three
+    finally:
+        await asyncio.gather(*(site.stop() for site in three))
+
+
+async def log_of(site: Site) -> JetStreamLog:
+    nats = site.config.nats
+    made = JetStreamLog(
+        nats.url, nats.user, nats.password, node_id="test", site=site.config.site, backbone=Backbone(BACKBONE_DOMAIN, REPLICAS)
+    )
+    await made.start()
+    return made
+
+
+async def until(log: JetStreamLog, what: str, is_so, timeout_s: float = 30.0) -> Partition:  # type: ignore[no-untyped-def]
+    """The partition's record, as soon as it is so."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while (record := log.record(PARTITION)) is None or not is_so(record):
+                await log.watch.looked()
+    except TimeoutError:
+        raise AssertionError(f"{what}: {log.record(PARTITION)}") from None
+    return record
+
+
+class Writer:
+    """Sends mail through one site without a pause, and keeps what was acknowledged."""
+
+    def __init__(self, site: Site, address: str, first: int) -> None:
+        self.acknowledged: list[int] = []
+        self.longest_s = 0.0
+        self.last_at = time.monotonic()
+        self._site, self._address, self._number = site, address, first
+        self._task = asyncio.create_task(self._write())
+
+    async def _write(self) -> None:
+        while True:
+            try:
+                client = await Smtp.connect(self._site.config.ports.smtp)
+                while True:
+                    self._number += 1
+                    if await client.send([self._address], message(self._number, 500)) == 250:
+                        now = time.monotonic()
+                        self.longest_s = max(self.longest_s, now - self.last_at)
+                        self.last_at = now
+                        self.acknowledged.append(self._number)
+            except GONE:
+                await asyncio.sleep(0.05)
+
+    async def more(self, count: int) -> None:
+        goal = len(self.acknowledged) + count
+        async with asyncio.timeout(60):
+            while len(self.acknowledged) < goal:
+                assert not self._task.done(), self._task
+                await asyncio.sleep(0.02)
+
+    async def stop(self) -> list[int]:
+        self._task.cancel()
+        await asyncio.wait((self._task,))
+        return self.acknowledged
+
+
+async def subjects(client: Imap) -> list[int]:
+    assert (await client.ask("SELECT INBOX")).state == "OK"
+    found = []
+    for line in (await client.ask("UID FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])")).untagged:
+        if b"Subject: " in line:
+            found.append(int(line.partition(b"Subject: ")[2].split()[0]))
+    return found
+
+
+async def until_all_there(client: Imap, acknowledged: list[int]) -> list[int]:
+    found: list[int] = []
+    try:
+        async with asyncio.timeout(SHOWN_S_MAX):
+            while not set(acknowledged) <= set(found := await subjects(client)):
+                pass
+    except TimeoutError:
+        raise AssertionError(f"not there: {sorted(set(acknowledged) - set(found))}") from None
+    return found
+
+
+async def test_a_killed_home_is_followed_and_comes_back_as_a_copy(sites: list[Site]) -> None:
+    pune, mumbai, dr = sites
+    anna = await person(pune, "anna")
+    reader = await signed_in(mumbai, anna)
+    log = await log_of(mumbai)
+    await log.place(lambda record: msgspec.structs.replace(record, remote=True), PARTITION)
+    await until(log, "both copies are waited for", lambda record: record.remote and len(record.members) == 2)
+    writer = Writer(mumbai, anna, 0)
+    await writer.more(50)
+    before = await seen(reader)
+    assert pune._process is not None
+    writer.longest_s = 0
+    pune._process.kill()
+    await asyncio.to_thread(pune._process.wait)
+    took = asyncio.create_task(writer.more(20))
+    while not took.done():
+        assert (await reader.ask("NOOP")).state == "OK"
+        assert len((await seen(reader)).rows) >= len(before.rows), "reads go on"
+    await took
+    record = await until(log, "somebody else is home", lambda record: record.home != "pune")
+    print(f"\nfrom the last write before the kill of the home to the first after it: {writer.longest_s:.2f} s ({record.home})")
+    assert writer.longest_s < FAILOVER_S_MAX
+    await pune.start()
+    await until(log, "the old home is a copy that is waited for", lambda record: any(m.site == "pune" for m in record.members))
+    await writer.more(20)
+    acknowledged = await writer.stop()
+    clients = [await signed_in(site, anna) for site in sites]
+    found = [await until_all_there(client, acknowledged) for client in clients]
+    assert all(len(set(each)) == len(each) for each in found), "each once"
+    after = await until_alike(clients, len(found[0]))
+    assert after.uidvalidity == before.uidvalidity
+    assert set(before.rows) <= set(after.rows), "what a client knew is as it was"
+    await log.stop()
+
+
+async def test_a_planned_switchover_there_and_back(sites: list[Site]) -> None:
+    pune, mumbai, dr = sites
+    log = await log_of(dr)
+    record = await until(log, "there is a home", lambda record: len(record.members) == 2)
+    home = record.home
+    ben = await person(next(site for site in sites if site.config.site == home), "ben")
+    # His mail lies in that site's own partition, so move that one.
+    reader = await signed_in(dr, ben)
+    writer = Writer(dr, ben, 10_000)
+    await writer.more(10)
+    waits = []
+    for target in ("pune", "dr", "mumbai"):
+        if (now := log.record(PARTITION)) is not None and now.home == target:
+            continue
+        writer.longest_s = 0
+        await log.switchover(PARTITION, target)
+        await until(log, f"home at {target}", lambda record, target=target: record.home == target and record.begun)
+        await writer.more(10)
+        waits.append(writer.longest_s)
+        await until(log, "copies are waited for again", lambda record: len(record.members) == 2)
+    acknowledged = await writer.stop()
+    print(f"\nwriters waited at a switchover: {', '.join(f'{each:.2f} s' for each in waits)}")
+    found = await until_all_there(reader, acknowledged)
+    assert len(set(found)) == len(found)
+    assert not any(old.gap for old in log.record(PARTITION).ended[-len(waits) :])  # type: ignore[union-attr]
+    await log.stop()

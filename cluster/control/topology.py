@@ -101,7 +101,9 @@ Step = Place | Create | Level | Move | Force | Leave
 # ── what is wanted ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def wanted(records: Mapping[str, Partition], topology: Topology, members: Iterable[str], voters: int) -> dict[str, Partition]:
+def wanted(
+    records: Mapping[str, Partition], topology: Topology, members: Iterable[str], voters: int
+) -> dict[str, Partition]:
     """Of each partition the record as it is to become (its history is today's). `members`: the sites there are. `voters`:
     members of the backbone, witnesses too. Raises TopologyRefused."""
     known = tuple(members)
@@ -164,7 +166,9 @@ def check(new: Partition, now: Partition | None, sites: tuple[str, ...], voters:
     if now is not None and now.copies and not new.copies:
         raise TopologyRefused(f"{name}: its only copy would go, and all of it with the next disk")
     if name == partitions.DIRECTORY and (missing := set(sites) - {new.home, *new.copies}):
-        raise TopologyRefused(f"the directory must be at every site, for sign-in; it would not be at {', '.join(sorted(missing))}")
+        raise TopologyRefused(
+            f"the directory must be at every site, for sign-in; it would not be at {', '.join(sorted(missing))}"
+        )
     changed = now is None or (now.pinned, now.copies) != (new.pinned, new.copies)
     if changed and new.copies and not new.pinned and voters < QUORUM_MEMBERS_MIN:
         raise TopologyRefused(

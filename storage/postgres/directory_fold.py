@@ -36,6 +36,8 @@ class DirectoryFold:
                 await db.execute("DELETE FROM alias WHERE address = $1", event.address)
             case e.GroupAdded() | e.GroupMembersChanged() | e.GroupRemoved():
                 await self._group(db, event)
+            case e.TopologyChanged():
+                pass  # For who reads the log; the control plane holds what is.
             case _:
                 # The address may belong to somebody else by now.
                 there = await db.fetchval(

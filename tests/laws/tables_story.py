@@ -107,6 +107,7 @@ directory_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(d.GroupAdded, addresses, st.just("G"), several),
     st.builds(d.GroupMembersChanged, addresses, several, several),
     st.builds(d.GroupRemoved, addresses),
+    st.builds(d.TopologyChanged, st.just("move"), st.just("law"), st.just("home a"), st.just("home b")),
 )
 
 queued = st.integers(1, 2)

@@ -55,6 +55,7 @@ commands: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.AddGroup, address, st.just("Group"), several),
     st.builds(c.ChangeGroupMembers, address, several, several),
     st.builds(c.RemoveGroup, address),
+    st.builds(c.RecordTopology, st.just("move"), st.just("main"), st.just("home a"), st.just("home b")),
 )
 stories = st.lists(commands, max_size=30)
 START = (c.AddDomain("a.org"), c.AddDomain("b.org"))
@@ -81,7 +82,7 @@ class Teller:
         answer = decide(self.known(command), command)
         if isinstance(answer, Decision):
             for entity, event in answer.events:
-                assert entity in self.state.domains or isinstance(command, c.AddDomain)
+                assert entity in self.state.domains or isinstance(command, c.AddDomain | c.RecordTopology)
                 self.apply(event)  # type: ignore[arg-type]
         return answer
 

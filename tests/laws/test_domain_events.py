@@ -69,6 +69,7 @@ EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
     d.GroupAdded: st.builds(d.GroupAdded, texts, texts, words),
     d.GroupMembersChanged: st.builds(d.GroupMembersChanged, texts, words, words),
     d.GroupRemoved: st.builds(d.GroupRemoved, texts),
+    d.TopologyChanged: st.builds(d.TopologyChanged, texts, texts, texts, texts),
     o.MessageQueued: st.builds(o.MessageQueued, ids, texts, words, contents, ids, st.booleans(), st.booleans()),
     o.DeliveryAttempted: st.builds(
         o.DeliveryAttempted,

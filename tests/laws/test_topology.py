@@ -36,7 +36,9 @@ def records(draw: st.DrawFn, name: str) -> Partition:
     remote = draw(st.booleans()) and bool(copies)
     members = tuple(Member(site, "life") for site in copies)
     strict = remote and draw(st.booleans())
-    return Partition(name, home, copies=tuple(copies), members=members, remote=remote, strict=strict, pinned=draw(st.booleans()))
+    return Partition(
+        name, home, copies=tuple(copies), members=members, remote=remote, strict=strict, pinned=draw(st.booleans())
+    )
 
 
 NAMES = ("directory", "mail-pune-1", "mail-mumbai-1", "queue-dr", "archive")
@@ -82,7 +84,9 @@ def test_what_is_shown_may_be_applied_again_and_changes_nothing(now: Mapping[str
 
 
 def standard() -> dict[str, Partition]:
-    homes = {"directory": "pune"} | {f"mail-{site}-1": site for site in SITES} | {f"queue-{site}": site for site in SITES}
+    homes = (
+        {"directory": "pune"} | {f"mail-{site}-1": site for site in SITES} | {f"queue-{site}": site for site in SITES}
+    )
     return {name: Partition(name, home, copies=tuple(s for s in SITES if s != home)) for name, home in homes.items()}
 
 

@@ -94,7 +94,17 @@ class RemoveGroup(Command, frozen=True):
     address: str
 
 
+class RecordTopology(Command, frozen=True):
+    """An operator's change of the topology, done already: only written down."""
+
+    what: str
+    partition: str = ""
+    before: str = ""
+    after: str = ""
+
+
 AnyCommand = (
     AddDomain | ChangeDomain | RemoveDomain | AddAccount | ChangeAccount | RemoveAccount | SetPassword | AddAppPassword
     | RevokeAppPassword | AddAlias | RemoveAlias | AddGroup | ChangeGroupMembers | RemoveGroup
+    | RecordTopology
 )  # fmt: skip

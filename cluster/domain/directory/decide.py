@@ -21,6 +21,7 @@ from cluster.domain.directory.commands import (
     ChangeAccount,
     ChangeDomain,
     ChangeGroupMembers,
+    RecordTopology,
     RemoveAccount,
     RemoveAlias,
     RemoveDomain,
@@ -43,9 +44,11 @@ from cluster.domain.directory.events import (
     GroupMembersChanged,
     GroupRemoved,
     PasswordChanged,
+    TopologyChanged,
     address_key,
     domain_key,
     members_key,
+    topology_key,
 )
 from cluster.domain.directory.resolve import expand
 from cluster.domain.directory.state import Account, Alias, Entry, Group, Missing, Slice
@@ -75,6 +78,8 @@ def needs(known: Slice, command: AnyCommand) -> Missing:
             name = addresses.canonical_domain(command.domain)
             domains = frozenset({name} if name else ())
             return known.without_known(Missing(domains=domains, members=domains))
+        case RecordTopology():
+            return Missing()
         case AddAlias():
             outward = command.targets
         case AddGroup():
@@ -257,6 +262,13 @@ def remove_group(known: Slice, command: RemoveGroup) -> Answer:
     return _of_address(entry.address, GroupRemoved(entry.address))
 
 
+def record_topology(known: Slice, command: RecordTopology) -> Answer:
+    """Always written: what was done cannot be refused."""
+    key = topology_key(command.partition)
+    event = TopologyChanged(command.what, command.partition, command.before, command.after)
+    return Decision(((command.partition or "topology", event),), (key,))
+
+
 DECIDERS: dict[type, Callable[[Slice, Any], Answer]] = {
     AddDomain: add_domain,
     ChangeDomain: change_domain,
@@ -272,6 +284,7 @@ DECIDERS: dict[type, Callable[[Slice, Any], Answer]] = {
     AddGroup: add_group,
     ChangeGroupMembers: change_group_members,
     RemoveGroup: remove_group,
+    RecordTopology: record_topology,
 }
 
 

@@ -105,10 +105,20 @@ class GroupRemoved(Event, frozen=True, tag="GroupRemoved.1"):
     address: str
 
 
+class TopologyChanged(Event, frozen=True, tag="TopologyChanged.1"):
+    """An operator changed where `partition` lies or how it is kept (or, with none, which nodes and sites serve); who it
+    was is in the envelope. `what`: one word; `before` and `after` for people."""
+
+    what: str
+    partition: str = ""
+    before: str = ""
+    after: str = ""
+
+
 AnyEvent = (
     DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | AccountRemoved | PasswordChanged
     | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded | GroupMembersChanged
-    | GroupRemoved
+    | GroupRemoved | TopologyChanged
 )  # fmt: skip
 
 
@@ -125,6 +135,10 @@ def address_key(address: str) -> str:
     return f"address/{address}"
 
 
+def topology_key(partition: str) -> str:
+    return f"topology/{partition}"
+
+
 def changes(event: AnyEvent) -> tuple[str, ...]:
     """The keys whose last change the appender remembers."""
     match event:
@@ -132,5 +146,7 @@ def changes(event: AnyEvent) -> tuple[str, ...]:
             return (domain_key(event.domain),)
         case AccountAdded() | AccountRemoved() | AliasAdded() | AliasRemoved() | GroupAdded() | GroupRemoved():
             return (address_key(event.address), members_key(event.address.rpartition("@")[2]))
+        case TopologyChanged():
+            return (topology_key(event.partition),)
         case _:
             return (address_key(event.address),)

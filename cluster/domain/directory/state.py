@@ -27,6 +27,7 @@ from cluster.domain.directory.events import (
     GroupMembersChanged,
     GroupRemoved,
     PasswordChanged,
+    TopologyChanged,
     Verifier,
 )
 
@@ -268,4 +269,5 @@ FOLDS: dict[type, Callable[[DirectoryState, Any], Folded]] = {
     GroupAdded: _group_added,
     GroupMembersChanged: _group_members_changed,
     GroupRemoved: lambda state, event: _removed(state, event.address, Group),
+    TopologyChanged: lambda state, _: state,
 }

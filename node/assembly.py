@@ -8,6 +8,7 @@ import structlog
 
 from cluster import partitions
 from cluster.log.jetstream import Backbone, JetStreamLog
+from cluster.log.model import LogUnavailable
 from cluster.world import World
 from node.config import REPLICAS, Config
 from storage.blobs.files import FileBlobs
@@ -17,6 +18,7 @@ from storage.directory import Directory
 from storage.executor import Executor, Views
 from storage.follower import Follower
 from storage.ingest import Spool
+from storage.level import Level
 from storage.news import Hub
 from storage.postgres.directory_view import DirectoryView
 from storage.postgres.mail_view import MailView
@@ -30,6 +32,8 @@ from storage.wanted import WantedContent
 
 START_S_MAX = 60.0
 CATCH_UP_S_MAX = 240.0
+NOTED_S_MAX = 1.0  # for the site's own bucket
+ANSWER_S_MAX = 5.0  # for whoever leads or copies a partition to say how far it is
 BACKBONE_DOMAIN = "backbone"
 LEFTOVER_AGE_S = 3600.0
 
@@ -56,7 +60,7 @@ class Assembly:
             now_us=lambda: int(world.now() * 1_000_000),
             entropy=world.entropy,
         )
-        readmission = Readmission(self.log, self.partitions, lambda partition: self.hub.position(partition))
+        readmission = Readmission(self.log, self.partitions, self._known)
         self.database = Database(config.database_url, admit=readmission.admit)
         self.blobs = FileBlobs(config.blob_dir)
         self.peers = self.log.peers()
@@ -78,20 +82,44 @@ class Assembly:
         views = Views(self.mail, self.directory_view, self.outbox, self.directory)
         self.executor = Executor(world, config.site, self.log, self.hub, views)
         self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
-        stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub)
+        level = Level(self.hub, self.log, self.directory.partition_of)
+        stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
     async def caught_up(self) -> None:
-        """Returns when the tables have reached what the log held when asked. Raises LogUnavailable, TimeoutError."""
-        for partition in self.partitions:
-            mark = await self.log.mark(partition, CATCH_UP_S_MAX)
-            if not await self.hub.reached(partition, mark, CATCH_UP_S_MAX):
-                raise TimeoutError(f"the tables do not reach the end of {partition}")
+        """Returns when the tables have reached what the log held when asked; where nobody answers for a partition, what
+        this site has shown of it: a site that is cut off is read all the same. Raises LogUnavailable, TimeoutError."""
+        await asyncio.gather(*(self._caught_up(partition) for partition in self.partitions))
         if partitions.DIRECTORY in self.placed.copies and not await self.hub.reached(partitions.DIRECTORY, 1, CATCH_UP_S_MAX):
             # Without one it would tell everybody that there is no such person.
             raise TimeoutError("no directory has come from its home yet")
         async with asyncio.timeout(CATCH_UP_S_MAX):
             await self.hub.readable()
+
+
+    async def _caught_up(self, partition: str) -> None:
+        if not await self.hub.reached(partition, await self._goal(partition), CATCH_UP_S_MAX):
+            raise TimeoutError(f"the tables do not reach the end of {partition}")
+
+    async def _goal(self, partition: str) -> int:
+        try:
+            return await self.log.mark(partition, ANSWER_S_MAX)
+        except LogUnavailable:
+            pass
+        try:
+            shown = await self.log.shown(partition)
+        except LogUnavailable:  # Nothing of it is here yet.
+            return await self.log.mark(partition, CATCH_UP_S_MAX)
+        log.warning("nobody answers for it: shown as far as it was", partition=partition, position=shown)
+        return shown
+
+    async def _known(self, partition: str) -> int:
+        """How far its tables are known to have come, by this process or before."""
+        try:
+            async with asyncio.timeout(NOTED_S_MAX):
+                return max(self.hub.position(partition), await self.log.shown(partition))
+        except (LogUnavailable, TimeoutError):
+            return self.hub.position(partition)
 
 
 @asynccontextmanager

@@ -173,6 +173,12 @@ class Site(Protocol):
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal: ...
 
+    async def token(self, account: int, modseq: int) -> int | Refusal | None:
+        """A MODSEQ that the client was given before, perhaps at another site, as it counts here, for `since` and
+        UNCHANGEDSINCE: the tables have reached it. None = it is lost, the client must be told everything. UNAVAILABLE
+        where the tables do not reach it in time."""
+        ...
+
     def watch(self, account: int, mailbox: int | None = None) -> AbstractAsyncContextManager[Watch]:
         """One mailbox, or all and the tree of an account (None)."""
         ...

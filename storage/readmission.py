@@ -2,11 +2,11 @@
 again from the log. Nobody reads it before that is done, for no client may see a UID, a flag or a MODSEQ go back.
 
 What was ever shown lay below the log's mark, so the tables may be read again when they have reached the mark that was
-there after the restart; where the log cannot be asked, what this process knew them to have.
+there after the restart; where the log cannot be asked, what this site is known to have shown.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from cluster.log.model import Log, LogUnavailable
 from storage.postgres.pool import Behind, Connection
@@ -22,10 +22,10 @@ SELECT pg_postmaster_start_time(), (SELECT max(backend_start) FROM pg_stat_activ
 
 
 class Readmission:
-    """Looks at new connections to the database: `admit` returns where they may be used. `known`: how far this process
-    knows a partition's tables to have come."""
+    """Looks at new connections to the database: `admit` returns where they may be used. `known`: how far a
+    partition's tables are known to have come, without asking anybody outside of the site."""
 
-    def __init__(self, source: Log, partitions: Sequence[str], known: Callable[[str], int]) -> None:
+    def __init__(self, source: Log, partitions: Sequence[str], known: Callable[[str], Awaitable[int]]) -> None:
         self._source = source
         self._partitions = partitions
         self._known = known
@@ -57,4 +57,4 @@ class Readmission:
             async with asyncio.timeout(ASK_S_MAX):
                 return await self._source.mark(partition)
         except (LogUnavailable, TimeoutError):
-            return self._known(partition)
+            return await self._known(partition)

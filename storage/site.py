@@ -16,11 +16,12 @@ from cluster.domain.mailbox.events import Ranges
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.refusal import Reason, Refusal
 from cluster.world import World
-from storage.answers import answered
+from storage.answers import UNAVAILABLE, answered
 from storage.blobs import BlobCorrupt, BlobMissing, BlobsUnavailable, Contents
 from storage.directory import Directory
 from storage.executor import Executor
 from storage.ingest import MessageIngest, Spool, SpooledMessage
+from storage.level import Level
 from storage.news import Hub, Watch
 from storage.postgres.mail_view import MailView
 from storage.postgres.pool import AWAY
@@ -124,7 +125,12 @@ class Site:
 
     # -- mailboxes ----------------------------------------------------------------------------------------------------
 
+    async def token(self, account: int, modseq: int) -> int | Refusal | None:
+        return await answered(self._stores.level.token(account, modseq))
+
     async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
+        if (behind := await self._behind(account)) is not None:
+            return behind
         found = await answered(self._mail.mailboxes(account))
         if isinstance(found, Refusal) or any(mailbox.name == names.INBOX for mailbox in found):
             return found
@@ -135,9 +141,13 @@ class Site:
         return await answered(self._mail.subscriptions(account))
 
     async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+        if (behind := await self._behind(account)) is not None:
+            return behind
         return await answered(self._mail.status(account, mailboxes))
 
     async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
+        if (behind := await self._behind(account)) is not None:
+            return behind
         canonical = names.canonical(name)
         selected = await answered(self._mail.select(account, canonical, recent=recent))
         if selected is None and canonical == names.INBOX:
@@ -203,6 +213,14 @@ class Site:
     def _mail(self) -> MailView:
         return self._stores.mail
 
+    async def _behind(self, account: int) -> Refusal | None:
+        """UNAVAILABLE where the tables do not come level with the home's in time: what they lack must not look as if it
+        had been deleted."""
+        level = await answered(self._stores.level.with_home(account))
+        if isinstance(level, Refusal):
+            return level
+        return None if level else UNAVAILABLE
+
     async def _open(self, account: int) -> Done | Refusal:
         ids = tuple(self.world.new_id() for _ in names.STANDARD)
         return await self._executor.execute(Actor(name="system", site=self.name), OpenAccount(account, ids), ())
@@ -211,11 +229,12 @@ class Site:
 class Stores:
     """Where a site keeps what it shows."""
 
-    def __init__(self, mail: MailView, blobs: Contents, spool: Spool, hub: Hub) -> None:
+    def __init__(self, mail: MailView, blobs: Contents, spool: Spool, hub: Hub, level: Level) -> None:
         self.mail = mail
         self.blobs = blobs
         self.spool = spool
         self.hub = hub
+        self.level = level
 
 
 def _ours(contents: Sequence[Spooled]) -> Sequence[SpooledMessage]:

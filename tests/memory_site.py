@@ -330,6 +330,9 @@ class MemorySite:
         vanished = ranges.compress(uid for uid, at in box.expunged.items() if at > since)
         return Changes(box.highestmodseq, box.uidnext, tuple(changed), vanished)
 
+    async def token(self, account: int, modseq: int) -> int | Refusal | None:
+        return modseq if modseq <= self._position else None
+
     def watch(self, account: int, mailbox: int | None = None) -> AbstractAsyncContextManager[_Watch]:
         return self._watching(account)
 

@@ -41,7 +41,7 @@ from cluster.log.marks import ASK_AGAIN_S, ASK_S_MAX, Marks
 from cluster.log.recent import Recent
 from cluster.log.wire import POSITION_HEADER, Confirmed, Mark, Stream, domain_of, encode, position_of, stream_of
 from cluster.log.writer import Writer
-from cluster.position import position, shown, split
+from cluster.position import shown, split
 
 RETRY_WAIT_S = 0.1
 CONFIRM_EVERY_S = 0.8
@@ -140,21 +140,8 @@ class Copier:
         self._frozen = int(frozen.value or 0)
         known = await self._site.known.get(self._partition)
         self._has_some = known is not None
-        self._at, self._event = await self._end(known) if known is not None else (0, 0)
+        self._at, self._event = await epochs.whole(self._site.engine, known) if known is not None else (0, 0)
         log.info("copying", partition=self._partition, after=shown(self._at))
-
-    async def _end(self, known: Known) -> tuple[int, int]:
-        """Up to where there is history here without a hole, and its last event."""
-        at = event = 0
-        for stream, last in epochs.segments(known):
-            have = min(split(await epochs.end_of(self._site.engine, stream)).sequence, last)
-            if have:
-                at = position(stream.epoch, have)
-                newest = await self._site.engine.last_on(stream.name, stream.events)
-                event = min(at, position_of(stream, newest)) if newest is not None else event
-            if have < last:
-                break
-        return at, event
 
     # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -212,7 +199,7 @@ class Copier:
             engine, site = self._site.engine, self._site
             known = await site.known.get(self._partition)
             streams = await epochs.lying_here(engine, source.partition, known, site.replicas)
-            self._at, self._event = await self._end(await site.known.note(source.partition, streams))
+            self._at, self._event = await epochs.whole(engine, await site.known.note(source.partition, streams))
             self._source = source
             self._reader = Reader(Engine(site.connection, domain), there, self._partition, self._home, Recent())
         return self._reader

@@ -106,6 +106,21 @@ async def end_of(engine: Engine, stream: Stream) -> int:
     return position(stream.epoch, last) if last else 0
 
 
+async def whole(engine: Engine, known: Known) -> tuple[int, int]:
+    """Up to where there is history at a site without a hole, and the last event of that; positions. Raises Unreachable,
+    EngineRefused."""
+    at = event = 0
+    for stream, last in segments(known):
+        have = min(split(await end_of(engine, stream)).sequence, last)
+        if have:
+            at = position(stream.epoch, have)
+            newest = await engine.last_on(stream.name, stream.events)
+            event = min(at, position_of(stream, newest)) if newest is not None else event
+        if have < last:
+            break
+    return at, event
+
+
 async def retire(engine: Engine, stream: Stream) -> None:
     """From here on the engine refuses whoever still writes there. Raises Unreachable, EngineRefused."""
     if not stream.copy:

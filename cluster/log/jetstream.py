@@ -23,24 +23,23 @@ from cluster.control.bucket import Bucket, Conflict
 from cluster.control.hold import Hold
 from cluster.control.holder import this_process
 from cluster.control.lease import Lease, boot_clock
-from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans
+from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans, spans
 from cluster.control.watch import Node, Pulse, Watch
 from cluster.log import epochs, wire
 from cluster.log.appender import Appender
 from cluster.log.blobs import Peers
 from cluster.log.connection import Connection, NobodyThere, Unreachable
-from cluster.log.copier import Copier, Lag, confirm_kept, kept_by_all
-from cluster.log.engine import Engine, EngineRefused, Message
+from cluster.log.copier import SILENCE_S_MAX, Copier, Lag, confirm_kept, kept_by_all
+from cluster.log.engine import Engine, EngineRefused
 from cluster.log.follow import READ_BYTES_MAX, READ_RECORDS_MAX, Reader, unpacked
 from cluster.log.keeper import Keeper
 from cluster.log.leader import Leader, Site
-from cluster.log.marks import Marks
+from cluster.log.marks import ASK_S_MAX, Marks
 from cluster.log.model import (
     APPEND_S_MAX,
     Append,
     Blob,
     LogUnavailable,
-    NewEvent,
     NoRoom,
     Record,
     Stale,
@@ -48,6 +47,7 @@ from cluster.log.model import (
     measured,
 )
 from cluster.log.recent import Recent
+from cluster.log.shown import Shown
 from cluster.position import Position, position, split
 
 ATTEMPT_S_MAX = 3.0  # an unanswered request is sent again after this, under the same command id
@@ -114,6 +114,9 @@ class JetStreamLog:
         self._tasks: list[asyncio.Task[None]] = []
         self._keepers: dict[str, Keeper] = {}
         self._marks: dict[str, Marks] = {}
+        self._homes: dict[str, Marks] = {}
+        self._shown: dict[str, Shown] = {}
+        self._kept: set[str] = set()  # whose home is heard, and what is shown of them noted
         self._readers: dict[str, Reader] = {}
         self._recent: dict[str, Recent] = {}
 
@@ -140,6 +143,7 @@ class JetStreamLog:
         ]
 
     async def stop(self) -> None:
+        await asyncio.gather(*(shown.note() for shown in self._shown.values()))
         await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
         self._keepers.clear()
         for task in self._tasks:
@@ -155,6 +159,10 @@ class JetStreamLog:
         """From now on, until `stop`, a candidate for the partition's appender while it is at home here, and for keeping the
         copy while one is here."""
         self._keeper_of(partition).start()
+        if partition not in self._kept:
+            self._kept.add(partition)
+            for work in (self._shown_of(partition).keep(), self._home_of(partition).hear()):
+                self._tasks.append(asyncio.create_task(work, name=f"beside {partition}"))
 
     def peers(self) -> Peers:
         """The way to the other sites' blobs, and theirs to ours, over this log's connection."""
@@ -253,6 +261,28 @@ class JetStreamLog:
             return Position(appender.mark.event)
         return Position((await self._marks_of(partition).asked(timeout_s)).event)
 
+    async def shown(self, partition: str) -> Position:
+        """How far this site surely may show the partition, whoever is out of reach. Raises LogUnavailable, also where
+        nothing of it lies here."""
+        at = await self._shown_of(partition).recall()
+        if at is None:
+            raise LogUnavailable(f"nothing of {partition} lies here")
+        return at
+
+    def home_mark(self, partition: str) -> Position | None:
+        """Of a copy: how far the home says that the partition is shown. None = it was not heard lately, or is here."""
+        record, home = self.record(partition), self._home_of(partition)
+        if (record is not None and record.home == self._site.name) or time.monotonic() - home.heard_at > SILENCE_S_MAX:
+            return None
+        return Position(home.known.event)
+
+    async def home_asked(self, partition: str) -> Position | None:
+        """What the home says now, None = nobody answers for it."""
+        try:
+            return Position((await self._home_of(partition).ask(ASK_S_MAX)).durable)
+        except Unreachable:
+            return None
+
     async def drop_contents(self, partition: str, upto: Position) -> None:
         """At the home: of what this names, as much as the copies have confirmed too. At a copy: confirms it. Raises
         LogUnavailable."""
@@ -283,9 +313,12 @@ class JetStreamLog:
 
     async def known_history(self, partition: str) -> Spans:
         """(epoch, its last sequence in history) of all epochs, as this site knows them. Raises LogUnavailable."""
-        reader = self._reader_of(partition)
-        if not reader.history and await reader.known() is None:
+        reader, record = self._reader_of(partition), self.record(partition)
+        if not reader.history and await reader.known() is None and record is None:
             raise LogUnavailable(f"nothing is known of {partition} here")
+        # Where another process of the site follows, this one reads nothing, and hears of new epochs by the record.
+        if record is not None and (not reader.history or record.epoch > reader.history[-1][0]):
+            return spans(record)
         return reader.history
 
     async def tails(self, partition: str) -> tuple[Tail, ...]:
@@ -382,7 +415,7 @@ class JetStreamLog:
         async for batch in records:
             for epoch in sorted({split(record.position).epoch for record in batch}):
                 stream = streams[epoch]
-                messages = [_copied(stream, record) for record in batch if split(record.position).epoch == epoch]
+                messages = [wire.copied_message(stream, record) for record in batch if split(record.position).epoch == epoch]
                 for first in range(0, len(messages), RESTORE_BATCH_MAX):
                     part = messages[first : first + RESTORE_BATCH_MAX]
                     await self._engine.write_batch(part, ends[epoch], self._site.entropy(12).hex())
@@ -409,7 +442,7 @@ class JetStreamLog:
             name, site = wire.named(partition), self._site
             hold = Hold(self._bucket, name, self._me)
             lease = Lease(self._near, f"copier.{name}", self._me)
-            marks, home = self._marks_of(name), Marks(self._connection, name)
+            marks, home = self._marks_of(name), self._home_of(name)
             leader = Leader(site, hold, marks, home, self._recent_of(name))
             self._keepers[name] = Keeper(site, name, hold, leader, Copier(site, name, lease, hold, marks, home))
         return self._keepers[partition]
@@ -418,6 +451,23 @@ class JetStreamLog:
         if partition not in self._marks:
             self._marks[partition] = Marks(self._connection, wire.named(partition), self._site.name)
         return self._marks[partition]
+
+    def _home_of(self, partition: str) -> Marks:
+        if partition not in self._homes:
+            self._homes[partition] = Marks(self._connection, wire.named(partition))
+        return self._homes[partition]
+
+    def _shown_of(self, partition: str) -> Shown:
+        if partition not in self._shown:
+            marks, known = self._marks_of(partition), self._site.known
+            self._shown[partition] = Shown(
+                self._engine, self._near, known, partition, marks, lambda: self._speaks(partition)
+            )
+        return self._shown[partition]
+
+    def _speaks(self, partition: str) -> bool:
+        keeper = self._keepers.get(partition)
+        return keeper is not None and (keeper.appender is not None or keeper.copier.copying)
 
     def _recent_of(self, partition: str) -> Recent:
         return self._recent.setdefault(partition, Recent())
@@ -446,14 +496,3 @@ async def _answer(future: asyncio.Future[Stored | Stale], appender: Appender) ->
         return future.result()
     except LogUnavailable as error:
         return wire.Busy(str(error), again=appender.closed or isinstance(error, NoRoom))
-
-
-def _copied(stream: wire.Stream, record: Record) -> Message:
-    chunk = wire.Chunk(record.hash, record.chunk, record.chunks, "", record.payload)
-    if record.noun:
-        message = wire.event_message(stream, NewEvent(record.noun, record.entity, record.payload), b"")
-        message.headers.pop(wire.COMMAND_HEADER)  # Whoever needs it finds it in the envelope.
-    else:
-        message = wire.chunk_message(stream, record.entity, chunk)
-    message.headers[wire.POSITION_HEADER] = str(record.position)
-    return message

@@ -66,6 +66,16 @@ class Marks:
                 except Unreachable:
                     patience = RETRY_WAIT_S
 
+    async def hear(self) -> None:
+        """For ever: `known` follows what is said, and who has been silent is asked, so that `heard_at` tells whether
+        anybody is there."""
+        await self._watch()
+        while True:
+            if time.monotonic() - self.heard_at >= ASK_AGAIN_S / 2:
+                with contextlib.suppress(Unreachable):
+                    self.raise_to(await self.ask(ASK_S_MAX))
+            await asyncio.sleep(ASK_AGAIN_S / 2)
+
     async def ask(self, timeout_s: float) -> Mark:
         """What the appender says. Raises NobodyThere, Unreachable."""
         answer = await self._connection.request(self.asked_on, timeout_s=timeout_s)

@@ -152,6 +152,17 @@ def chunk_message(stream: Stream, entity: str, chunk: Chunk) -> Message:
     return Message(f"{head}.{stream.partition}.{stream.epoch}{middle}.{token(entity)}", headers, chunk.data)
 
 
+def copied_message(stream: Stream, record: Record) -> Message:
+    """For a stream that is a copy."""
+    if record.noun:
+        message = event_message(stream, NewEvent(record.noun, record.entity, record.payload), b"")
+        message.headers.pop(COMMAND_HEADER)  # Whoever needs it finds it in the envelope.
+    else:
+        message = chunk_message(stream, record.entity, Chunk(record.hash, record.chunk, record.chunks, "", record.payload))
+    message.headers[POSITION_HEADER] = str(record.position)
+    return message
+
+
 def messages(stream: Stream, request: Request) -> list[Message]:
     return [chunk_message(stream, request.entity, chunk) for chunk in request.chunks] + [
         event_message(stream, event, request.command) for event in request.events

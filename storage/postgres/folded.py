@@ -10,6 +10,7 @@ from storage.postgres.pool import CHANNEL, Connection, Database
 
 QUARANTINE_SHOWN_MAX = 1_000
 NOTIFY_BYTES_MAX = 7_000  # the engine's limit is 8,000
+EVERYONE = 0  # in place of an account that was touched: all of the partition were
 
 
 class Folded(msgspec.Struct, frozen=True):
@@ -87,7 +88,7 @@ class FoldedStore:
         if touched is not None:
             news = News(self.partition, folded.position, {account: sorted(boxes) for account, boxes in touched.items()})
             payload = msgspec.json.encode(news)
-            if len(payload) > NOTIFY_BYTES_MAX:
+            if EVERYONE in touched or len(payload) > NOTIFY_BYTES_MAX:
                 payload = msgspec.json.encode(News(self.partition, folded.position, None))
         await self.db.execute(
             "WITH saved AS (INSERT INTO folded VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition) DO UPDATE "

@@ -10,7 +10,10 @@ from typing import Any
 import msgspec
 
 from cluster.domain.mailbox import events as e
+from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
+from storage.postgres.epoch_fold import EpochFold
+from storage.postgres.folded import EVERYONE
 from storage.postgres.pool import Connection
 
 COUNTERS_KEPT_MAX = 20_000
@@ -47,9 +50,11 @@ class Arrived:
 class MailFold:
     def __init__(self, partition: str) -> None:
         self.partition = partition
+        self.epochs = EpochFold(partition)
         self._counters: dict[int, Counters] = {}
         self._arrived = Arrived()
         self.touched: dict[int, set[int]] = {}  # account → mailboxes (0 = the tree), for who watches
+        self.touched_all_at = 0  # position of the last event that touched every mailbox
 
     def forget(self) -> None:
         """After a transaction that failed: nothing in memory is true any more."""
@@ -79,8 +84,10 @@ class MailFold:
                 await self._deleted(db, account, event.mailbox, position, at)
             case e.Subscribed():
                 await self._subscribed(db, account, event)
-            case e.EpochStarted():
-                await self._epoch_started(db, event, position)
+            case e.Reaffirmed():
+                await self._reaffirmed(db, account, event, position)
+            case _:
+                await self._of_partition(db, event, position, at)
 
     async def finish(self, db: Connection) -> None:
         """Before the commit: what gathered is written."""
@@ -266,6 +273,7 @@ class MailFold:
             return
         await self.flush(db)
         await self._gone(db, account, mailbox, [1], [(1 << 32) - 1], False, position, at)
+        await db.execute("DELETE FROM vanished WHERE mailbox = $1", mailbox)
         await db.execute(
             "WITH gone AS (DELETE FROM mailbox WHERE id = $1 RETURNING id, account, name, uidvalidity) "
             "INSERT INTO mailbox_deleted SELECT id, account, name, uidvalidity, $2, $3 FROM gone",
@@ -284,27 +292,39 @@ class MailFold:
             await db.execute("DELETE FROM subscription WHERE account = $1 AND name = $2", account, event.name)
         self._touch(account, 0)
 
-    async def _epoch_started(self, db: Connection, event: e.EpochStarted, position: int) -> None:
-        gap = sum(max(0, gap) for _, _, gap in event.ended)
-        if gap:
-            await self.finish(db)
-            await db.execute(
-                "UPDATE mailbox m SET uidnext = uidnext + $2, modseq = $3 FROM mail_account a "
-                "WHERE a.account = m.account AND a.partition = $1",
-                self.partition,
-                gap,
-                position,
-            )
-            await db.execute(
-                "INSERT INTO mail_partition AS p VALUES ($1, $2) ON CONFLICT (partition) "
-                "DO UPDATE SET uidvalidity_base = p.uidvalidity_base + $2",
-                self.partition,
-                gap,
-            )
-            await db.execute(
-                "UPDATE mail_account SET uidvalidity = uidvalidity + $2 WHERE partition = $1", self.partition, gap
-            )
-            self._counters.clear()
+    # -- the partition ------------------------------------------------------------------------------------------------
+
+    async def _of_partition(self, db: Connection, event: e.AnyEvent, position: int, at: int) -> None:
+        match event:
+            case e.EpochStarted() | e.TailDestroyed():
+                await self.finish(db)
+                if isinstance(event, e.TailDestroyed):
+                    await self.epochs.destroyed(db, event, position)
+                elif not await self.epochs.started(db, event, position):
+                    return
+                self._counters.clear()
+                self._touch(EVERYONE, 0)
+                self.touched_all_at = position
+            case e.TailSalvaged():
+                await self.epochs.salvaged(db, event.epoch, event.upto)
+            case e.SalvageReported():
+                await self.epochs.reported(db, event, position, at)
+            case e.SalvageSettled():
+                await self.epochs.settled(db, event)
+
+    async def _reaffirmed(self, db: Connection, account: int, event: e.Reaffirmed, position: int) -> None:
+        if not event.mailbox:
+            self._touch(account, 0)
+        counters = await self._mailbox(db, account, event.mailbox)
+        uids = ranges.limit(event.uids, 1, counters.uidnext - 1) if counters is not None else ()
+        if counters is None or not uids:
+            return
+        # Of another UIDVALIDITY: they name other messages today, or none yet.
+        if await db.fetchval("SELECT uidvalidity FROM mailbox WHERE id = $1", event.mailbox) != event.uidvalidity:
+            return
+        await self.flush(db)
+        await db.execute(REAFFIRM, event.mailbox, *_columns(uids), position)
+        self._changed(account, event.mailbox, counters, position)
 
     # -- rows in memory -----------------------------------------------------------------------------------------------
 
@@ -402,6 +422,13 @@ WITH wanted AS (
 SELECT coalesce(sum((was & 1) - (now & 1)), 0)::bigint AS unseen,
     coalesce(sum((now & 8) / 8 - (was & 8) / 8), 0)::bigint AS deleted
 FROM changed
+"""
+
+REAFFIRM = f"""
+WITH again AS (
+    UPDATE flag f SET modseq = $4 FROM (SELECT f.place FROM {RANGES.format("$2", "$3")}) w WHERE f.ctid = w.place
+)
+INSERT INTO vanished SELECT $1, a, b, $4 FROM unnest($2::bigint[], $3::bigint[]) r(a, b)
 """
 
 COPY_MESSAGES = f"""

@@ -147,7 +147,11 @@ class MailView:
                 since,
             )
             gone = await db.fetch("SELECT uid FROM expunged WHERE mailbox = $1 AND modseq > $2", mailbox, since)
-        vanished = ranges.compress(row["uid"] for row in gone)
+            told = await db.fetch("SELECT first, last FROM vanished WHERE mailbox = $1 AND modseq > $2", mailbox, since)
+        # Of what was reaffirmed, all that is there has changed.
+        reaffirmed = ranges.normalise((row["first"], row["last"]) for row in told)
+        absent = ranges.subtract(reaffirmed, ranges.compress(row["uid"] for row in changed)) if told else ()
+        vanished = ranges.union(ranges.compress(row["uid"] for row in gone), absent)
         return Changes(row["modseq"], row["uidnext"], tuple(await _shown(changed)), vanished)
 
     # -- what commands are decided on ---------------------------------------------------------------------------------

@@ -14,10 +14,14 @@ from tests.laws.tables_of_law import site_tables
 PARTITION = "mail-test-1"
 
 
+async def nothing_known(_: str) -> int:
+    return 0
+
+
 async def test_who_lags_behind_the_log_is_not_read(engines: Config) -> None:
     log = MemoryLog()
     async with site_tables(engines.database_url, "readmission") as site:
-        admit = Readmission(log, [PARTITION], lambda _: 0).admit
+        admit = Readmission(log, [PARTITION], nothing_known).admit
         database = Database(engines.database_url, schema="readmission", admit=admit)
         await database.start()
         try:

@@ -17,6 +17,7 @@ from storage.postgres.mail_view import MailView
 from storage.postgres.pool import AWAY, Database
 from storage.readmission import Readmission
 from tests.contracts.test_follower import ANNA, CREATED, Place
+from tests.contracts.test_readmission import nothing_known
 from tests.laws.tables_of_law import Site, site_tables
 from tests.live import eventually
 
@@ -72,7 +73,7 @@ async def crashing(engines: Config, tmp_path: Path) -> AsyncIterator[tuple[Place
     site = await making.__aenter__()
     # The place needs its database, the database the place's log.
     place = Place(site, Database(engines.database_url), tmp_path / "blobs")
-    admit = Readmission(place.log, (place.partition,), lambda _: 0).admit
+    admit = Readmission(place.log, (place.partition,), nothing_known).admit
     place.database = database = Database(engines.database_url, schema=SCHEMA, admit=admit)
     await database.start()
     lazy = Lazy(engines, site)

@@ -30,7 +30,14 @@ ACCOUNTS = (7, 8)
 START_S = 1_700_000_000
 NOT_IN_THE_TABLES = "no\0name"  # PostgreSQL's text holds every character but this one
 
-number = st.sampled_from([0, 0, 0, 1, 1, 2, 3, 7])  # of a mailbox among those that the account has, had, or another one has
+def weighed(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
+    """(weight, strategy). `one_of` would flatten what is nested and so lose the weights."""
+    return st.sampled_from([choice for weight, choice in choices for _ in range(weight)]).flatmap(lambda one: one)
+
+
+number = st.sampled_from(
+    [0, 0, 0, 1, 1, 2, 3, 7]
+)  # of a mailbox among those that the account has, had, or another one has
 contents = st.integers(0, 6).map(
     lambda n: Content(bytes([n]) * 32, n * 1000, (Segment(bytes([n]) * 32, n * 1000),), bytes([n]), n or None)
 )
@@ -63,7 +70,20 @@ message_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.MessagesCopied, number, number, uids, st.booleans()),
     st.builds(m.MessagesExpunged, number, uids, st.booleans()),
 )
-epochs = st.builds(m.EpochStarted, st.lists(st.tuples(st.just(1), st.just(2), st.sampled_from((0, m.UID_GAP))), max_size=2).map(tuple))
+gaps = st.sampled_from((0, 3, 3, m.UIDVALIDITY_FRESH, m.UIDNEXT_RAISED_MAX))
+reported = st.integers(1, 3)
+sentences = st.sampled_from(["renamed meanwhile", "é"])
+epochs: st.SearchStrategy[Any] = weighed(
+    (3, st.builds(m.EpochStarted, st.lists(st.tuples(st.just(1), st.just(2), gaps), max_size=2).map(tuple))),
+    (4, st.builds(m.Reaffirmed, number, st.sampled_from((0, 0, 0, 1, 2)), uids, st.just(1), st.just(9))),
+    (1, st.builds(m.TailSalvaged, st.integers(1, 2), st.integers(1, 9))),
+    (1, st.builds(m.TailDestroyed, st.integers(1, 2))),
+    (
+        1,
+        st.builds(m.SalvageReported, reported, st.just("mailbox"), st.just("7"), sentences, sentences, st.just(b"e")),
+    ),
+    (1, st.builds(m.SalvageSettled, reported, st.booleans())),
+)
 
 domains = st.sampled_from(["a.org", "b.org"])
 addresses = st.sampled_from(["anna@a.org", "bo@a.org", "carl@b.org", "all@b.org"])
@@ -75,11 +95,7 @@ directory_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(d.DomainAdded, domains, st.just("") | addresses, st.booleans()),
     st.builds(d.DomainChanged, domains, st.just("") | addresses, st.booleans()),
     st.builds(d.DomainRemoved, domains),
-    *[
-        st.builds(
-            d.AccountAdded, people, addresses, st.just("law"), st.just("A"), st.none() | verifiers, st.booleans()
-        )
-    ]
+    *[st.builds(d.AccountAdded, people, addresses, st.just("law"), st.just("A"), st.none() | verifiers, st.booleans())]
     * 2,
     st.builds(d.AccountChanged, people, addresses, st.just("B"), st.booleans(), st.booleans()),
     st.builds(d.AccountRemoved, people, addresses),
@@ -124,11 +140,6 @@ class Step(msgspec.Struct, frozen=True):
     later_s: int = 0
 
 
-def weighed(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
-    """(weight, strategy). `one_of` would flatten what is nested and so lose the weights."""
-    return st.sampled_from([choice for weight, choice in choices for _ in range(weight)]).flatmap(lambda one: one)
-
-
 odd = st.one_of(
     st.none(),
     st.builds(m.MessageAppended, number, contents, st.just(0), keywords=st.just((NOT_IN_THE_TABLES,))),
@@ -136,7 +147,7 @@ odd = st.one_of(
 steps = st.builds(
     Step,
     st.sampled_from([*ACCOUNTS, ACCOUNTS[0]]),
-    weighed((11, message_events), (3, tree_events), (1, epochs), (4, directory_events), (2, outbox_events), (1, odd)),
+    weighed((11, message_events), (3, tree_events), (2, epochs), (4, directory_events), (2, outbox_events), (1, odd)),
     st.sampled_from([0] * 9 + [1, 3]),
     st.booleans(),
     st.sampled_from([0, 0, 1, 3600, 49 * 3600]),
@@ -226,6 +237,10 @@ class Model:
             case m.MailboxDeleted():
                 self.deleted.append(self._id(account, event.mailbox))
                 return m.MailboxDeleted(self.deleted[-1])
+            case m.Reaffirmed():
+                mailbox = self._id(account, event.mailbox)
+                real = next((box.uidvalidity for _, box in self.boxes() if box.id == mailbox), 0)
+                return msgspec.structs.replace(event, mailbox=mailbox, uidvalidity=event.uidvalidity or real)
             case m.MessageAppended() | m.FlagsChanged() | m.MessagesExpunged():
                 return msgspec.structs.replace(event, mailbox=self._id(account, event.mailbox))
         return event

@@ -17,15 +17,21 @@ from cluster.domain.mailbox.events import (
     FLAGGED,
     SEEN,
     UID_GAP,
+    UID_GAP_FORCED,
+    UIDNEXT_RAISED_MAX,
+    EpochStarted,
     FlagMode,
     FlagsChanged,
     Made,
     MailboxesCreated,
     MessageAppended,
     MessagesCopied,
+    MessagesExpunged,
+    Reaffirmed,
+    TailDestroyed,
 )
 from cluster.domain.mailbox.names import STANDARD
-from cluster.domain.mailbox.state import MailState, MessagesState, Tree, evolve, messages_of, tree_of
+from cluster.domain.mailbox.state import Box, MailState, MessagesState, Tree, evolve, messages_of, tree_of
 from cluster.domain.refusal import Reason, Refusal
 from tests.laws.mailbox_story import ACCOUNT, Teller, commands, decided, mailbox_names, messages
 
@@ -307,6 +313,48 @@ def test_an_unclean_epoch_leaves_a_gap() -> None:
     # An account whose every fact was in the tail starts above what it was shown.
     fresh = evolve(teller.state, 99, MailboxesCreated((Made(1, "INBOX"),)), teller.position + 1)
     assert isinstance(fresh, MailState) and fresh.accounts[99].boxes[1].uidvalidity == UID_GAP + 1
+
+
+def test_a_mailbox_whose_uids_would_not_be_enough_begins_anew() -> None:
+    """RFC 9051 §2.3.1.1: UIDs are 32 bits; a hundred forced takeovers must not use them up."""
+    teller = _opened(c.AppendMessage(ACCOUNT, "INBOX", (c.NewMessage(HELLO, 1), c.NewMessage(WORLD, 1))))
+    inbox = _inbox(teller.state)
+    teller.apply(MessagesExpunged(inbox.id, ((1, 1),), only_deleted=False))
+    state, gaps = teller.state, 0
+    while _inbox(state).uidvalidity == inbox.uidvalidity:
+        gaps += 1
+        after = evolve(state, ACCOUNT, EpochStarted(((gaps, 0, UID_GAP_FORCED),)), (gaps + 1) << 40)
+        assert isinstance(after, MailState) and _inbox(after).uidnext <= UIDNEXT_RAISED_MAX
+        state = after
+    anew = _inbox(state)
+    assert gaps > 100 and anew.uidvalidity > state.accounts[ACCOUNT].uidvalidity - len(state.accounts[ACCOUNT].boxes)
+    assert [(uid, one.content) for uid, one in anew.messages.items()] == [(1, WORLD)]
+    assert (anew.uidnext, anew.expunged) == (2, {})
+
+
+def test_what_is_reaffirmed_counts_as_changed_or_gone() -> None:
+    teller = _opened(c.AppendMessage(ACCOUNT, "INBOX", (c.NewMessage(HELLO, 1), c.NewMessage(WORLD, 1))))
+    inbox = _inbox(teller.state)
+    other = evolve(teller.state, ACCOUNT, Reaffirmed(inbox.id, inbox.uidvalidity + 9, ((1, 9),)), 1 << 40)
+    assert other == teller.state
+    after = evolve(teller.state, ACCOUNT, Reaffirmed(inbox.id, inbox.uidvalidity, ((2, 9),)), 1 << 40)
+    assert isinstance(after, MailState)
+    assert [one.modseq for one in _inbox(after).messages.values()] == [inbox.messages[1].modseq, 1 << 40]
+    # What was never given is not called gone: it may yet name a message.
+    assert _inbox(after).vanished == ((2, 2, 1 << 40),) and _inbox(after).highestmodseq == 1 << 40
+
+
+def test_a_tail_that_nobody_will_bring_reaffirms_all() -> None:
+    teller = _opened(c.AppendMessage(ACCOUNT, "INBOX", (c.NewMessage(HELLO, 1), c.NewMessage(WORLD, 1))))
+    after = evolve(teller.state, 0, TailDestroyed(1), 1 << 40)
+    assert isinstance(after, MailState) and after.salvaged == {1: (1 << 40) - 1}
+    assert {one.modseq for one in _inbox(after).messages.values()} == {1 << 40}
+    assert _inbox(after).vanished == ((1, 2, 1 << 40),)
+
+
+def _inbox(state: MailState) -> Box:
+    mail = state.accounts[ACCOUNT]
+    return mail.boxes[mail.names["INBOX"]]
 
 
 def test_limits_are_kept() -> None:

@@ -73,6 +73,9 @@ async def mail_rows(law: Tables) -> Rows:
         "expunged": await law.rows(
             "SELECT mailbox, uid, modseq FROM expunged WHERE EXISTS (SELECT 1 FROM mailbox WHERE id = mailbox)"
         ),
+        "vanished": await law.rows("SELECT mailbox, first, last, modseq FROM vanished"),
+        "salvaged": await law.rows("SELECT epoch, upto FROM salvaged WHERE partition = $1", PARTITION),
+        "reports": await law.rows("SELECT position, noun, entity, what, why, event, state FROM salvage_report"),
         "subscriptions": await law.rows("SELECT account, name FROM subscription"),
         "counters": await law.rows("SELECT account, uidvalidity FROM mail_account"),
     }
@@ -103,6 +106,12 @@ def expected_mail(model: Model) -> Rows:
         "mailboxes": mailboxes,
         "messages": messages,
         "expunged": expunged,
+        "vanished": [(box.id, *gone) for _, box in model.boxes() for gone in box.vanished],
+        "salvaged": list(model.mail.salvaged.items()),
+        "reports": [
+            (at, one.told.noun, one.told.entity, one.told.what, one.told.why, one.told.event, one.state)
+            for at, one in model.mail.reports.items()
+        ],
         "subscriptions": [(account, name) for account, mail in counted for name in mail.subscriptions],
         # An account that never had a mailbox is counted with its partition.
         "counters": [(a, mail.uidvalidity) for a, mail in counted if mail.uidvalidity != model.mail.uidvalidity_base],

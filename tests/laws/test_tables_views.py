@@ -121,7 +121,15 @@ async def _messages(view: MailView, model: Model, account: int, box: Box, asked:
     assert await view.flags(account, box.id, asked, since) == [_flags(uid, msg) for uid, msg in wanted]
     assert await view.flags(NOBODY, box.id, asked, 0) == []
     changed = tuple(_flags(uid, msg) for uid, msg in there if msg.modseq > since)
-    vanished = ranges.compress(uid for uid, modseq in box.expunged.items() if modseq > since)
+    vanished = ranges.compress(
+        uid
+        for uid in range(1, box.uidnext)
+        if uid not in box.messages
+        and (
+            box.expunged.get(uid, 0) > since
+            or any(first <= uid <= last and modseq > since for first, last, modseq in box.vanished)
+        )
+    )
     assert await view.changes(account, box.id, since) == Changes(box.highestmodseq, box.uidnext, changed, vanished)
     assert (await view.changes(NOBODY, box.id, since)).gone
     state = await view.messages_state(account, box.id, asked, modseqs=True)

@@ -110,18 +110,69 @@ class MessagesExpunged(Event, frozen=True, tag="MessagesExpunged.1"):
 
 class EpochStarted(Event, frozen=True, tag="EpochStarted.1"):
     """A new home's first words in a partition. `ended`: every epoch that ended since the last one in history, as
-    (epoch, last sequence in history, gap). Each gap (0 = the epoch ended clean) raises UIDNEXT of every mailbox, and every
-    account's UIDVALIDITY counter."""
+    (epoch, last sequence in history, gap). Each gap (0 = the epoch ended clean) raises UIDNEXT of every mailbox by as
+    much, and every account's UIDVALIDITY counter by UID_GAP. A mailbox whose UIDNEXT would pass UIDNEXT_RAISED_MAX begins
+    anew instead."""
 
     ended: tuple[tuple[int, int, int], ...]
 
 
 UID_GAP, UID_GAP_FORCED = 65_536, 16_777_216
 UIDVALIDITY_FRESH = -1  # in place of a gap: nothing is known of the UIDs given, so every mailbox gets a new UIDVALIDITY
+UIDNEXT_RAISED_MAX = 1 << 31  # half of RFC 9051 §2.3.1.1's 32 bits, so that as many are left for messages
+
+
+class Reaffirmed(Event, frozen=True, tag="Reaffirmed.1"):
+    """What a tail that was lost (of `tail_epoch`, up to sequence `tail_upto`) had told of these UIDs may lie in a client's
+    cache: those that are there take this position as MODSEQ, the others count as vanished at it. Passed over where the
+    mailbox has another UIDVALIDITY: there they name other messages, or none yet. `mailbox` 0: the account's tree."""
+
+    mailbox: int
+    uidvalidity: int = 0
+    uids: Ranges = ()
+    tail_epoch: int = 0
+    tail_upto: int = 0
+
+
+class TailSalvaged(Event, frozen=True, tag="TailSalvaged.1"):
+    """Of the partition. All that the tail of `epoch` holds up to sequence `upto` was decided again or reported, and what
+    it touched is reaffirmed: tokens from there may be clamped."""
+
+    epoch: int
+    upto: int
+
+
+class TailDestroyed(Event, frozen=True, tag="TailDestroyed.1"):
+    """Of the partition. An operator says that nobody will bring the rest of this epoch's tail: every message of the
+    partition is reaffirmed, whatever the tail was."""
+
+    epoch: int
+
+
+class SalvageReported(Event, frozen=True, tag="SalvageReported.1"):
+    """Of the partition. What stood at `position` in a tail could not be decided again, in whole or in part. `what`, `why`:
+    a sentence for people. `event`: the envelope as it was, empty if it is large. Open until it is settled."""
+
+    position: int
+    noun: str
+    entity: str
+    what: str
+    why: str
+    event: bytes = b""
+
+
+class SalvageSettled(Event, frozen=True, tag="SalvageSettled.1"):
+    """Of the partition. An operator did what the report at `position` says (`applied`), or does not want it."""
+
+    position: int
+    applied: bool
+
+
+PARTITION_ENTITY = "0"  # of facts that are of the partition, not of an account
 
 AnyEvent = (
     MailboxesCreated | MailboxesRenamed | MailboxDeleted | Subscribed | MessageAppended | FlagsChanged | MessagesCopied
-    | MessagesExpunged | EpochStarted
+    | MessagesExpunged | EpochStarted | Reaffirmed | TailSalvaged | TailDestroyed | SalvageReported | SalvageSettled
 )  # fmt: skip
 
 
@@ -134,6 +185,8 @@ def changes(account: int, event: AnyEvent) -> tuple[str, ...]:
             return (messages_key(account, event.mailbox),)
         case MessagesCopied():
             return (messages_key(account, event.source),)
+        case SalvageReported() | SalvageSettled():
+            return (report_key(event.position),)
         case _:
             return ()
 
@@ -155,3 +208,7 @@ def tree_key(account: int) -> str:
 
 def messages_key(account: int, mailbox: int) -> str:
     return f"messages/{account}/{mailbox}"
+
+
+def report_key(position: int) -> str:
+    return f"salvage/{position}"

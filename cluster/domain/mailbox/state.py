@@ -8,6 +8,8 @@ What every event does, beyond what its name says:
   has (RFC 7162 §3.1.3 permits it).
 - UIDs that are not there are passed over; so is an event on a mailbox that is not there, except that what was
   acknowledged is not lost: an append or copy into a mailbox that went goes to the account's INBOX.
+- What salvage reaffirms takes the position as MODSEQ although nothing in it changed; UIDs of it that are not there
+  count as vanished at it.
 - What cannot be given a meaning gives `Unappliable`, the same at every site, and changes nothing.
 """
 
@@ -21,6 +23,9 @@ from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     DELETED,
+    UID_GAP,
+    UIDNEXT_RAISED_MAX,
+    UIDVALIDITY_FRESH,
     AnyEvent,
     EpochStarted,
     FlagMode,
@@ -32,9 +37,15 @@ from cluster.domain.mailbox.events import (
     MessagesCopied,
     MessagesExpunged,
     Ranges,
+    Reaffirmed,
+    SalvageReported,
+    SalvageSettled,
     Subscribed,
+    TailDestroyed,
+    TailSalvaged,
 )
 from cluster.domain.mailbox.names import INBOX
+from cluster.position import SEQUENCE_MAX
 
 
 class Msg(msgspec.Struct, frozen=True):
@@ -55,7 +66,8 @@ class Msg(msgspec.Struct, frozen=True):
 
 
 class Box(msgspec.Struct, frozen=True):
-    """A mailbox. `expunged`: UID → position at which it went (VANISHED, RFC 7162 §3.2.6)."""
+    """A mailbox. `expunged`: UID → position at which it went (VANISHED, RFC 7162 §3.2.6). `vanished`: (first UID, last
+    UID, position): those of them that are not there count as gone at that position."""
 
     id: int
     name: str
@@ -65,6 +77,7 @@ class Box(msgspec.Struct, frozen=True):
     uidnext: int = 1
     messages: Mapping[int, Msg] = {}
     expunged: Mapping[int, int] = {}
+    vanished: tuple[tuple[int, int, int], ...] = ()
 
 
 class AccountMail(msgspec.Struct, frozen=True):
@@ -77,11 +90,21 @@ class AccountMail(msgspec.Struct, frozen=True):
 
 
 class MailState(msgspec.Struct, frozen=True):
-    """All accounts of a partition. `uidvalidity_base`: where an account without a fact yet starts counting: UID_GAP for
-    each unclean epoch, as the tail that was lost may have known the account."""
+    """All accounts of a partition. `uidvalidity_base`: where an account without a fact yet starts counting: the gap of
+    each unclean epoch, as the tail that was lost may have known the account. `salvaged`: epoch → sequence up to which its
+    tail is salvaged. `reports`: position in a tail → what could not be salvaged of it."""
 
     accounts: Mapping[int, AccountMail] = {}
     uidvalidity_base: int = 0
+    salvaged: Mapping[int, int] = {}
+    reports: Mapping[int, "Report"] = {}
+
+
+class Report(msgspec.Struct, frozen=True):
+    """`state`: open, applied or dismissed."""
+
+    told: SalvageReported
+    state: str = "open"
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -111,9 +134,18 @@ class MessagesState(msgspec.Struct, frozen=True):
 
 
 def evolve(state: MailState, account: int, event: AnyEvent, position: int) -> MailState | Unappliable:
-    """The state after `event` of `account` (an EpochStarted is of no account: any number) at `position`."""
-    if isinstance(event, EpochStarted):
-        return _epoch_started(state, event, position)
+    """The state after `event` of `account` (any number, if it is of the partition) at `position`."""
+    match event:
+        case EpochStarted():
+            return _epoch_started(state, event, position)
+        case TailDestroyed():
+            return _destroyed(state, event, position)
+        case TailSalvaged():
+            return _salvaged(state, event.epoch, event.upto)
+        case SalvageReported():
+            return msgspec.structs.replace(state, reports={event.position: Report(event), **state.reports})
+        case SalvageSettled():
+            return _settled(state, event)
     mail = state.accounts.get(account) or AccountMail(state.uidvalidity_base)
     after = FOLDS[type(event)](mail, event, position)
     if isinstance(after, Unappliable):
@@ -266,22 +298,73 @@ def _expunged(mail: AccountMail, event: MessagesExpunged, position: int) -> Fold
     return _without(mail, box, uids, position)
 
 
-def _epoch_started(state: MailState, event: EpochStarted, position: int) -> MailState:
-    gap = sum(max(0, gap) for _, _, gap in event.ended)
-    if not gap:
-        return state
-    accounts = {
-        account: msgspec.structs.replace(
-            mail,
-            uidvalidity=mail.uidvalidity + gap,
-            boxes={
-                box.id: msgspec.structs.replace(box, uidnext=box.uidnext + gap, highestmodseq=position)
-                for box in mail.boxes.values()
-            },
-        )
-        for account, mail in state.accounts.items()
+def _reaffirmed(mail: AccountMail, event: Reaffirmed, position: int) -> Folded:
+    box = mail.boxes.get(event.mailbox)
+    if box is None or box.uidvalidity != event.uidvalidity:
+        return mail
+    uids = ranges.limit(event.uids, 1, box.uidnext - 1)
+    return _with_box(mail, _again(box, uids, position)) if uids else mail
+
+
+def _again(box: Box, uids: Ranges, position: int) -> Box:
+    messages = {
+        uid: msgspec.structs.replace(message, modseq=position) if ranges.contains(uids, uid) else message
+        for uid, message in box.messages.items()
     }
-    return MailState(accounts, state.uidvalidity_base + gap)
+    vanished = (*box.vanished, *((first, last, position) for first, last in uids))
+    return msgspec.structs.replace(box, highestmodseq=position, messages=messages, vanished=vanished)
+
+
+def _destroyed(state: MailState, event: TailDestroyed, position: int) -> MailState:
+    accounts = {}
+    for account, mail in state.accounts.items():
+        boxes = {
+            box.id: _again(box, ((1, box.uidnext - 1),), position) if box.uidnext > 1 else box
+            for box in mail.boxes.values()
+        }
+        accounts[account] = msgspec.structs.replace(mail, boxes=boxes)
+    return _salvaged(msgspec.structs.replace(state, accounts=accounts), event.epoch, SEQUENCE_MAX)
+
+
+def _salvaged(state: MailState, epoch: int, upto: int) -> MailState:
+    return msgspec.structs.replace(state, salvaged={**state.salvaged, epoch: max(upto, state.salvaged.get(epoch, 0))})
+
+
+def _settled(state: MailState, event: SalvageSettled) -> MailState:
+    report = state.reports.get(event.position)
+    if report is None:
+        return state
+    settled = msgspec.structs.replace(report, state="applied" if event.applied else "dismissed")
+    return msgspec.structs.replace(state, reports={**state.reports, event.position: settled})
+
+
+def _epoch_started(state: MailState, event: EpochStarted, position: int) -> MailState:
+    unclean = [gap for _, _, gap in event.ended if gap]
+    if not unclean:
+        return state
+    gap, fresh = sum(max(0, gap) for gap in unclean), UIDVALIDITY_FRESH in unclean
+    raised = UID_GAP * len(unclean)
+    accounts = {}
+    for account, mail in state.accounts.items():
+        last, boxes = mail.uidvalidity + raised, {}
+        # In the order of their ids: those that need a new UIDVALIDITY take the account's next ones.
+        for box in sorted(mail.boxes.values(), key=lambda box: box.id):
+            begins = box.uidnext + gap > UIDNEXT_RAISED_MAX
+            last += fresh or begins
+            boxes[box.id] = msgspec.structs.replace(
+                _renumbered(box) if begins else box,
+                uidvalidity=last if fresh or begins else box.uidvalidity,
+                uidnext=len(box.messages) + 1 if begins else box.uidnext + gap,
+                highestmodseq=position,
+            )
+        accounts[account] = msgspec.structs.replace(mail, uidvalidity=last, boxes=boxes)
+    return msgspec.structs.replace(state, accounts=accounts, uidvalidity_base=state.uidvalidity_base + raised)
+
+
+def _renumbered(box: Box) -> Box:
+    """RFC 9051 §2.3.1.1: with a new UIDVALIDITY, UIDs begin at 1; the order of messages stays."""
+    messages = {n: box.messages[uid] for n, uid in enumerate(sorted(box.messages), 1)}
+    return msgspec.structs.replace(box, messages=messages, expunged={}, vanished=())
 
 
 def _with_box(mail: AccountMail, box: Box) -> AccountMail:
@@ -304,4 +387,5 @@ FOLDS: dict[type, Callable[[AccountMail, Any, int], Folded]] = {
     FlagsChanged: _flags_changed,
     MessagesCopied: _copied,
     MessagesExpunged: _expunged,
+    Reaffirmed: _reaffirmed,
 }

@@ -55,16 +55,19 @@ async def fetch(talk: Talk, request: Request) -> Reply:
     assert isinstance(given, Fetch)
     view = talk.mailbox()
     spans = view.spans(given.messages, given.uid)
-    words = {item.word for item in given.items}
-    if "MODSEQ" in words or given.changed_since is not None:
+    if given.changed_since is not None or any(item.word == "MODSEQ" for item in given.items):
         talk.enable("CONDSTORE")  # RFC 7162 §3.1
-    if given.vanished:
-        if not talk.resync:
-            return Reply("BAD", "ENABLE QRESYNC comes first.")
-        no = await _vanished(talk, given)
-        if no is not None:
+    if given.vanished and not talk.resync:
+        return Reply("BAD", "ENABLE QRESYNC comes first.")
+    since = None
+    if given.changed_since is not None:
+        token = await talk.site.token(talk.who(), given.changed_since)
+        if isinstance(token, Refusal):
+            return refused(token)
+        since = token or 0  # of a lost one: everything
+        if given.vanished and (no := await _vanished(talk, given, token)) is not None:
             return no
-    work = _Work(talk, given.changed_since)
+    work = _Work(talk, since)
     if view.writable and any(not item.peek for item in given.items):
         no = await _mark_seen(work, spans)
         if no is not None:
@@ -92,15 +95,17 @@ def _completed(given: Fetch, with_modseq: bool) -> list[FetchItem]:
     return items
 
 
-async def _vanished(talk: Talk, given: Fetch) -> Reply | None:
-    """RFC 7162 §3.2.6: VANISHED (EARLIER) for what of the set went since."""
+async def _vanished(talk: Talk, given: Fetch, since: int | None) -> Reply | None:
+    """RFC 7162 §3.2.6: VANISHED (EARLIER) for what of the set went since. `since` None: the client's MODSEQ is lost, and it
+    is told every UID that is not there."""
     view = talk.mailbox()
-    changes = await talk.site.changes(talk.who(), view.mailbox, given.changed_since or 0)
+    changes = await talk.site.changes(talk.who(), view.mailbox, view.modseq if since is None else since)
     if isinstance(changes, Refusal):
         return refused(changes)
     # "*" reaches to the end of all UIDs here, so that 1:* also names what went at the end of the mailbox.
     asked = ranges.normalise((first or ranges.UID_MAX, last or ranges.UID_MAX) for first, last in given.messages.pairs)
-    gone = ranges.intersect(changes.vanished, asked)
+    went = changes.vanished if since is not None else ranges.limit(asked, 1, changes.uidnext - 1)
+    gone = ranges.intersect(went, asked)
     # What the client still has in its view it hears of as a VANISHED of its own.
     gone = ranges.subtract(gone, ranges.intersect(gone, view.exact([(0, len(view))]) if len(view) else ()))
     if gone:

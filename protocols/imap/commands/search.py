@@ -9,6 +9,8 @@ from array import array
 from collections.abc import Sequence
 from contextlib import aclosing
 
+import msgspec
+
 from cluster.domain.refusal import Refusal
 from cluster.formats import mime
 from protocols.imap import bodies, rendering, searching, writer
@@ -34,10 +36,15 @@ async def search(talk: Talk, request: Request) -> Reply:
         return Reply("BAD", "With UTF8=ACCEPT no charset is named.")  # RFC 9755 §3
     if given.charset and given.charset not in CHARSETS:
         return _failed(talk, given, Reply("NO", "No such charset here.", f"BADCHARSET ({' '.join(sorted(CHARSETS))})"))
-    asked = searching.resolved(given.key, view, int(talk.site.world.now()))
+    key = given.key
     with_modseq = _names(given.key, "MODSEQ")
     if with_modseq:
         talk.enable("CONDSTORE")  # RFC 7162 §3.1
+        judged = await _judged(talk, given.key)
+        if isinstance(judged, Refusal):
+            return _failed(talk, given, refused(judged))
+        key = judged
+    asked = searching.resolved(key, view, int(talk.site.world.now()))
     found = _Found(talk, asked, with_modseq)
     for piece in chunks(searching.bounds(asked, [(0, len(view))] if len(view) else []), CHUNK):
         no = await found.look(piece)
@@ -52,6 +59,20 @@ def _failed(talk: Talk, given: Search, reply: Reply) -> Reply:
     if given.returns is not None and "SAVE" in given.returns:
         talk.mailbox().saved = array("I")  # RFC 5182 §2.1: a NO empties "$"
     return reply
+
+
+async def _judged(talk: Talk, key: Key) -> Key | Refusal:
+    """The key with each MODSEQ as it counts here: above one that is lost anything may have changed."""
+    if key.word == "MODSEQ":
+        token = await talk.site.token(talk.who(), key.number)
+        return token if isinstance(token, Refusal) else msgspec.structs.replace(key, number=token or 0)
+    keys: list[Key] = []
+    for one in key.keys:
+        judged = await _judged(talk, one)
+        if isinstance(judged, Refusal):
+            return judged
+        keys.append(judged)
+    return msgspec.structs.replace(key, keys=tuple(keys))
 
 
 def _names(key: Key, word: str) -> bool:

@@ -25,6 +25,12 @@ async def select(talk: Talk, request: Request) -> Reply:
         # RFC 9051 §6.3.2: whether or not the new one can be selected; §7.1 CLOSED
         await talk.deselect()
         talk.say("OK [CLOSED] The mailbox before is closed.")
+    since: int | None = 0
+    if given.resync is not None:
+        token = await talk.site.token(talk.who(), given.resync.modseq)
+        if isinstance(token, Refusal):
+            return refused(token)
+        since = token
     name = names.canonical(given.mailbox)
     found = await talk.site.select(talk.who(), name, recent=writable and not talk.revision_2)
     if isinstance(found, Refusal):
@@ -44,7 +50,7 @@ async def select(talk: Talk, request: Request) -> Reply:
     await talk.open(view)
     _describe(talk, view, found)
     if given.resync is not None:
-        no = await _resync(talk, view, found, given.resync)
+        no = await _resync(talk, view, found, given.resync, since)
         if no is not None:
             await talk.deselect()
             return no
@@ -71,15 +77,15 @@ def _describe(talk: Talk, view: View, found: Selected) -> None:
     talk.say(f"OK [MAILBOXID ({mailbox_id(view.mailbox)})] It keeps this through RENAME.")  # RFC 8474 §4.2
 
 
-async def _resync(talk: Talk, view: View, found: Selected, asked: Resync) -> Reply | None:
-    """RFC 7162 §3.2.5.1: what changed since the client was here. A refusal, if the site cannot tell."""
+async def _resync(talk: Talk, view: View, found: Selected, asked: Resync, since: int | None) -> Reply | None:
+    """RFC 7162 §3.2.5.1: what changed since the client was here. `since`: what its MODSEQ counts here, None = it is lost. A
+    refusal, if the site cannot tell."""
     status = found.status
     if asked.uidvalidity != status.mailbox.uidvalidity:
         return None  # the client's knowledge is of another mailbox; UIDVALIDITY tells it
     known: Ranges = ranges.limit(asked.known or ranges.EVERY_UID, 1, status.uidnext - 1)
-    since = asked.modseq
-    if since > status.highestmodseq:
-        # A MODSEQ that is not in history: all flags, and every UID that is not there (design: lost tokens)
+    if since is None or asked.modseq > status.highestmodseq:
+        # A MODSEQ that is not in history, or never was this mailbox's: all flags, and every UID that is not there.
         since = 0
         vanished = ranges.subtract(known, ranges.compress(view.uids))
     else:

@@ -27,8 +27,15 @@ async def store(talk: Talk, request: Request) -> Reply:
     if given.silent:
         # What others did before is told, as silence is only about what this command does (RFC 9051 §6.4.6).
         await talk.poll(expunges=False)
+    unchanged_since = given.unchanged_since
+    if unchanged_since is not None:
+        token = await talk.site.token(talk.who(), unchanged_since)
+        if isinstance(token, Refusal):
+            return refused(token)
+        # RFC 7162 §3.1.3: a client that knows them by a MODSEQ that is lost does not know how they are: 0 fails for all.
+        unchanged_since = token or 0
     command = ChangeFlags(
-        talk.who(), view.mailbox, view.exact(spans), given.mode, given.flags, given.keywords, given.unchanged_since
+        talk.who(), view.mailbox, view.exact(spans), given.mode, given.flags, given.keywords, unchanged_since
     )
     done = await talk.site.execute(talk.actor, command)
     if isinstance(done, Refusal):

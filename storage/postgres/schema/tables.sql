@@ -163,6 +163,14 @@ CREATE TABLE expunged (                 -- what VANISHED tells; and content outl
 );
 CREATE INDEX expunged_modseq ON expunged (mailbox, modseq);
 
+CREATE TABLE vanished (                 -- of these UIDs those that are not there count as gone at `modseq`: salvage reaffirmed them
+    mailbox  bigint NOT NULL,
+    first    bigint NOT NULL,
+    last     bigint NOT NULL,
+    modseq   bigint NOT NULL,
+    PRIMARY KEY (mailbox, modseq, first)
+);
+
 CREATE TABLE mailbox_deleted (
     id           bigint PRIMARY KEY,
     account      bigint NOT NULL,
@@ -170,6 +178,29 @@ CREATE TABLE mailbox_deleted (
     uidvalidity  bigint NOT NULL,
     position     bigint NOT NULL,
     at           bigint NOT NULL
+);
+
+-- tails that were lost ------------------------------------------------------------------------------------------------
+
+CREATE TABLE salvaged (                 -- up to which sequence the tail of an epoch is salvaged
+    partition  text NOT NULL,
+    epoch      bigint NOT NULL,
+    upto       bigint NOT NULL,
+    PRIMARY KEY (partition, epoch)
+);
+
+CREATE TABLE salvage_report (           -- what could not be decided again
+    partition  text NOT NULL,
+    position   bigint NOT NULL,         -- in the tail
+    reported   bigint NOT NULL,         -- position of the report
+    noun       text NOT NULL,
+    entity     text NOT NULL,
+    what       text NOT NULL,
+    why        text NOT NULL,
+    event      bytea NOT NULL,          -- its envelope as it was, empty if it was large
+    at         bigint NOT NULL,         -- unix seconds of the report
+    state      text NOT NULL,           -- open, applied, dismissed
+    PRIMARY KEY (partition, position)
 );
 
 -- outbox --------------------------------------------------------------------------------------------------------------

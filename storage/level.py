@@ -1,0 +1,75 @@
+"""Whether this site's tables have come far enough to answer a client that may have been at another site before.
+
+What a copy lacks must not look as if it had been deleted. So whoever asks what there is waits until the tables have what
+the home had shown when it was last heard; a site that cannot hear the home answers with what it has. And a client's token
+(MODSEQ) above what the tables have waits wherever it comes: its client has seen more (ops/decisions/reads-are-always-served.md).
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from cluster.control.partitions import Spans, in_history
+from cluster.domain.refusal import Refusal
+from cluster.log.model import LogUnavailable
+from cluster.position import Position, split
+from storage.answers import UNAVAILABLE
+from storage.news import Hub
+
+LEVEL_S_MAX = 5.0
+LOOK_EVERY_S = 0.5  # whether the home is still there
+
+
+class Homes(Protocol):
+    """What is known here of partitions: cluster.log.jetstream.JetStreamLog."""
+
+    def home_mark(self, partition: str) -> Position | None:
+        """Of a copy: how far the home says that the partition is shown. None = it was not heard lately, or is here."""
+        ...
+
+    async def home_asked(self, partition: str) -> Position | None:
+        """What the home says now, None = nobody answers for it."""
+        ...
+
+    async def known_history(self, partition: str) -> Spans:
+        """Raises LogUnavailable."""
+        ...
+
+
+class Level:
+    """`partition_of`: an account's, None = there is no such account."""
+
+    def __init__(self, hub: Hub, homes: Homes, partition_of: Callable[[int], Awaitable[str | None]]) -> None:
+        self._hub = hub
+        self._homes = homes
+        self._partition_of = partition_of
+
+    async def with_home(self, account: int) -> bool:
+        """Whether the account's tables have what its home had shown when this was asked; True too while the home is out of
+        reach. Waits up to LEVEL_S_MAX."""
+        partition = await self._partition_of(account)
+        if partition is None or (goal := self._homes.home_mark(partition)) is None:
+            return True
+        for _ in range(round(LEVEL_S_MAX / LOOK_EVERY_S)):
+            if await self._hub.reached(partition, goal, LOOK_EVERY_S) or self._homes.home_mark(partition) is None:
+                return True
+        return False
+
+    async def token(self, account: int, token: int) -> int | Refusal | None:
+        """The token, once the tables have reached it; None = it is lost: nobody may reckon from it. UNAVAILABLE where its
+        client has seen more than this site comes to have in LEVEL_S_MAX."""
+        partition = await self._partition_of(account)
+        if partition is None:
+            return token
+        try:
+            history = await self._homes.known_history(partition)
+        except LogUnavailable:
+            return UNAVAILABLE
+        # Below all epochs is before everything; one that nobody here has heard of may have begun meanwhile.
+        if history[0][0] <= split(token).epoch <= history[-1][0] and not in_history(history, token):
+            return None
+        if self._hub.position(partition) >= token:
+            return token
+        said = await self._homes.home_asked(partition)
+        if said is not None and said < token:
+            return None  # No site ever gave it to anybody, or its epoch has lost it.
+        return token if await self._hub.reached(partition, token, LEVEL_S_MAX) else UNAVAILABLE

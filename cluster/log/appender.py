@@ -223,7 +223,8 @@ class Appender:
         if at <= self.mark.durable:
             future.set_result(outcome)
             return
-        answer = future, outcome, split(at).sequence
+        # What an earlier epoch holds is promised as soon as the first word of this one is.
+        answer = future, outcome, split(at).sequence if split(at).epoch == self.stream.epoch else 1
         for batch in (self._writing, *self._queue):
             if batch is not None and batch.first <= answer[2] <= batch.end:
                 batch.answers.append(answer)

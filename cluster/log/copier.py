@@ -74,7 +74,7 @@ class Copier:
         self._hold = hold
         self._marks = marks
         self._home = home
-        self._writers: dict[int, tuple[Writer, int]] = {}  # by epoch, with the last sequence of its copy
+        self._writers: dict[int, tuple[Writer, int, int]] = {}  # by epoch, with its copy's last sequence and position
         self._source: Known | None = None  # what the home said that it has
         self._reader: Reader | None = None
         self._life = ""
@@ -210,11 +210,14 @@ class Copier:
             made = Writer(
                 self._site.engine, copy, self._site.entropy, self._lease.confirm, chains=self._site.replicas == 1
             )
-            self._writers[origin.epoch] = made, await self._site.engine.last_sequence(copy.name)
-        writer, last = self._writers[origin.epoch]
-        messages = [_copied(origin, each) for each in kept]
-        await writer.write(messages, last, whole=False)
-        self._writers[origin.epoch] = writer, last + len(messages)
+            end = await epochs.end_of(self._site.engine, copy)
+            self._writers[origin.epoch] = made, await self._site.engine.last_sequence(copy.name), end
+        writer, last, end = self._writers[origin.epoch]
+        # What is here already comes once more after a hole before it.
+        messages = [_copied(origin, each) for each in kept if position_of(origin, each) > end]
+        if messages:
+            await writer.write(messages, last, whole=False)
+        self._writers[origin.epoch] = writer, last + len(messages), max(end, position_of(origin, kept[-1]))
         self._copied = len(kept), sum(len(each.data) for each in kept)
 
     # ── what the home and others hear ────────────────────────────────────────────────────────────────────────────────

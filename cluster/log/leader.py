@@ -48,6 +48,7 @@ from cluster.position import position, shown, split
 DRAIN_S_MAX = 5.0
 HAND_OVER_S_MAX = 8.0  # for the next home to have all
 HAND_OVER_BEHIND_MAX = 5_000  # messages that it may still lack when writers begin to wait
+HEARD_S_MAX = 3.0  # for it to be heard for the first time
 HEAR_S_MAX = 0.5  # for another copy to say how far it is
 
 log = structlog.get_logger("cluster.log.leader")
@@ -319,8 +320,11 @@ class Leader:
         if target not in self._hold.record.copies:
             return f"{target} has no copy of {self._hold.record.name}"
         epoch = appender.stream.epoch
-        if members.confirmed(target) < position(epoch, min(1, appender.last)):
-            return f"{target} has not said yet how far its copy is"
+        try:
+            async with asyncio.timeout(HEARD_S_MAX):
+                await members.reached(target, position(epoch, min(1, appender.last)))
+        except TimeoutError:
+            return f"{target} does not say how far its copy is"
         if members.confirmed(target) < position(epoch, max(0, appender.last - HAND_OVER_BEHIND_MAX)):
             return f"{target} is too far behind"
         appender.refuse("the partition moves")

@@ -16,6 +16,10 @@ def queue(site: str) -> str:
     return f"queue-{site}"
 
 
+def is_queue(partition: str) -> bool:
+    return partition.startswith("queue-")
+
+
 def of_site(site: str) -> tuple[str, ...]:
     """All that a single site is home of."""
     return (DIRECTORY, mail(site), queue(site))

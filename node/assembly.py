@@ -49,7 +49,7 @@ class Assembly:
         self.name = name
         backbone = config.backbone
         self.placed = partitions.placed(config.site, backbone.sites if backbone is not None else (config.site,))
-        self.partitions = (*self.placed.homes, *self.placed.copies)
+        self.partitions = [*self.placed.homes, *self.placed.copies]  # and others, as they appear
         self.log = JetStreamLog(
             config.nats.url,
             config.nats.user,
@@ -71,7 +71,7 @@ class Assembly:
         self.directory_view = DirectoryView(self.database)
         self.directory = Directory(self.directory_view, self.hub)
         self.mail = MailView(self.database)
-        self.outbox = OutboxView(self.database, partitions.queue(config.site))
+        self.outbox = OutboxView(self.database)
         self.credentials = Credentials(world, config.hmac_key.encode())
         self.throttle = SignIns(
             world.monotonic,
@@ -85,6 +85,26 @@ class Assembly:
         level = Level(self.hub, self.log, self.directory.partition_of)
         stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
+
+    def follower(self, partition: str) -> Follower:
+        wanted = WantedContent(partition, self.database, self.blobs, self.fetcher)
+        return Follower(partition, self.log, self.database, self.blobs, wanted=wanted)
+
+    async def take_what_appears(self, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]) -> None:
+        """For ever: partitions that this site was given while it runs are kept and followed too, and blobs are asked of
+        sites that joined."""
+        while True:
+            await self.log.watch.looked()
+            site, sites = self.config.site, set[str]()
+            for name, (record, _) in self.log.watch.found.items():
+                sites |= {record.home, *record.copies}
+                if name not in self.partitions and site in (record.home, *record.copies):
+                    log.info("a partition appeared", partition=name, home=record.home)
+                    self.partitions.append(name)
+                    self.log.keep(name)
+                    tasks.append(group.create_task(self.follower(name).run(), name=f"follow {name}"))
+            joined = sites - {site, *self.fetcher.others}
+            self.fetcher.others = (*self.fetcher.others, *sorted(joined))
 
     async def caught_up(self) -> None:
         """Returns when the tables have reached what the log held when asked; where nobody answers for a partition, what
@@ -138,12 +158,11 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
             tasks.append(group.create_task(parts.peers.serve(source(parts.blobs)), name="blobs for other sites"))
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
-                    parts.log.keep(partition)
+                    parts.log.keep(partition, wanted=True)
                 else:
                     parts.log.lead(partition, others)
-                wanted = WantedContent(partition, parts.database, parts.blobs, parts.fetcher)
-                follower = Follower(partition, parts.log, parts.database, parts.blobs, wanted=wanted)
-                tasks.append(group.create_task(follower.run(), name=f"follow {partition}"))
+                tasks.append(group.create_task(parts.follower(partition).run(), name=f"follow {partition}"))
+            tasks.append(group.create_task(parts.take_what_appears(group, tasks), name="what appears"))
             try:
                 await parts.caught_up()
                 log.info("tables stand where the log stands", site=config.site)

@@ -21,7 +21,7 @@ def backed_up(parts: Assembly, version: str) -> BackedUp:
         parts.config.site,
         version,
         parts.world.now(),
-        parts.partitions,
+        tuple(parts.partitions),
         parts.log,
         parts.blobs,
         parts.hub.reached,

@@ -1,6 +1,7 @@
-"""The outbox's relay in this process: it works while the process holds the lease of the queue's partition."""
+"""The relay in this process: it sends from every queue whose partition this process leads, those of lost sites too."""
 
 import asyncio
+from collections.abc import Callable
 
 import structlog
 
@@ -20,14 +21,15 @@ log = structlog.get_logger("relay")
 
 
 class Outbox:
-    """The view of the tables, as the relay asks it."""
+    """The view of the tables, as the relay asks it. `queues`: the partitions to send from now."""
 
-    def __init__(self, view: OutboxView) -> None:
+    def __init__(self, view: OutboxView, queues: Callable[[], list[str]]) -> None:
         self._view = view
+        self._queues = queues
 
     async def due(self, now: int, limit: int) -> list[tuple[Queued, int]]:
         try:
-            return await self._view.due(now, limit)
+            return await self._view.due(self._queues(), now, limit)
         except AWAY as failure:
             raise SiteUnavailable(f"the outbox cannot be read: {failure}") from failure
 
@@ -43,10 +45,16 @@ def settings(config: Config) -> RelaySettings:
 
 
 async def run(parts: Assembly) -> None:
-    """Until it is cancelled. Every worker runs it; the one that leads the queue's partition sends."""
-    queue = partitions.queue(parts.config.site)
+    """Until it is cancelled. Every worker runs it."""
     changed = asyncio.Event()
-    parts.hub.on_change(queue, changed.set)
+    watched: set[str] = set()
+
+    def queues() -> list[str]:
+        there = [name for name in parts.partitions if partitions.is_queue(name)]
+        for name in set(there) - watched:
+            parts.hub.on_change(name, changed.set)
+            watched.add(name)
+        return [name for name in there if parts.log.leads(name)]
 
     async def wait(timeout_s: float) -> None:
         try:
@@ -58,5 +66,5 @@ async def run(parts: Assembly) -> None:
 
     if parts.config.smarthost is None:
         log.warning("no smarthost is configured: mail for other domains is refused, and what is queued stays")
-    relay = Relay(parts.site, Outbox(parts.outbox), settings(parts.config), lambda: parts.log.leads(queue), wait)
+    relay = Relay(parts.site, Outbox(parts.outbox, queues), settings(parts.config), lambda: bool(queues()), wait)
     await relay.run()

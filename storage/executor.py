@@ -31,6 +31,7 @@ from cluster.domain.mailbox.events import uids_given
 from cluster.domain.mailbox.state import MessagesState, Tree
 from cluster.domain.outbox import decide as outbox
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
+from cluster.domain.outbox.commands import QueueMessage
 from cluster.domain.outbox.events import changes as outbox_changes
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import EVENT_BYTES_MAX, INLINE_BYTES_MAX, Append, Blob, Log, LogUnavailable, NewEvent, Stored
@@ -314,8 +315,11 @@ class Executor:
                 return await self.views.accounts.partition_of(command.account)
             case DirectoryBase():
                 return partitions.DIRECTORY
-            case _:
+            case QueueMessage():
                 return partitions.queue(self.site)
+            case _:
+                # A queue whose site was lost is served by its successor.
+                return await self.views.outbox.partition_of(command.queued) or partitions.queue(self.site)
 
     # -- what was made ------------------------------------------------------------------------------------------------
 

@@ -155,10 +155,12 @@ class JetStreamLog:
         self._keeper_of(partition).make(copies)
         self.keep(partition)
 
-    def keep(self, partition: str) -> None:
+    def keep(self, partition: str, *, wanted: bool = False) -> None:
         """From now on, until `stop`, a candidate for the partition's appender while it is at home here, and for keeping the
-        copy while one is here."""
-        self._keeper_of(partition).start()
+        copy while one is here. `wanted`: if there never was a copy here, there shall be one."""
+        keeper = self._keeper_of(partition)
+        keeper.wanted = wanted
+        keeper.start()
         if partition not in self._kept:
             self._kept.add(partition)
             for work in (self._shown_of(partition).keep(), self._home_of(partition).hear()):

@@ -5,6 +5,7 @@ for keeping the copy. Which of both changes with the record in the control plane
 import asyncio
 import contextlib
 
+import msgspec
 import structlog
 
 from cluster.control.bucket import Conflict
@@ -36,6 +37,7 @@ class Keeper:
         self._hold = hold
         self._task: asyncio.Task[None] | None = None
         self._copies: tuple[str, ...] | None = None
+        self.wanted = False  # a copy here, if there never was one
         self.leader = leader
         self.copier = copier
 
@@ -94,7 +96,17 @@ class Keeper:
         elif self._site.name in found.partition.copies:
             await self._as(self.copier.copy, home=False)
         else:
+            await self._take_a_copy(found)
             await self._site.watch.looked()
+
+    async def _take_a_copy(self, found: Found) -> None:
+        """A site that joined; not one whose copy was taken away."""
+        if self.wanted and await self._site.known.get(self._partition) is None:
+            record, here = found.partition, self._site.name
+            await self._site.partitions.change(
+                msgspec.structs.replace(record, copies=(*record.copies, here)), found.revision
+            )
+            await self._site.watch.say_changed()
 
     async def _lead(self, found: Found) -> None:
         """Waits until the lease is to be had, and leads."""

@@ -1,5 +1,6 @@
 """Reads the noun outbox from the tables."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from cluster.domain.mailbox.content import Content
@@ -16,28 +17,31 @@ FROM queued q JOIN content c ON c.hash = q.content
 
 
 class OutboxView:
-    def __init__(self, database: Database, partition: str) -> None:
+    def __init__(self, database: Database) -> None:
         self.database = database
-        self.partition = partition
 
     async def message(self, queued: int) -> Queued | None:
         async with self.database.connection() as db:
             return await load(db, queued)
 
-    async def due(self, now: int, limit: int) -> list[tuple[Queued, int]]:
-        """Messages whose next try is not after `now`, oldest first, each with when it was queued (unix seconds)."""
+    async def partition_of(self, queued: int) -> str | None:
+        row = await self.database.row("SELECT partition FROM queued WHERE queued = $1", queued)
+        return None if row is None else row["partition"]
+
+    async def due(self, partitions: Sequence[str], now: int, limit: int) -> list[tuple[Queued, int]]:
+        """Of those queues: messages whose next try is not after `now`, oldest first, each with when it was queued (unix seconds)."""
         async with self.database.connection() as db:
             rows = await db.fetch(
-                f"{MESSAGE} WHERE q.partition = $1 AND q.next_at <= $2 ORDER BY q.next_at, q.position LIMIT $3",
-                self.partition,
+                f"{MESSAGE} WHERE q.partition = ANY ($1::text[]) AND q.next_at <= $2 ORDER BY q.next_at, q.position LIMIT $3",
+                list(partitions),
                 now,
                 limit,
             )
             return [(await _message(db, row), row["queued_at"]) for row in rows]
 
-    async def next_at(self) -> int | None:
+    async def next_at(self, partition: str) -> int | None:
         """When the next try is due (unix seconds; 0 = at once); None = nothing is queued."""
-        row = await self.database.row("SELECT min(next_at) FROM queued WHERE partition = $1", self.partition)
+        row = await self.database.row("SELECT min(next_at) FROM queued WHERE partition = $1", partition)
         return None if row is None else row[0]
 
 

@@ -67,7 +67,7 @@ async def _alike(views: Views, model: Model, cuts: list[int], asked: Ranges, sin
         await _messages(views.mail, model, account, box, asked, since)
     await _made(views.mail, model)
     await _directory(DirectoryView(views.database), model)
-    await _outbox(OutboxView(views.database, PARTITION), model)
+    await _outbox(OutboxView(views.database), model)
 
 
 def _shown(mail: AccountMail, box: Box) -> Mailbox:
@@ -187,9 +187,9 @@ async def _outbox(view: OutboxView, model: Model) -> None:
     messages = sorted(model.outbox.messages.values(), key=lambda one: (one.next_at, one.position))
     for now in (0, 20, 99):
         due = [one for one in messages if one.next_at <= now]
-        found = await view.due(now, 10)
+        found = await view.due([PARTITION], now, 10)
         assert [message for message, _ in found] == due
         assert [at for _, at in found] == [model.saved_at[one.position] for one in due]
-    assert await view.next_at() == min((one.next_at for one in messages), default=None)
+    assert await view.next_at(PARTITION) == min((one.next_at for one in messages), default=None)
     for queued in (1, 2):
         assert await view.message(queued) == model.outbox.messages.get(queued)

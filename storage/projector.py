@@ -11,15 +11,17 @@ from typing import Any
 import structlog
 
 from cluster import codec
+from cluster.domain.mailbox.events import EpochStarted, TailDestroyed
 from cluster.log.model import BATCH_MESSAGES_MAX, Record
 from storage.postgres.directory_fold import DirectoryFold
-from storage.postgres.folded import Folded, FoldedStore
+from storage.postgres.folded import WHOLE, Folded, FoldedStore, Notes
 from storage.postgres.mail_fold import MailFold, Unappliable
 from storage.postgres.outbox_fold import OutboxFold
 from storage.postgres.pool import DETERMINISTIC, Connection
 
 COMMANDS_KEPT_S = 48 * 3600
 PRUNE_EVERY_S = 3600
+CHECKPOINT_POSITIONS = 256
 # Kinds of error that are this release's own, not the database's: the entity waits, the others go on.
 OURS = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, AttributeError)
 APPLIED, REPEATED, QUARANTINED, HELD = b"a", b"r", b"q", b"h"
@@ -52,7 +54,7 @@ class Fold:
         self.mail.forget()
         return self.folded
 
-    async def _standing(self) -> Folded:
+    async def standing(self) -> Folded:
         """Where the tables stand, as the first thing in a transaction. What is in memory of them holds only while they
         are the same tables: after a rebuild it is read anew. Raises TablesWentBack."""
         assert self.folded is not None
@@ -68,32 +70,45 @@ class Fold:
 
     async def batch(self, records: Sequence[Record], *, notify: bool = True) -> None:
         """Folds events, in order, in one transaction; all or none. Raises what the database raises."""
+        notes = Notes()
         try:
             async with self.db.transaction():
-                after = await self._fold(await self._standing(), records)
+                after = await self._fold(await self.standing(), records, notes)
                 await self.mail.finish(self.db)
-                await self.store.save(after, self.mail.touched if notify else None)
+                await self.store.save(after, self.mail.touched if notify else None, notes)
         except BaseException:
             self.mail.forget()
             raise
         self.mail.touched = {}
         self.folded = after
 
-    async def _fold(self, folded: Folded, records: Sequence[Record]) -> Folded:
-        decoded = [_decoded(record) for record in records]
-        seen = await self.store.commands([envelope.id for envelope, _ in decoded if envelope is not None])
-        for record, (envelope, event) in zip(records, decoded, strict=True):
+    async def _fold(self, folded: Folded, records: Sequence[Record], notes: Notes) -> Folded:
+        read = [decoded(record) for record in records]
+        seen = await self.store.commands([envelope.id for envelope, _ in read if envelope is not None])
+        for record, (envelope, event) in zip(records, read, strict=True):
             if record.position <= folded.position:
                 continue
-            outcome = await self._one(record, envelope, event, seen)
-            folded = _advanced(folded, record, outcome)
-            if envelope is not None:
-                folded = await self._prune(folded, envelope.at // 1_000_000, seen)
+            outcome = await self._one(record, envelope, event, seen, notes)
+            folded = await self._counted(folded, record, outcome, envelope, seen, notes)
         await self.store.save_commands(seen)
         return folded
 
+    async def _counted(
+        self, folded: Folded, record: Record, outcome: bytes, envelope: codec.Envelope | None,
+        seen: dict[bytes, list[int]], notes: Notes,
+    ) -> Folded:  # fmt: skip
+        after = advanced(folded, record, outcome)
+        if envelope is not None:
+            after = await self._prune(after, envelope.at // 1_000_000, seen, notes)
+        notes.touched[record.noun, record.entity.replace("\0", "")] = record.position
+        if outcome == REPEATED:
+            notes.repeated.append(record.position)
+        if is_checkpoint(folded.position, record.position):
+            notes.checkpoints.append(after)
+        return after
+
     async def _one(
-        self, record: Record, envelope: codec.Envelope | None, event: Any, seen: dict[bytes, list[int]]
+        self, record: Record, envelope: codec.Envelope | None, event: Any, seen: dict[bytes, list[int]], notes: Notes
     ) -> bytes:
         if envelope is None:
             await self._quarantine(record, str(event), held=False)
@@ -101,11 +116,14 @@ class Fold:
         command = seen.setdefault(envelope.id, [0, 0, 0])
         if envelope.n < command[0]:
             return REPEATED
-        command[:] = [envelope.n + 1, record.position, envelope.at // 1_000_000]
+        _told(record, envelope, command, notes)
         if await self.store.is_held(record.noun, record.entity):
             await self._quarantine(record, "the entity is held since an earlier event", held=True)
             return HELD
-        return await self._apply(record, envelope, event)
+        outcome = await self._apply(record, envelope, event)
+        if outcome == APPLIED and is_of_all(event):
+            notes.touched[WHOLE] = record.position
+        return outcome
 
     async def _apply(self, record: Record, envelope: codec.Envelope, event: Any) -> bytes:
         at = envelope.at // 1_000_000
@@ -113,6 +131,8 @@ class Fold:
             match envelope.noun:
                 case "mailbox":
                     await self.mail.apply(self.db, record.entity, event, record.position, at)
+                    if isinstance(event, EpochStarted):
+                        await self.store.ended(event.ended)
                 case "directory":
                     await self.directory.apply(self.db, event, record.position)
                 case "outbox":
@@ -133,16 +153,20 @@ class Fold:
         )
         await self.store.quarantine(record, reason, held)
 
-    async def _prune(self, folded: Folded, at: int, seen: dict[bytes, list[int]]) -> Folded:
+    async def _prune(self, folded: Folded, at: int, seen: dict[bytes, list[int]], notes: Notes) -> Folded:
         """By the events' own time, so that every site forgets the same commands at the same position, however the events
         were cut into batches: what this batch has not written yet is forgotten too."""
-        if at < folded.pruned_at + PRUNE_EVERY_S:
+        pruned_at = prunes_at(folded.pruned_at, at)
+        if pruned_at == folded.pruned_at:
             return folded
         before = at - COMMANDS_KEPT_S
-        for id in [id for id, (_, _, told_at) in seen.items() if told_at < before]:
+        gone = {id: told for id, told in seen.items() if told[2] < before}
+        for id, (events, position, told_at) in gone.items():
+            notes.forgotten.append((folded.position, id, events, position, told_at))
             del seen[id]
-        await self.store.prune_commands(before)
-        return Folded(folded.position, folded.digest, folded.events, at)
+        await self.store.prune_commands(before, folded.position, [*seen, *gone])
+        await self.store.drop_commands(list(gone))
+        return Folded(folded.position, folded.digest, folded.events, pruned_at)
 
     async def batch_around_faults(self, records: Sequence[Record], *, notify: bool = True) -> None:
         """After `batch` failed for a cause that the event itself may carry: one by one, so that the bad one stops nobody
@@ -156,33 +180,59 @@ class Fold:
                     raise
                 held = not isinstance(error, DETERMINISTIC)
                 log.exception("event could not be folded", partition=self.partition, position=record.position)
-                await self._set_aside(record, f"{type(error).__name__}: {error}", held, notify)
+                await self.set_aside(record, f"{type(error).__name__}: {error}", held=held, notify=notify)
 
-    async def _set_aside(self, record: Record, reason: str, held: bool, notify: bool) -> None:
+    async def set_aside(self, record: Record, reason: str, *, held: bool, notify: bool = True) -> None:
+        notes = Notes()
         async with self.db.transaction():
-            before = await self._standing()
+            before = await self.standing()
             if record.position <= before.position:
                 return
-            after = _advanced(before, record, HELD if held else QUARANTINED)
-            envelope, _ = _decoded(record)
+            seen: dict[bytes, list[int]] = {}
+            envelope, _ = decoded(record)
             if envelope is not None:
                 # Its command counts as folded, as with any event that was put aside: a repeat changes nothing.
-                told_at = envelope.at // 1_000_000
-                seen = {envelope.id: [envelope.n + 1, record.position, told_at]}
-                after = await self._prune(after, told_at, seen)
-                await self.store.save_commands(seen)
+                seen = await self.store.commands([envelope.id])
+                _told(record, envelope, seen.setdefault(envelope.id, [0, 0, 0]), notes)
+            after = await self._counted(before, record, HELD if held else QUARANTINED, envelope, seen, notes)
+            await self.store.save_commands(seen)
             await self.store.quarantine(record, reason, held)
-            await self.store.save(after, {} if notify else None)
+            await self.store.save(after, {} if notify else None, notes)
         self.folded = after
 
 
-def _advanced(folded: Folded, record: Record, outcome: bytes) -> Folded:
+def advanced(folded: Folded, record: Record, outcome: bytes) -> Folded:
     digest = hashlib.blake2b(folded.digest, digest_size=32)
     digest.update(record.position.to_bytes(8, "big") + record.payload + outcome)
     return Folded(record.position, digest.digest(), folded.events + 1, folded.pruned_at)
 
 
-def _decoded(record: Record) -> tuple[codec.Envelope | None, Any]:
+def is_checkpoint(before: int, position: int) -> bool:
+    """Whether the digest after the event at `position` is kept, `before` being that of the event before it: for the first
+    event in every block of positions, so that it does not hang on where content lies between events."""
+    return before // CHECKPOINT_POSITIONS != position // CHECKPOINT_POSITIONS
+
+
+def is_of_all(event: Any) -> bool:
+    """Whether it changes mailboxes of every account of the partition."""
+    return isinstance(event, TailDestroyed) or isinstance(event, EpochStarted) and any(gap for _, _, gap in event.ended)
+
+
+def prunes_at(pruned_at: int, at: int) -> int:
+    """When commands were last forgotten, after an event of `at` (unix seconds)."""
+    return pruned_at if at < pruned_at + PRUNE_EVERY_S else at
+
+
+def _told(record: Record, envelope: codec.Envelope, command: list[int], notes: Notes) -> None:
+    """The command was folded up to this event."""
+    events, position, at = command
+    if position and record.position - position > BATCH_MESSAGES_MAX:
+        # Nearer ones are found in the log itself when the tables are taken back.
+        notes.forgotten.append((record.position, envelope.id, events, position, at))
+    command[:] = [envelope.n + 1, record.position, envelope.at // 1_000_000]
+
+
+def decoded(record: Record) -> tuple[codec.Envelope | None, Any]:
     try:
         envelope, event = codec.decode(record.payload)
         if not 0 <= envelope.n < BATCH_MESSAGES_MAX:

@@ -190,27 +190,27 @@ class Partitions:
     """The records in the control plane. Every call raises Unreachable."""
 
     def __init__(self, keys: Keys) -> None:
-        self._keys = keys
+        self.keys = keys
 
     async def all(self) -> dict[str, Found]:
         """Every record, perhaps as it was a moment ago."""
-        entries = await self._keys.every(PREFIX)
+        entries = await self.keys.every(PREFIX)
         return {key.removeprefix(PREFIX): _found(entry) for key, entry in entries.items() if entry.revision}
 
     async def get(self, name: str) -> Found | None:
-        entry = await self._keys.get(PREFIX + name)
+        entry = await self.keys.get(PREFIX + name)
         return _found(entry) if entry.revision else None
 
     async def create(self, partition: Partition) -> None:
         """Raises Conflict if there is one of this name."""
-        entry = await self._keys.get(PREFIX + partition.name)
+        entry = await self.keys.get(PREFIX + partition.name)
         if entry.revision:
             raise Conflict(partition.name)
-        await self._keys.put(PREFIX + partition.name, encode(partition), entry.written)
+        await self.keys.put(PREFIX + partition.name, encode(partition), entry.written)
 
     async def change(self, partition: Partition, revision: int) -> int:
         """The new revision. Raises Conflict if the record is not at `revision`."""
-        return await self._keys.put(PREFIX + partition.name, encode(partition), revision)
+        return await self.keys.put(PREFIX + partition.name, encode(partition), revision)
 
 
 class KnownPartitions:

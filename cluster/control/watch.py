@@ -26,8 +26,19 @@ GONE_AFTER_S = 10.0  # without a word of it a node is told as away
 log = structlog.get_logger("cluster.control.watch")
 
 
+class CopySaid(msgspec.Struct, frozen=True):
+    """How far a copy is, of a partition; the last three are how far behind what it knows of its home."""
+
+    partition: str
+    position: int
+    messages: int
+    bytes: int
+    seconds: float
+
+
 class Node(msgspec.Struct, frozen=True):
-    """What a process says of itself. `at`: unix seconds, by its own clock; `life` of its site's engine."""
+    """What a process says of itself. `at`: unix seconds, by its own clock; `life` of its site's engine. `leads`: the
+    partitions whose appender it is; `copies`: those that it keeps up."""
 
     site: str
     node: str
@@ -35,6 +46,8 @@ class Node(msgspec.Struct, frozen=True):
     life: str
     at: float
     beat: int
+    leads: tuple[str, ...] = ()
+    copies: tuple[CopySaid, ...] = ()
 
 
 class Pulse:
@@ -81,7 +94,7 @@ class Watch:
         self._connection = connection
         self._partitions = partitions
         self._pulse = pulse
-        self._clock = clock
+        self.clock = clock
         self._seen: dict[str, tuple[int, float]] = {}  # revision, and when it was first seen
         self._poke = asyncio.Event()
         self._looked = asyncio.Event()  # set and replaced after every look
@@ -93,7 +106,7 @@ class Watch:
         while True:
             try:
                 found = await self._partitions.all()
-                now = self.answered_at = self._clock()
+                now = self.answered_at = self.clock()
                 for name, (_, revision) in found.items():
                     if self._seen.get(name, (0, 0.0))[0] != revision:
                         self._seen[name] = revision, now
@@ -119,13 +132,18 @@ class Watch:
         with contextlib.suppress(Unreachable):
             await self._connection.publish(CHANGED)
 
+    def unchanged_s(self, name: str) -> float | None:
+        """For how long the record was seen as it is; of one with a home that is well never more than a second."""
+        seen = self._seen.get(name)
+        return None if seen is None else max(0.0, self.clock() - seen[1])
+
     def is_over(self, name: str) -> bool:
         """Whether the record was seen unchanged for so long, while our own writes went through, that its holder surely
         does not believe any more that it holds it."""
         seen, since = self._seen.get(name), self._pulse.since()
         if seen is None or since is None or name not in self.found or self.found[name].revision != seen[0]:
             return False
-        return self._clock() - max(seen[1], since) >= LEASE_S + MARGIN_S
+        return self.clock() - max(seen[1], since) >= LEASE_S + MARGIN_S
 
     async def _told(self, message: Arrived) -> None:
         self._poke.set()

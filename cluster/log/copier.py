@@ -92,6 +92,11 @@ class Copier:
         """Whether this process is the one that keeps the copy up."""
         return self._lease.held()
 
+    @property
+    def at(self) -> int:
+        """The position up to which the copy has all."""
+        return self._at
+
     async def release(self) -> None:
         await self._lease.release()
 

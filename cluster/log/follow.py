@@ -80,6 +80,16 @@ class Reader:
             for batch in unpacked(stream, kept):
                 yield batch
 
+    async def read_of(self, upto: int, noun: str, entity: str | None) -> AsyncIterator[tuple[Record, ...]]:
+        """Events of one entity (None = of all) of a noun, not above `upto`, which must not lie above the mark."""
+        for segment in await self._segments(upto):
+            end = min(segment.end, upto)
+            subject = segment.stream.events_of(noun, entity)
+            if end > 0 and segment.stream.epoch <= split(upto).epoch:
+                async for kept in self._stretch(segment.stream, 0, end, subject):
+                    for batch in unpacked(segment.stream, kept):
+                        yield batch
+
     async def stored(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Stream, list[Kept]]]:
         """The same as it lies in the streams, each batch of one stream."""
         at = after
@@ -87,14 +97,13 @@ class Reader:
             if segment.end <= at:
                 continue
             end = min(segment.end, upto)
-            async for kept in self._stretch(segment.stream, at, end, contents):
+            async for kept in self._stretch(segment.stream, at, end, ">" if contents else segment.stream.events):
                 yield segment.stream, kept
             at = max(at, end)
             if at >= upto:
                 return
 
-    async def _stretch(self, stream: Stream, after: int, end: int, contents: bool) -> AsyncIterator[list[Kept]]:
-        subject = ">" if contents else stream.events
+    async def _stretch(self, stream: Stream, after: int, end: int, subject: str) -> AsyncIterator[list[Kept]]:
         sequence = await self.sequence_after(stream, after)
         ahead: asyncio.Task[list[Kept]] | None = None
         try:
@@ -116,7 +125,8 @@ class Reader:
 
     async def _patiently(self, stream: Stream, sequence: int, end: int, subject: str) -> list[Kept]:
         """Some messages on `subject` from `sequence` on, perhaps beyond `end`; none only if there are none up to it."""
-        while (recent := self._recent.after(stream.name, sequence)) and sequence <= split(end).sequence:
+        whole = subject in (">", stream.events)
+        while whole and (recent := self._recent.after(stream.name, sequence)) and sequence <= split(end).sequence:
             wanted = recent if subject == ">" else [each for each in recent if each.subject.startswith("ev.")]
             if wanted:
                 return wanted

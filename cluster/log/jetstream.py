@@ -24,7 +24,7 @@ from cluster.control.hold import Hold
 from cluster.control.holder import this_process
 from cluster.control.lease import Lease, boot_clock
 from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans, spans
-from cluster.control.watch import Node, Pulse, Watch
+from cluster.control.watch import CopySaid, Node, Pulse, Watch
 from cluster.log import epochs, wire
 from cluster.log.appender import Appender
 from cluster.log.blobs import Peers
@@ -46,6 +46,7 @@ from cluster.log.model import (
     Stored,
     measured,
 )
+from cluster.log.operations import Operations
 from cluster.log.recent import Recent
 from cluster.log.shown import Shown
 from cluster.position import Position, position, split
@@ -170,6 +171,10 @@ class JetStreamLog:
         """The way to the other sites' blobs, and theirs to ours, over this log's connection."""
         return Peers(self._connection, self._site.name)
 
+    def operations(self, sites: tuple[str, ...], voters: int) -> Operations:
+        """What an operator sees and does. `voters`: members of the backbone."""
+        return Operations(self, self._site, self._pulse, self._keepers, self._said, sites, voters)
+
     def lags(self) -> dict[str, Lag]:
         """Of the copies that this process keeps up."""
         return {name: keeper.copier.lag() for name, keeper in self._keepers.items() if keeper.copier.copying}
@@ -222,9 +227,12 @@ class JetStreamLog:
         if answer.data:
             raise LogUnavailable(answer.data.decode())
 
-    def _said(self, beat: int) -> Node:
+    def _said(self, beat: int = 0) -> Node:
         site, at = self._site, self._site.now_us() / 1_000_000
-        return Node(site.name, self._me.node, self._version, self._connection.life, at, beat)
+        leads = tuple(name for name, keeper in self._keepers.items() if keeper.appender is not None)
+        copiers = {name: keeper.copier for name, keeper in self._keepers.items() if keeper.copier.copying}
+        copies = tuple(CopySaid(name, copier.at, *copier.lag()) for name, copier in copiers.items())
+        return Node(site.name, self._me.node, self._version, self._connection.life, at, beat, leads, copies)
 
     async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
         """Raises LogUnavailable; ValueError for what no log takes (no events, too large, too many)."""
@@ -255,6 +263,12 @@ class JetStreamLog:
         """Everything above `after` and not above `upto`, then ends. `upto` must not lie above the mark. Waits for the
         engine as long as it takes."""
         return self._reader_of(partition).read(after, upto, contents=contents)
+
+    def read_of(
+        self, partition: str, upto: int, noun: str, entity: str | None = None
+    ) -> AsyncIterator[tuple[Record, ...]]:
+        """Events of one entity (None = of all) of a noun, in history and not above `upto`, then ends. Waits as `read`."""
+        return self._reader_of(partition).read_of(upto, noun, entity)
 
     async def mark(self, partition: str, timeout_s: float = APPEND_S_MAX) -> Position:
         """Position of the last event, 0 = there is none yet. Raises LogUnavailable."""

@@ -121,7 +121,7 @@ class Keeper:
             tasks.create_task(self.leader.serve())
 
     async def _as(self, role, *, home: bool) -> None:  # type: ignore[no-untyped-def]
-        """Plays it until the record says that the partition is at home here."""
+        """Plays it until the record says otherwise."""
         playing = asyncio.create_task(role())
         try:
             while not playing.done():
@@ -131,6 +131,8 @@ class Keeper:
                 found = self._site.watch.found.get(self._partition)
                 if found is not None and (found.partition.home == self._site.name) != home:
                     break
+                if found is not None and not home and self._site.name not in found.partition.copies:
+                    break  # It is no copy any more.
         finally:
             playing.cancel()
             await asyncio.wait((playing,))

@@ -98,6 +98,10 @@ class Stream(NamedTuple):
     def events(self) -> str:
         return f"cp.{self.partition}.{self.epoch}.ev.>" if self.copy else f"ev.{self.partition}.{self.epoch}.>"
 
+    def events_of(self, noun: str, entity: str | None) -> str:
+        """`entity` None: of all."""
+        return f"{self.events[:-1]}{token(noun)}.{'>' if entity is None else token(entity)}"
+
     @property
     def contents(self) -> str:
         return f"cp.{self.partition}.{self.epoch}.ct.>" if self.copy else f"ct.{self.partition}.{self.epoch}.>"

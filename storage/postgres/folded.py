@@ -1,6 +1,7 @@
 """How far a partition has been folded, what was folded twice, what could not be: the projector's own tables."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -10,6 +11,7 @@ from storage.postgres.pool import CHANNEL, Connection, Database
 
 QUARANTINE_SHOWN_MAX = 1_000
 NOTIFY_BYTES_MAX = 7_000  # the engine's limit is 8,000
+CHECKPOINTS_EVENTS_MAX = 1 << 20  # so far back the tables can be taken without a rebuild
 EVERYONE = 0  # in place of an account that was touched: all of the partition were
 
 
@@ -23,14 +25,20 @@ class Folded(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True, array_like=True):
-    """What a notification says. `touched`: account → mailboxes (0 = the tree); None = too many to name."""
+    """What a notification says. `touched`: account → mailboxes (0 = the tree); None = too many to name. `was`: the
+    tables were taken back from there to `position`, 0 = they were not; `lost`: whose mail was, None = anybody's."""
 
     partition: str
     position: int
     touched: dict[int, list[int]] | None
+    was: int = 0
+    lost: list[int] | None = None
 
 
 NOTHING_FOLDED = Folded(0, bytes(32), 0, 0)
+
+
+WHOLE = ("", "")  # in place of (noun, entity): all accounts of the partition
 
 
 class QuarantineRow(NamedTuple):
@@ -53,6 +61,17 @@ async def read_quarantine(database: Database) -> list[QuarantineRow]:
         QUARANTINE_SHOWN_MAX,
     )
     return [QuarantineRow(*row) for row in rows]
+
+
+@dataclass(slots=True)
+class Notes:
+    """What a batch leaves beside its rows, so that it can be taken back: checkpoints, positions of repeated events, the
+    last position of every entity, and (position, id, events, was_position, at) of commands forgotten or written over."""
+
+    checkpoints: list[Folded] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
+    touched: dict[tuple[str, str], int] = field(default_factory=dict)
+    forgotten: list[tuple[int, bytes, int, int, int]] = field(default_factory=list)
 
 
 class FoldedStore:
@@ -82,7 +101,7 @@ class FoldedStore:
         assert row is not None
         return row["tables"], row["position"]
 
-    async def save(self, folded: Folded, touched: Mapping[int, set[int]] | None) -> None:
+    async def save(self, folded: Folded, touched: Mapping[int, set[int]] | None, notes: Notes) -> None:
         """With one notification of what was touched, which goes out with the commit; None = without."""
         payload = None
         if touched is not None:
@@ -91,9 +110,7 @@ class FoldedStore:
             if EVERYONE in touched or len(payload) > NOTIFY_BYTES_MAX:
                 payload = msgspec.json.encode(News(self.partition, folded.position, None))
         await self.db.execute(
-            "WITH saved AS (INSERT INTO folded VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition) DO UPDATE "
-            "SET position = $2, digest = $3, events = $4, pruned_at = $5) "
-            "SELECT pg_notify($6, $7) WHERE $7::text IS NOT NULL",
+            SAVE,
             self.partition,
             folded.position,
             folded.digest,
@@ -101,7 +118,39 @@ class FoldedStore:
             folded.pruned_at,
             CHANNEL,
             payload.decode() if payload is not None else None,
+            [noun for noun, _ in notes.touched],
+            [entity for _, entity in notes.touched],
+            list(notes.touched.values()),
         )
+        if notes.checkpoints:
+            await self.db.executemany(
+                "INSERT INTO digest_at VALUES ($1, $2, $3, $4, $5)",
+                [(self.partition, at.position, at.digest, at.events, at.pruned_at) for at in notes.checkpoints],
+            )
+            await self._forget_old(folded.events - CHECKPOINTS_EVENTS_MAX)
+        if notes.repeated:
+            await self.db.execute(
+                "INSERT INTO repeated SELECT $1, unnest($2::bigint[])", self.partition, notes.repeated
+            )
+        if notes.forgotten:
+            await self.db.executemany(
+                "INSERT INTO command_before VALUES ($1, $2, $3, $4, $5, $6)",
+                [(self.partition, *each) for each in notes.forgotten],
+            )
+
+    async def _forget_old(self, before: int) -> None:
+        """What would take the tables back further than they can be."""
+        if before > 0:
+            first = await self.db.fetchval(
+                "WITH gone AS (DELETE FROM digest_at WHERE partition = $1 AND events < $2 RETURNING position) "
+                "SELECT max(position) FROM gone",
+                self.partition,
+                before,
+            )
+            if first is not None:
+                await self.db.execute(
+                    "DELETE FROM command_before WHERE partition = $1 AND position <= $2", self.partition, first
+                )
 
     async def commands(self, ids: Sequence[bytes]) -> dict[bytes, list[int]]:
         """Of those, the ones folded before: id → [events, position, at]."""
@@ -124,8 +173,26 @@ class FoldedStore:
             [at for _, _, at in seen.values()],
         )
 
-    async def prune_commands(self, before: int) -> None:
-        await self.db.execute("DELETE FROM command WHERE partition = $1 AND at < $2", self.partition, before)
+    async def prune_commands(self, before: int, position: int, apart: Sequence[bytes]) -> None:
+        """Forgets those told before that time (unix seconds), but for `apart`; with a note of it, as of `position`."""
+        await self.db.execute(
+            "WITH gone AS (DELETE FROM command WHERE partition = $1 AND at < $2 AND id <> ALL ($4::bytea[]) RETURNING *) "
+            "INSERT INTO command_before SELECT partition, $3, id, events, position, at FROM gone",
+            self.partition,
+            before,
+            position,
+            apart,
+        )
+
+    async def ended(self, epochs: Sequence[tuple[int, int, int]]) -> None:
+        """As EpochStarted says it: (epoch, its last sequence in history, gap)."""
+        await self.db.executemany(
+            "INSERT INTO epoch_ended VALUES ($1, $2, $3) ON CONFLICT (partition, epoch) DO UPDATE SET last = $3",
+            [(self.partition, epoch, last) for epoch, last, _ in epochs],
+        )
+
+    async def drop_commands(self, ids: Sequence[bytes]) -> None:
+        await self.db.execute("DELETE FROM command WHERE partition = $1 AND id = ANY ($2::bytea[])", self.partition, ids)
 
     async def is_held(self, noun: str, entity: str) -> bool:
         return (noun, entity) in self._held
@@ -138,7 +205,19 @@ class FoldedStore:
             self.partition,
             record.position,
             record.noun,
-            record.entity,
+            record.entity.replace("\0", ""),  # which the tables' text cannot hold
             reason[:1000],
             held,
         )
+
+
+SAVE = """
+WITH saved AS (
+    INSERT INTO folded VALUES ($1, $2, $3, $4, $5) ON CONFLICT (partition) DO UPDATE
+    SET position = $2, digest = $3, events = $4, pruned_at = $5
+), touching AS (
+    INSERT INTO touched SELECT $1, t.* FROM unnest($8::text[], $9::text[], $10::bigint[]) t
+    ON CONFLICT (partition, noun, entity) DO UPDATE SET position = excluded.position
+)
+SELECT pg_notify($6, $7) WHERE $7::text IS NOT NULL
+"""

@@ -85,3 +85,36 @@ async def test_a_question_that_failed_unforeseen_leaves_the_view_behind() -> Non
     assert any("COPYUID" in line for line in moved) and moved[-1].startswith("a5 OK")
     client.transport.close()
     await server.close()
+
+
+class Lagging(MemorySite):
+    """Has not come to what its clients were told elsewhere."""
+
+    async def token(self, account: int, modseq: int) -> int | Refusal | None:
+        return Refusal(Reason.UNAVAILABLE)
+
+
+async def test_what_a_client_saw_elsewhere_and_this_site_has_not_is_unavailable_and_not_deleted() -> None:
+    """RFC 7162 §3.1.3, §3.1.4.1, §3.1.5, §3.2.5, §3.2.6."""
+    site = Lagging()
+    server, client = await selected(site)
+    await ask(client, "b1", "APPEND INBOX {9+}\r\nA: b\r\n\r\nx")
+    boxes = next(iter(site.state.accounts.values())).boxes
+    uidvalidity = next(box.uidvalidity for box in boxes.values() if box.name == "INBOX")
+    assert (await ask(client, "b2", "UNSELECT"))[-1].startswith("b2 OK")
+    assert (await ask(client, "b3", "ENABLE QRESYNC"))[-1].startswith("b3 OK")
+    for tag, words in (
+        ("c1", f"SELECT INBOX (QRESYNC ({uidvalidity} 9000 1:9))"),
+        ("c2", "SELECT INBOX"),
+        ("c3", "UID FETCH 1:* (FLAGS) (CHANGEDSINCE 9000 VANISHED)"),
+        ("c4", "UID STORE 1 (UNCHANGEDSINCE 9000) +FLAGS (\\Deleted)"),
+        ("c5", "UID SEARCH OR MODSEQ 9000 SEEN"),
+    ):
+        answer = await ask(client, tag, words)
+        if tag == "c2":
+            assert answer[-1].startswith("c2 OK")
+            continue
+        assert answer[-1].startswith(f"{tag} NO [UNAVAILABLE]"), answer
+        assert not any(word in line for line in answer for word in ("VANISHED", "FETCH", "SEARCH")), answer
+    client.transport.close()
+    await server.close()

@@ -34,6 +34,8 @@ OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 6223, 7422, 7423)
 PASSWORD = "correct horse battery"
 SHOWN_S_MAX = 20.0
 MOVES_AGAIN_S_MAX = 5.0
+ALONE_S_MAX = 30.0
+REFUSED_S_MAX = 15.0
 
 _ROW = re.compile(rb"(\d+) FETCH \(UID (\d+) MODSEQ \((\d+)\) FLAGS \(([^)]*)\)(?: BODY\[\] \{\d+\}\r\n(.*))?\)\r\n", re.DOTALL)
 
@@ -427,3 +429,43 @@ async def contents(site: Site, stream: Stream) -> int:
 
 def blobs_of(site: Site) -> set[str]:
     return {file.name for file in site.config.blob_dir.glob("??/??/*")}
+
+
+async def test_a_site_that_starts_while_it_is_cut_off_is_read_at_once(sites: list[Site]) -> None:
+    pune, mumbai, dr = sites
+    hal, ida = await person(pune, "hal"), await person(dr, "ida")
+    await signed_in(dr, hal)
+    sender = await Smtp.connect(pune.config.ports.smtp)
+    for number in range(10):
+        assert await sender.send([hal], message(number)) == 250
+        assert await sender.send([ida], message(number)) == 250
+    before = [await until_alike([await signed_in(site, who) for site in (pune, dr)], 10) for who in (hal, ida)]
+    await asyncio.gather(pune.stop(), mumbai.stop())
+    began = time.perf_counter()
+    await dr.kill("supervisor")
+    # Copies of what is at home elsewhere, and what is at home here and has no quorum: both as they were shown.
+    clients = [await signed_in(dr, who) for who in (hal, ida)]
+    assert [await seen(client) for client in clients] == before
+    took = time.perf_counter() - began
+    print(f"\nfrom the kill of all of a site that is cut off to the last FETCH there: {took:.1f} s")
+    assert took < ALONE_S_MAX
+    for client in clients:
+        began = time.perf_counter()
+        refused = await client.ask("UID STORE 1 +FLAGS (\\Flagged)")
+        assert refused.state == "NO" and refused.text.startswith("[UNAVAILABLE]"), refused
+        assert time.perf_counter() - began < REFUSED_S_MAX
+        # A MODSEQ that this site has not come to, and perhaps never will: it does not know, and does not say VANISHED.
+        assert (await client.ask("UNSELECT")).state == (await client.ask("ENABLE QRESYNC")).state == "OK"
+        ahead = (1 << 40) + max(modseq for _, _, modseq, _ in before[0].rows)
+        waits = await client.ask(f"SELECT INBOX (QRESYNC ({before[0].uidvalidity} {ahead}))")
+        assert waits.state == "NO" and waits.text.startswith("[UNAVAILABLE]"), waits
+        assert b"VANISHED" not in b"".join(waits.untagged)
+    await asyncio.gather(pune.start(), mumbai.start())
+    async with asyncio.timeout(60):
+        for client in clients:
+            assert (await client.ask("SELECT INBOX")).state == "OK"
+            while (await client.ask("UID STORE 1 +FLAGS (\\Flagged)")).state != "OK":
+                pass
+    for who in (hal, ida):
+        found = await until_alike([await signed_in(site, who) for site in sites], 10)
+        assert [uid for uid, *_ in found.rows] == list(range(1, 11)) and b"\\Flagged" in found.rows[0][3]

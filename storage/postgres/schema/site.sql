@@ -24,3 +24,28 @@ CREATE TABLE IF NOT EXISTS wanted_blob ( -- content that an event names and that
 );
 CREATE INDEX IF NOT EXISTS wanted_blob_next ON wanted_blob (partition, next_at);
 CREATE INDEX IF NOT EXISTS wanted_blob_position ON wanted_blob (partition, position) WHERE NOT lost;
+
+CREATE TABLE IF NOT EXISTS rolled_back ( -- the last time that the tables were taken back to history
+    partition  text PRIMARY KEY,
+    times      bigint NOT NULL,
+    was        bigint NOT NULL,          -- position before, and after
+    position   bigint NOT NULL,
+    accounts   bigint[],                 -- whose mail was taken back, NULL = anybody's
+    at         timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE IF NOT EXISTS waits_for_release ( -- an event that only a newer release can fold
+    partition  text PRIMARY KEY,
+    position   bigint NOT NULL,
+    event      text NOT NULL,
+    at         timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE IF NOT EXISTS digest_compared (   -- with another site, of late
+    partition  text NOT NULL,
+    site       text NOT NULL,
+    agreed     bigint NOT NULL,          -- up to this position at least
+    differs    bigint,                   -- the first checkpoint seen to differ, NULL = none
+    at         timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (partition, site)
+);

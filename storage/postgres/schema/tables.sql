@@ -31,6 +31,48 @@ CREATE TABLE quarantine (               -- events that could not be folded, and 
     PRIMARY KEY (partition, position)
 );
 
+-- What lets the tables be taken back to an earlier position (storage/rollback.py), exactly.
+
+CREATE TABLE digest_at (                -- at the first event of every 256 positions: sites are compared there
+    partition  text NOT NULL,
+    position   bigint NOT NULL,
+    digest     bytea NOT NULL,
+    events     bigint NOT NULL,
+    pruned_at  bigint NOT NULL,
+    PRIMARY KEY (partition, position)
+);
+
+CREATE TABLE repeated (                 -- events passed over as repeated: with `quarantine`, the outcome of every event
+    partition  text NOT NULL,
+    position   bigint NOT NULL,
+    PRIMARY KEY (partition, position)
+);
+
+CREATE TABLE touched (                  -- the last event of every entity
+    partition  text NOT NULL,
+    noun       text NOT NULL,
+    entity     text NOT NULL,
+    position   bigint NOT NULL,
+    PRIMARY KEY (partition, noun, entity)
+) WITH (fillfactor = 70);
+
+CREATE TABLE command_before (           -- what the event at `position` took from the table of commands
+    partition     text NOT NULL,
+    position      bigint NOT NULL,
+    id            bytea NOT NULL,
+    events        smallint NOT NULL,
+    was_position  bigint NOT NULL,
+    at            bigint NOT NULL,
+    PRIMARY KEY (partition, position, id)
+);
+
+CREATE TABLE epoch_ended (              -- as the log announced it: what lies in the epoch beyond `last` is not in history
+    partition  text NOT NULL,
+    epoch      bigint NOT NULL,
+    last       bigint NOT NULL,
+    PRIMARY KEY (partition, epoch)
+);
+
 -- directory -----------------------------------------------------------------------------------------------------------
 
 CREATE TABLE domain (

@@ -1,0 +1,350 @@
+"""What an operator sees of all sites from one of them, and what he has done to them, one step at a time.
+
+Every process says in the control plane who it is, what it leads and how far its copies are (`Node`). Sites are asked
+besides, straight over the links: so a site that is cut off from the quorum still tells what it can reach.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+import structlog
+
+from cluster.control.bucket import Conflict
+from cluster.control.partitions import Partition
+from cluster.control.topology import Create, Force, Leave, Level, Move, Place, Step, placed
+from cluster.control.watch import GONE_AFTER_S, NODE_PREFIX, CopySaid, Node, Pulse
+from cluster.log.connection import Arrived, Unreachable
+from cluster.log.keeper import Keeper
+from cluster.log.leader import HAND_OVER_BEHIND_MAX, Site
+from cluster.log.model import LogUnavailable
+from cluster.position import split
+
+if TYPE_CHECKING:
+    from cluster.log.jetstream import JetStreamLog
+
+LOOK_EVERY_S = 1.0
+ASK_S_MAX = 1.0
+LEAVE_S_MAX = 15.0
+SETTLE_S_MAX = 20.0  # for a new home to begin
+TRIES_MAX = 6  # at a switchover that the home refuses for now
+TRY_AGAIN_S = 0.5
+STUCK_S_MAX = 60.0  # a copy that comes no nearer
+SHOW_EVERY_S = 0.5
+
+log = structlog.get_logger("cluster.log.operations")
+
+_node = msgspec.json.Decoder(Node).decode
+
+
+class Seen(NamedTuple):
+    """`silent_s`: since something new was heard of it."""
+
+    node: Node
+    silent_s: float
+
+    @property
+    def here(self) -> bool:
+        return self.silent_s < GONE_AFTER_S
+
+
+class View(NamedTuple):
+    """All that one site knows. `quorum`: whether its own writes to the control plane go through. `silent_s`: since the
+    control plane last answered, None = it never did. `ages`: of each lease, seconds since it was seen renewed. `links`:
+    milliseconds there and back to the other sites, None = no answer."""
+
+    site: str
+    sites: tuple[str, ...]
+    voters: int
+    quorum: bool
+    silent_s: float | None
+    records: Mapping[str, Partition]
+    ages: Mapping[str, float]
+    nodes: tuple[Seen, ...]
+    links: Mapping[str, float | None]
+
+    def here(self, site: str) -> bool:
+        return any(seen.here for seen in self.nodes if seen.node.site == site)
+
+    def copy(self, partition: str, site: str) -> CopySaid | None:
+        """What the copy there last said of itself."""
+        said = [(seen.silent_s, copy) for seen in self.nodes if seen.node.site == site for copy in seen.node.copies]
+        return min(
+            ((s, c) for s, c in said if c.partition == partition), default=(0.0, None), key=lambda found: found[0]
+        )[1]
+
+
+class Operations:
+    def __init__(
+        self,
+        whole: "JetStreamLog",
+        site: Site,
+        pulse: Pulse,
+        keepers: Mapping[str, Keeper],
+        me: Callable[[], Node],
+        sites: tuple[str, ...],
+        voters: int,
+    ) -> None:
+        self._log = whole
+        self._site = site
+        self._pulse = pulse
+        self._keepers = keepers
+        self._me = me
+        self._sites = sites
+        self._voters = voters
+        self._seen: dict[tuple[str, str], Seen] = {}
+        self._heard_at: dict[tuple[str, str], float] = {}
+
+    async def serve(self) -> None:
+        """For ever: answers other sites, and keeps up who is there."""
+        me = self._me()
+        doors = [(f"cs.{me.site}", self._on_asked), (f"nd.{me.site}.{me.node}", self._on_leave)]
+        served = [await self._site.connection.subscribe(subject, handler) for subject, handler in doors]
+        try:
+            while True:
+                with contextlib.suppress(Unreachable):
+                    await self._nodes()
+                await asyncio.sleep(LOOK_EVERY_S)
+        finally:
+            for each in served:
+                await each.close()
+
+    # ── what is ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def look(self) -> View:
+        """Never raises; takes at most about ASK_S_MAX."""
+        others = [site for site in self._known_sites() if site != self._site.name]
+        asked = await asyncio.gather(*(self._ask(site) for site in others))
+        with contextlib.suppress(Unreachable, TimeoutError):
+            async with asyncio.timeout(ASK_S_MAX):
+                await self._nodes()
+        self._note(self._me())
+        watch, now = self._site.watch, self._now()
+        silent = now - watch.answered_at
+        records = {name: found.partition for name, found in watch.found.items()} or await self._noted()
+        ages = {name: age for name in records if (age := watch.unchanged_s(name)) is not None}
+        nodes = tuple(Seen(node, now - self._heard_at[key]) for key, (node, _) in sorted(self._seen.items()))
+        return View(
+            self._site.name,
+            self._known_sites(),
+            self._voters,
+            self._pulse.since() is not None,
+            None if silent == float("inf") else silent,
+            records,
+            ages,
+            nodes,
+            dict(zip(others, asked, strict=True)),
+        )
+
+    def _known_sites(self) -> tuple[str, ...]:
+        """Those configured first, then those that were heard of since."""
+        records = [found.partition for found in self._site.watch.found.values()]
+        heard = [site for site, _ in self._seen] + [site for each in records for site in (each.home, *each.copies)]
+        return tuple(dict.fromkeys((*self._sites, *sorted(heard))))
+
+    async def _nodes(self) -> None:
+        for entry in (await self._site.partitions.keys.every(NODE_PREFIX)).values():
+            if entry.revision:
+                with contextlib.suppress(msgspec.MsgspecError):  # of another release
+                    self._note(_node(entry.value))
+
+    def _note(self, node: Node) -> None:
+        """A node is as old as its last word that differed from the one before, on our clock: never mind theirs."""
+        key, now = (node.site, node.node), self._now()
+        known = self._seen.get(key)
+        if known is None:
+            # Its own clock is all there is to go by, for a word that may be days old.
+            age = max(0.0, self._site.now_us() / 1_000_000 - node.at)
+            self._heard_at[key] = now - (age if age > GONE_AFTER_S else 0.0)
+        elif (known.node.life, known.node.beat) != (node.life, node.beat):
+            self._heard_at[key] = now
+        else:
+            return
+        self._seen[key] = Seen(node, 0.0)
+
+    async def _ask(self, site: str) -> float | None:
+        """Milliseconds there and back."""
+        began = time.perf_counter()
+        try:
+            answer = await self._site.connection.request(f"cs.{site}", timeout_s=ASK_S_MAX)
+            self._note(_node(answer.data))
+        except (Unreachable, msgspec.MsgspecError):
+            return None
+        return (time.perf_counter() - began) * 1000
+
+    async def _noted(self) -> dict[str, Partition]:
+        """What lies here, by the site's own notes: all there is to say while the control plane was never heard."""
+        found = {}
+        for name in self._keepers:
+            with contextlib.suppress(Unreachable):
+                if (known := await self._site.known.get(name)) is not None:
+                    found[name] = known.partition
+        return found
+
+    def _now(self) -> float:
+        return self._site.watch.clock()
+
+    # ── what is done ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def do(self, step: Step) -> AsyncIterator[int]:
+        """One step; while it waits for a copy, the messages that this one lacks. Raises LogUnavailable with the reason."""
+        match step:
+            case Level():
+                async for behind in self._level(step):
+                    yield behind
+            case Move():
+                await self._move(step)
+            case Force():
+                await self._log.force(step.partition, step.site)
+                await self._settled(step.partition, step.site)
+            case Place():
+                await self._log.place(lambda now: placed(now, step), step.partition)
+            case Create():
+                await self._create(step)
+            case Leave():
+                await self._leave(step)
+
+    async def _create(self, step: Create) -> None:
+        made = Partition(
+            step.partition, step.home, copies=step.copies, remote=step.remote, strict=step.strict, pinned=step.pinned
+        )
+        try:
+            await self._site.partitions.create(made)
+        except Conflict:
+            raise LogUnavailable(f"there is a partition {step.partition} already") from None
+        except Unreachable as error:
+            raise LogUnavailable(f"the control plane does not answer: {error}") from error
+        await self._site.watch.say_changed()
+        await self._settled(step.partition, step.home)
+
+    async def _level(self, step: Level) -> AsyncIterator[int]:
+        """What the home had when it was asked, the copy must have."""
+        goal = await self._log.home_asked(step.partition)
+        if goal is None:
+            raise LogUnavailable(f"the home of {step.partition} does not answer")
+        least, moved_at = -1, self._now()
+        while True:
+            view = await self.look()
+            said = view.copy(step.partition, step.site)
+            record = view.records.get(step.partition)
+            if said is not None and said.position >= goal and view.here(step.site):
+                return
+            if record is not None and record.home == step.site:
+                return
+            behind = said.messages if said is not None else 0
+            if least < 0 or behind < least:
+                least, moved_at = behind, self._now()
+            elif self._now() - moved_at > STUCK_S_MAX:
+                raise LogUnavailable(
+                    f"the copy of {step.partition} at {step.site} came no nearer in {STUCK_S_MAX:.0f} s: "
+                    f"it lacks {behind} messages" + ("" if view.here(step.site) else f", and {step.site} is away")
+                )
+            yield behind
+            await asyncio.sleep(SHOW_EVERY_S)
+
+    async def _move(self, step: Move) -> None:
+        for attempt in range(1, TRIES_MAX + 1):
+            record = self._log.record(step.partition)
+            if record is not None and record.home == step.site:
+                break
+            try:
+                await self._log.switchover(step.partition, step.site)
+                break
+            except LogUnavailable:
+                if attempt == TRIES_MAX:
+                    raise
+                await asyncio.sleep(TRY_AGAIN_S)  # A copy is heard within a second of its home's beginning.
+        await self._settled(step.partition, step.site)
+
+    async def _settled(self, partition: str, site: str) -> None:
+        """Returns when the home there answers."""
+        try:
+            async with asyncio.timeout(SETTLE_S_MAX):
+                while True:
+                    record = self._log.record(partition)
+                    if record is not None and record.home == site and record.begun and record.holder is not None:
+                        answered = await self._log.home_asked(partition)
+                        if answered is not None and (not record.copies or split(answered).epoch >= record.epoch):
+                            return
+                    await self._site.watch.looked()
+        except TimeoutError:
+            raise LogUnavailable(f"{partition} is {site}'s by the record, and {site} does not lead it yet") from None
+
+    async def _leave(self, step: Leave) -> None:
+        try:
+            subject = f"nd.{step.site}.{step.node}"
+            answer = await self._site.connection.request(subject, timeout_s=LEAVE_S_MAX)
+        except Unreachable as error:
+            raise LogUnavailable(f"{step.node} does not answer: {error}") from error
+        for name in msgspec.json.decode(answer.data, type=tuple[str, ...]):
+            await self._settled(name, step.site)
+
+    async def _on_asked(self, message: Arrived) -> None:
+        with contextlib.suppress(Unreachable):
+            await self._site.connection.publish(message.reply, msgspec.json.encode(self._me()))
+
+    async def _on_leave(self, message: Arrived) -> None:
+        """From now on, until it is started again, this process leads nothing and keeps no copy; it goes on serving."""
+        led = self._me().leads
+        log.info("leaving", leads=led)
+        await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
+        with contextlib.suppress(Unreachable):
+            await self._site.connection.publish(message.reply, msgspec.json.encode(led))
+
+
+# ── what cannot be done, and why ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def hindrance(step: Step, view: View) -> str:
+    """Why it cannot be done as things stand; empty = it can. Pure."""
+    if not view.quorum:
+        return (
+            "the control plane does not answer here; reads go on, and so does what is pinned; homes can be moved where most "
+            "of the backbone's members see each other"
+        )
+    if isinstance(step, Leave):
+        return _leaving(step, view)
+    record = view.records.get(step.partition)
+    if isinstance(step, Create):
+        return f"there is a partition {step.partition} already" if record is not None else _away(step.home, view)
+    if record is None:
+        return f"there is no partition {step.partition}"
+    if isinstance(step, Place):
+        return ""
+    if step.site == record.home:
+        return f"{step.partition} is at home at {step.site} already" if isinstance(step, Force) else ""
+    if isinstance(step, Move | Force) and step.site not in record.copies:
+        there = f"copies are at {', '.join(record.copies)}" if record.copies else "it has none"
+        return f"{step.site} has no copy of {step.partition}; {there}"
+    if away := _away(step.site, view):
+        return away
+    if isinstance(step, Move):
+        said = view.copy(step.partition, step.site)
+        if said is None:
+            return f"{step.site} has not said yet how far its copy of {step.partition} is"
+        if said.messages > HAND_OVER_BEHIND_MAX:
+            return f"{step.site} is too far behind: {said.messages} messages of {step.partition}; wait until it has come nearer"
+        if not view.here(record.home):
+            return f"{record.home} is away: without it nothing can be moved cleanly; `cluster failover` takes it over by force"
+    return ""
+
+
+def _away(site: str, view: View) -> str:
+    if view.here(site):
+        return ""
+    silent = min((seen.silent_s for seen in view.nodes if seen.node.site == site), default=None)
+    return f"{site} is away" + ("" if silent is None else f": nothing was heard of it for {silent:.0f} s")
+
+
+def _leaving(step: Leave, view: View) -> str:
+    here = [seen.node.node for seen in view.nodes if seen.node.site == step.site and seen.here]
+    if step.node not in here:
+        return (
+            f"there is no node {step.node}; there are {', '.join(seen.node.node for seen in view.nodes if seen.here)}"
+        )
+    if len(here) == 1:
+        return f"{step.node} is the only node of {step.site}: drain the site"
+    return ""

@@ -59,6 +59,8 @@ class Reader:
         self._marks = marks
         self._recent = recent
         self._known: tuple[Segment, ...] = ()
+        # Of copies: stream and life of the engine → position read up to, and the sequence after it.
+        self._following: dict[tuple[str, str], tuple[int, int]] = {}
         self.history: Spans = ()
 
     async def follow(self, after: int, *, contents: bool, standing: int = 0) -> AsyncIterator[tuple[Record, ...]]:
@@ -117,6 +119,9 @@ class Reader:
                     ahead = asyncio.create_task(self._patiently(stream, sequence, end, subject))
                 if wanted:
                     yield wanted
+                    if stream.copy:
+                        life = self._engine.connection.life
+                        self._following[stream.name, life] = position_of(stream, wanted[-1]), wanted[-1].sequence + 1
                 if ahead is None:
                     return
         finally:
@@ -156,6 +161,9 @@ class Reader:
             return 1
         if not stream.copy:
             return sequence + 1
+        upto, following = self._following.get((stream.name, self._engine.connection.life), (0, 1))
+        if upto == after:
+            return following
         # A copy has its own sequences, in the same order: search by halves for the first beyond.
         low, high = 1, SEQUENCE_MAX
         while low < high:

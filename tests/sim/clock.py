@@ -12,7 +12,10 @@ import selectors
 import time
 from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
+
+from cluster.control import holder
 
 # Whatever runs belongs to one of these: a process of a site, a client, or nobody (the world itself).
 OWNER: ContextVar["Owner | None"] = ContextVar("owner", default=None)
@@ -118,11 +121,13 @@ def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, None]]) -> None:
 
 @contextlib.contextmanager
 def _module_clocks(loop: VirtualLoop) -> Iterator[None]:
-    """The two clocks that only go forward, which code reads where it stands: they show the loop's time meanwhile."""
-    monotonic, boot = time.monotonic, time.clock_gettime
+    """The two clocks that only go forward, which code reads where it stands, show the loop's time meanwhile; and nobody can
+    be seen in the machine's list of processes, where all of them are one."""
+    monotonic, boot, proc = time.monotonic, time.clock_gettime, holder.PROC
     time.monotonic = loop.time
     time.clock_gettime = lambda clock: loop.time()
+    holder.PROC = Path("/nonexistent")
     try:
         yield
     finally:
-        time.monotonic, time.clock_gettime = monotonic, boot
+        time.monotonic, time.clock_gettime, holder.PROC = monotonic, boot, proc

@@ -9,6 +9,7 @@ import json
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 BATCH_IDLE_S_MAX = 10.0  # then the engine forgets a batch that was not committed
@@ -250,7 +251,12 @@ def _error(error: tuple[int, int, str]) -> dict[str, Any]:
 
 def _stamp(at_ns: int) -> str:
     seconds, rest = divmod(at_ns, 1_000_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
+    return f"{_second(seconds)}.{rest:09d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second(unix: int) -> str:
+    return f"{datetime.fromtimestamp(unix, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _purge(stream: Stream | None, asked: dict[str, Any]) -> dict[str, Any]:

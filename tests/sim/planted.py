@@ -10,16 +10,20 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from cluster.control import partitions, watch
+from cluster.control.hold import Hold
 from cluster.domain.mailbox.events import MessagesExpunged
 from cluster.domain.mailbox.state import MailState, evolve
-from cluster.log import admission, appender, engine, follow, jetstream, wire, writer
+from cluster.log import admission, appender, copier, engine, epochs, follow, jetstream, leader, wire, writer
 from cluster.log.admission import Admission
 from cluster.log.connection import Unreachable
 from cluster.log.copier import Copier
 from cluster.log.engine import Kept, Message
+from cluster.log.members import Members
 from cluster.log.model import Record, Stale, Stored
 from cluster.log.wire import Stream
 from cluster.log.writer import Writer
+from cluster.position import SEQUENCE_MAX
 from tests.sim.world import checks, tables
 from tests.sim.world.site import Site
 from tests.sim.world.tables import Tables
@@ -37,7 +41,10 @@ def planted(name: str) -> Iterator[Plant]:
     plant = PLANTS[name]
     with contextlib.ExitStack() as back:
         for owner, attribute, instead in plant.on():
-            back.callback(setattr, owner, attribute, vars(owner)[attribute])
+            if attribute in vars(owner):
+                back.callback(setattr, owner, attribute, vars(owner)[attribute])
+            else:
+                back.callback(delattr, owner, attribute)
             setattr(owner, attribute, instead)
         yield plant
 
@@ -174,6 +181,110 @@ def _a_copy_shows_what_it_has_not() -> Sequence[tuple[Any, str, Any]]:
     return [(follow.Reader, "_patiently", patiently)]
 
 
+# ── Failover ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _a_stale_home_acknowledges() -> Sequence[tuple[Any, str, Any]]:
+    async def confirm(self: Members) -> None:
+        """As if the lease were held."""
+
+    leads = property(lambda self: self._appender)
+    return [(Members, "held", lambda self: True), (Members, "confirm", confirm), (leader.Leader, "appender", leads)]
+
+
+def _a_candidate_does_not_wait() -> Sequence[tuple[Any, str, Any]]:
+    return [(watch.Watch, "is_over", lambda self, name: name in self.found)]
+
+
+def _a_takeover_on_any_revision() -> Sequence[tuple[Any, str, Any]]:
+    real = Hold.take
+
+    async def take(self: Hold, found: partitions.Found, following: partitions.Partition) -> None:
+        now = await self._keys.get(self._key)
+        await real(self, partitions.Found(found.partition, now.written), following)
+
+    return [(Hold, "take", take)]
+
+
+def _the_gap_is_forgotten() -> Sequence[tuple[Any, str, Any]]:
+    return [(copier, "gap_of", lambda *_: 0)]
+
+
+def _remote_waits_for_nobody() -> Sequence[tuple[Any, str, Any]]:
+    return [(Members, "promised", lambda self: SEQUENCE_MAX)]
+
+
+def _a_restarted_copy_is_believed() -> Sequence[tuple[Any, str, Any]]:
+    def is_member(partition: partitions.Partition, site: str, life: str) -> bool:
+        return any(member.site == site for member in partition.members)
+
+    real = Members.heard
+
+    def heard(self: Members, said: wire.Confirmed) -> None:
+        copy = self._copies.get(said.site)
+        real(self, replace(said, life=copy.life) if copy is not None else said)
+
+    return [(partitions, "is_member", is_member), (Members, "heard", heard)]
+
+
+def _tables_do_not_go_back() -> Sequence[tuple[Any, str, Any]]:
+    return [(follow, "in_history", lambda *_: True)]
+
+
+def _a_reader_passes_the_end() -> Sequence[tuple[Any, str, Any]]:
+    real = epochs.segments
+
+    def segments(known: partitions.Known) -> list[tuple[Stream, int]]:
+        return [(stream, SEQUENCE_MAX) for stream, _ in real(known)]
+
+    return [(follow, "segments", segments)]
+
+
+def _a_home_goes_on_where_its_disk_says() -> Sequence[tuple[Any, str, Any]]:
+    async def begun(self: leader.Leader, known: partitions.Known | None) -> None:
+        if not self._hold.record.begun:
+            await self._begin_clean(await self._position(known))
+        await self._hold.change(lambda now: replace(now, life=self._site.connection.life, closed=-1))
+
+    return [(leader.Leader, "_begun", begun)]
+
+
+def _a_switchover_does_not_wait() -> Sequence[tuple[Any, str, Any]]:
+    async def reached(self: Members, site: str, at: int) -> None:
+        """At once."""
+
+    return [(Members, "reached", reached)]
+
+
+def _a_home_talks_on_after_its_end() -> Sequence[tuple[Any, str, Any]]:
+    silent = property(lambda self: False, lambda self, value: None)
+    return [(Hold, "silent", silent)]
+
+
+def _ends_are_never_lowered() -> Sequence[tuple[Any, str, Any]]:
+    real = partitions.takeover
+
+    def takeover(partition: partitions.Partition, site: str, at: int, gap: int) -> partitions.Partition:
+        made = real(partition, site, at, gap)
+        return replace(made, ended=(*partition.ended, made.ended[-1]))
+
+    return [(copier, "takeover", takeover), (leader, "takeover", takeover)]
+
+
+def _a_copy_skips_to_the_mark() -> Sequence[tuple[Any, str, Any]]:
+    """The bug of seed 184: whoever answers is asked, and where it has nothing there is nothing."""
+    real = Copier._reader_up_to
+
+    async def reader_up_to(self: Copier, goal: int) -> follow.Reader:
+        reader = await real(self, goal)
+        others = [site for site in self._record().copies if site != self._site.name]  # type: ignore[union-attr]
+        if others:
+            reader._engine = engine.Engine(self._site.connection, wire.domain_of(others[0]))
+        return reader
+
+    return [(Copier, "_reader_up_to", reader_up_to)]
+
+
 PLANTS: dict[str, Plant] = {
     "OK before it is durable": Plant(_ok_before_durable, frozenset({checks.DURABLE})),
     "a copy forgets a message": Plant(_copy_forgets_a_message, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE})),
@@ -197,4 +308,21 @@ PLANTS: dict[str, Plant] = {
     "where a read fails, nothing is there": Plant(
         _a_copy_shows_what_it_has_not, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE, checks.SETTLES})
     ),
+    "a stale home acknowledges": Plant(_a_stale_home_acknowledges, frozenset({checks.ONE_HOME})),
+    "a candidate does not wait for the lease": Plant(
+        _a_candidate_does_not_wait, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK})
+    ),
+    "a takeover is not on the revision seen": Plant(
+        _a_takeover_on_any_revision, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK})
+    ),
+    "the gap is forgotten": Plant(_the_gap_is_forgotten, frozenset({checks.ONE_CONTENT})),
+    "remote waits for nobody": Plant(_remote_waits_for_nobody, frozenset({checks.NOT_ROLLED_BACK})),
+    "a restarted copy is believed": Plant(_a_restarted_copy_is_believed, frozenset({checks.NOT_ROLLED_BACK})),
+    "tables do not go back": Plant(_tables_do_not_go_back, frozenset({checks.ONE_STORY, checks.ONE_CONTENT})),
+    "a reader passes the end": Plant(_a_reader_passes_the_end, frozenset({checks.ONE_STORY, checks.ONE_CONTENT})),
+    "a home goes on where its disk says": Plant(_a_home_goes_on_where_its_disk_says, frozenset({checks.ONE_EVENT})),
+    "a switchover does not wait": Plant(_a_switchover_does_not_wait, frozenset({checks.SETTLES})),
+    "a home talks on after its end": Plant(_a_home_talks_on_after_its_end, frozenset({checks.ONE_HOME})),
+    "ends are never lowered": Plant(_ends_are_never_lowered, frozenset({checks.SETTLES, checks.ONE_STORY})),
+    "a copy asks who is no home": Plant(_a_copy_skips_to_the_mark, frozenset({checks.ONE_STORY})),
 }

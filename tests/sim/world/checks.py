@@ -128,7 +128,7 @@ class Checks:
             return self.world.violated(
                 ONE_HOME, f"{site} acknowledges {shown(stored.last)}, when the record says {said}"
             )
-        if not record.remote or not record.members:
+        if not self.world.is_remote(record):
             self.truth.alone.add(stored.last)
         if not stored.repeated:
             first = self.truth.words.setdefault(epoch, site)
@@ -149,7 +149,9 @@ class Checks:
             lost = [
                 shown(ack.position)
                 for ack in self.truth.acknowledged.values()
-                if in_history(spans(before), ack.position) and not in_history(spans(after), ack.position)
+                if ack.position not in self.truth.alone
+                and in_history(spans(before), ack.position)
+                and not in_history(spans(after), ack.position)
             ]
             if lost:
                 self.world.violated(NOT_ROLLED_BACK, f"{lost} are beyond the end when {after.home} takes over")

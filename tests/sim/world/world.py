@@ -71,6 +71,7 @@ class World:
         self.told: set[tuple[str, int]] = set()  # words given to other processes: which one, and the position
         self.unbuilt: Site | None = None
         self.helped = 0  # times that an operator had to step in, in the calm
+        self._local_beat = 0  # the last while words waited for nobody
         self.forcing = 0  # operators' words under way
         setting = self.derived()
         self.setting = Setting(setting.random() < 0.6, setting.random() < 0.2, setting.random() < 0.5)
@@ -120,7 +121,13 @@ class World:
         record = self.record(self.partitions[0].name)
         if record is not None and self._record is not None and record.epoch != self._record.epoch:
             self.checks.moved(self._record, record)
+        if record is not None and not record.remote:
+            self._local_beat = record.beat
         self._record = record
+
+    def is_remote(self, record: Partition) -> bool:
+        """Whether its home knows that words wait for members: it hears of it when it next renews its lease."""
+        return record.remote and bool(record.members) and record.beat > self._local_beat
 
     def _seen(self, site: str, mail: Mail) -> None:
         """Words that homes give to other processes."""

@@ -10,6 +10,9 @@ from cluster.log.connection import Connection, Unreachable
 from cluster.log.engine import ACK_S_MAX, WRONG_LAST_SEQUENCE, Engine, EngineRefused, Kept, Message
 
 
+READ_S_MAX = 1.5  # it is small, and whoever asks asks again
+
+
 class Conflict(Exception):
     """The key is not at the revision that was expected: someone else was faster."""
 
@@ -72,7 +75,7 @@ class Bucket:
 
     async def get(self, key: str) -> Entry:
         try:
-            kept = await self._engine.last_on(f"KV_{self._name}", f"$KV.{self._name}.{key}")
+            kept = await self._engine.last_on(f"KV_{self._name}", f"$KV.{self._name}.{key}", READ_S_MAX)
         except EngineRefused as error:
             raise Unreachable(str(error)) from error
         return ABSENT if kept is None else _entry(kept)
@@ -80,7 +83,7 @@ class Bucket:
     async def every(self, prefix: str) -> dict[str, Entry]:
         subjects = f"$KV.{self._name}."
         try:
-            found = await self._engine.last_on_each(f"KV_{self._name}", f"{subjects}{prefix}>")
+            found = await self._engine.last_on_each(f"KV_{self._name}", f"{subjects}{prefix}>", READ_S_MAX)
         except EngineRefused as error:
             raise Unreachable(str(error)) from error
         return {kept.subject.removeprefix(subjects): _entry(kept) for kept in found}

@@ -192,7 +192,7 @@ class Appender:
     def close(self, why: str) -> None:
         self._closed = self._closed or why
         for future in self._waiting():
-            future.set_exception(LogUnavailable(why))
+            _fail(future, why)
         self._queue.clear()
         self._written.clear()
 
@@ -257,7 +257,7 @@ class Appender:
         for each in (batch, *self._queue):
             for future, _, after in each.answers:
                 if after > self._last and not future.done():
-                    future.set_exception(LogUnavailable(why))
+                    _fail(future, why)
         self._queue.clear()
         self._messages = self._bytes = 0
         self._next = self._last + 1
@@ -267,3 +267,8 @@ class Appender:
         batches = ([self._writing] if self._writing is not None else []) + list(self._queue)
         waiting = [*self._written, *(answer for batch in batches for answer in batch.answers)]
         return [future for future, _, _ in waiting if not future.done()]
+
+
+def _fail(future: "asyncio.Future[Outcome]", why: str) -> None:
+    future.set_exception(LogUnavailable(why))
+    future.exception()  # Whoever asked may have given up waiting: that is no error of ours.

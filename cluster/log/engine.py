@@ -105,10 +105,10 @@ class Engine:
             before = message.sequence
         return Slice(kept, int(end.headers.get("Nats-Num-Pending", "0")))
 
-    async def last_on_each(self, stream: str, subjects: str) -> list[Kept]:
+    async def last_on_each(self, stream: str, subjects: str, timeout_s: float = API_S_MAX) -> list[Kept]:
         """The last message on each of the `subjects`, perhaps as a replica had it a moment ago."""
         ask = json.dumps({"multi_last": [subjects]}).encode()
-        answers = await self.connection.collect(f"{self._prefix}.DIRECT.GET.{stream}", ask, API_S_MAX)
+        answers = await self.connection.collect(f"{self._prefix}.DIRECT.GET.{stream}", ask, timeout_s)
         end = answers.pop()
         if end.status == "404":
             return []
@@ -124,18 +124,18 @@ class Engine:
         )
         return 0 if answer.status else int(answer.headers["Nats-Sequence"])
 
-    async def last_on(self, stream: str, subject: str) -> Kept | None:
+    async def last_on(self, stream: str, subject: str, timeout_s: float = API_S_MAX) -> Kept | None:
         """The last message on `subject` (wildcards allowed), as the stream's leader has it."""
-        return await self._leaders_message(stream, {"last_by_subj": subject})
+        return await self._leaders_message(stream, {"last_by_subj": subject}, timeout_s)
 
     async def next_on(self, stream: str, subject: str, sequence: int) -> Kept | None:
         """The first message on `subject` from `sequence` on, as the stream's leader has it; `read` may be answered by a
         replica that lags."""
         return await self._leaders_message(stream, {"seq": sequence, "next_by_subj": subject})
 
-    async def _leaders_message(self, stream: str, which: dict[str, Any]) -> Kept | None:
+    async def _leaders_message(self, stream: str, which: dict[str, Any], timeout_s: float = API_S_MAX) -> Kept | None:
         try:
-            found = (await self._api(f"STREAM.MSG.GET.{stream}", which))["message"]
+            found = (await self._api(f"STREAM.MSG.GET.{stream}", which, timeout_s))["message"]
         except EngineRefused as error:
             if error.code == NO_MESSAGE_FOUND:
                 return None

@@ -158,7 +158,7 @@ class Leader:
     async def _until_another_epoch(self, appender: Appender) -> None:
         assert self._members is not None
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(appender.run(self._tell)), tasks.create_task(self._members.keep())]
+            running = [tasks.create_task(appender.run(self._tell)), tasks.create_task(self._members.keep(self._tell))]
             await self._again.wait()
             appender.refuse("a new epoch begins")
             await appender.drained()

@@ -16,7 +16,7 @@ import structlog
 
 from cluster.control.hold import Hold
 from cluster.control.partitions import Member, Partition
-from cluster.log.appender import Appender
+from cluster.log.appender import Appender, Publish
 from cluster.log.connection import Unreachable
 from cluster.log.wire import Confirmed
 from cluster.position import SEQUENCE_MAX, position, split
@@ -116,7 +116,7 @@ class Members:
 
     # ── keeping the record true ──────────────────────────────────────────────────────────────────────────────────────
 
-    async def keep(self) -> None:
+    async def keep(self, publish: Publish) -> None:
         """For ever. Raises LeaseLost."""
         while True:
             try:
@@ -134,6 +134,8 @@ class Members:
                 except Unreachable as error:
                     log.warning("the sync set could not be changed", partition=wanted.name, why=str(error))
             self._reckon()
+            if self._appender is not None:
+                await self._appender.advance(publish)  # Fewer may be waited for now, or the lease is held again.
 
     def _adjusted(self, record: Partition) -> Partition:
         members = tuple(member for member in record.members if self._stays(record, member))

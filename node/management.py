@@ -17,6 +17,7 @@ from protocols.admin.health import Health
 from protocols.admin.metrics import Metrics, measure_loop
 from protocols.admin.session import Parts
 from storage.administration import SiteAdministration
+from storage.operating import Operating
 from storage.postgres.pool import AWAY
 from storage.postgres.wanted import counts
 
@@ -51,7 +52,12 @@ class Management:
             backup_work(parts, about.version),
         )
         self.health = Health({"log": self._log_answers, "tables": self._tables_answer})
-        door = Door(parts.site, self.administration, parts.credentials)
+        backbone = config.backbone
+        sites = (config.site,) if backbone is None else backbone.sites
+        voters = 1 if backbone is None else len(backbone.members)
+        operations = parts.log.operations(sites, voters)
+        self.operating = Operating(operations, parts.site.execute, parts.world.monotonic)
+        door = Door(parts.site, self.administration, parts.credentials, self.operating)
         gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
         self.parts = Parts(door, gate, self.metrics, self.health, about.version)
 
@@ -60,6 +66,7 @@ class Management:
         async with asyncio.TaskGroup() as group:
             group.create_task(measure_loop(self.metrics, self._assembly.world.monotonic))
             group.create_task(self._measure_tables())
+            group.create_task(self.operating.serve())
 
     async def _measure_tables(self) -> None:
         while True:

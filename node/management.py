@@ -5,8 +5,6 @@ import contextlib
 from collections.abc import Mapping
 from importlib.metadata import version
 
-import msgspec
-
 from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
 from node.assembly import Assembly
@@ -25,21 +23,31 @@ MARK_S_MAX = 1.5
 MEASURE_TABLES_EVERY_S = 10.0
 
 
-class About(msgspec.Struct, frozen=True):
-    """What the node says of itself. `started_at`: unix seconds. `partitions`: those kept here, each with its home."""
+class About:
+    """What the node says of itself. `started_at`: unix seconds."""
 
-    site: str
-    node: str
-    version: str
-    started_at: float
-    partitions: Mapping[str, str]
+    def __init__(self, parts: Assembly) -> None:
+        self.site = parts.config.site
+        self.node = parts.name
+        self.version = version("angarium")
+        self.started_at = parts.world.now()
+        self._parts = parts
+
+    @property
+    def partitions(self) -> Mapping[str, str]:
+        """Those kept here, each with its home: where it is now, as far as is known."""
+        found, planned = self._parts.log.watch.found, self._parts.placed.home_of
+        return {
+            name: found[name].partition.home if name in found else planned.get(name, "")
+            for name in self._parts.partitions
+        }
 
 
 class Management:
     def __init__(self, parts: Assembly) -> None:
         self._assembly = parts
         config = parts.config
-        about = About(config.site, parts.name, version("angarium"), parts.world.now(), parts.placed.home_of)
+        about = About(parts)
         self.metrics = Metrics(config.site, parts.name)
         parts.executor.observer = self.metrics
         parts.sign_in.observer = self.metrics

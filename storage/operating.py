@@ -123,10 +123,12 @@ class Planned(msgspec.Struct, frozen=True, tag_field="kind", tag="step"):
 
 
 class Did(msgspec.Struct, frozen=True, tag_field="kind", tag="did"):
-    """`seconds`: how long it took; of a move or a takeover that is also the longest that a writer waited. `warning`: what
-    whoever watches should know."""
+    """`seconds`: how long it took, until the home answered; no writer waited longer. `warning`: what whoever watches should
+    know."""
 
     number: int
+    action: str
+    partition: str
     text: str
     seconds: float
     warning: str = ""
@@ -265,7 +267,8 @@ class Operating:
             yield Refusal(Reason.UNAVAILABLE, f"Step {number + 1} ({text_of(step)}) was not done: {error}.")
             return
         took = self._now() - began
-        yield Did(number + 1, text_of(step), round(took, 3), await self._recorded(actor, step, before))
+        warning = await self._recorded(actor, step, before)
+        yield Did(number + 1, _word(step), getattr(step, "partition", ""), text_of(step), round(took, 3), warning)
 
     async def _recorded(self, actor: Actor, step: Step, before: View) -> str:
         """Writes down what was done; what to know if that was not possible."""

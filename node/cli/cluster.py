@@ -257,7 +257,8 @@ async def _done(lines: AsyncIterator[Any], as_json: bool) -> None:
             if line["kind"] == "progress" or as_json:
                 work.show(line)
             elif line["kind"] == "did":
-                waited = "" if "wait for" in line["text"] else f" ({line['seconds']:.2f} s)"
+                moved = line["action"] in ("move", "force")
+                waited = f", writers waited at most {line['seconds']:.2f} s" if moved else ""
                 click.echo(f"{line['text']}: done{waited}")
             if line.get("warning") and not as_json:
                 work.say(f"warning: {line['warning']}")

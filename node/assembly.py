@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 import structlog
 
@@ -57,6 +58,7 @@ class Assembly:
             node_id=name,
             site=config.site,
             backbone=Backbone(BACKBONE_DOMAIN, REPLICAS) if backbone is not None else None,
+            version=version("angarium"),
             now_us=lambda: int(world.now() * 1_000_000),
             entropy=world.entropy,
         )

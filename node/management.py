@@ -5,8 +5,6 @@ import contextlib
 from collections.abc import Mapping
 from importlib.metadata import version
 
-import msgspec
-
 from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
 from node.assembly import Assembly
@@ -17,6 +15,7 @@ from protocols.admin.health import Health
 from protocols.admin.metrics import Metrics, measure_loop
 from protocols.admin.session import Parts
 from storage.administration import SiteAdministration
+from storage.operating import Operating
 from storage.postgres.pool import AWAY
 from storage.postgres.wanted import counts
 
@@ -24,21 +23,31 @@ MARK_S_MAX = 1.5
 MEASURE_TABLES_EVERY_S = 10.0
 
 
-class About(msgspec.Struct, frozen=True):
-    """What the node says of itself. `started_at`: unix seconds. `partitions`: those kept here, each with its home."""
+class About:
+    """What the node says of itself. `started_at`: unix seconds."""
 
-    site: str
-    node: str
-    version: str
-    started_at: float
-    partitions: Mapping[str, str]
+    def __init__(self, parts: Assembly) -> None:
+        self.site = parts.config.site
+        self.node = parts.name
+        self.version = version("angarium")
+        self.started_at = parts.world.now()
+        self._parts = parts
+
+    @property
+    def partitions(self) -> Mapping[str, str]:
+        """Those kept here, each with its home: where it is now, as far as is known."""
+        found, planned = self._parts.log.watch.found, self._parts.placed.home_of
+        return {
+            name: found[name].partition.home if name in found else planned.get(name, "")
+            for name in self._parts.partitions
+        }
 
 
 class Management:
     def __init__(self, parts: Assembly) -> None:
         self._assembly = parts
         config = parts.config
-        about = About(config.site, parts.name, version("angarium"), parts.world.now(), parts.placed.home_of)
+        about = About(parts)
         self.metrics = Metrics(config.site, parts.name)
         parts.executor.observer = self.metrics
         parts.sign_in.observer = self.metrics
@@ -51,7 +60,12 @@ class Management:
             backup_work(parts, about.version),
         )
         self.health = Health({"log": self._log_answers, "tables": self._tables_answer})
-        door = Door(parts.site, self.administration, parts.credentials)
+        backbone = config.backbone
+        sites = (config.site,) if backbone is None else backbone.sites
+        voters = 1 if backbone is None else len(backbone.members)
+        operations = parts.log.operations(sites, voters)
+        self.operating = Operating(operations, parts.site.execute, parts.world.monotonic)
+        door = Door(parts.site, self.administration, parts.credentials, self.operating)
         gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
         self.parts = Parts(door, gate, self.metrics, self.health, about.version)
 
@@ -60,6 +74,7 @@ class Management:
         async with asyncio.TaskGroup() as group:
             group.create_task(measure_loop(self.metrics, self._assembly.world.monotonic))
             group.create_task(self._measure_tables())
+            group.create_task(self.operating.serve())
 
     async def _measure_tables(self) -> None:
         while True:

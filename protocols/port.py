@@ -52,7 +52,10 @@ __all__ = [
 
 
 class Watch(Protocol):
-    """Tells that something changed; what, the watcher asks by `changes`. Never queues more than one."""
+    """Tells that something changed; what, the watcher asks by `changes`. Never queues more than one. `rolled_back`: some of
+    what was shown is not in history any more: a session that remembers it must end."""
+
+    rolled_back: bool
 
     async def wait(self, timeout_s: float) -> bool:
         """True when something changed since the last call returned True; False on timeout."""

@@ -106,15 +106,22 @@ class Executor:
         self, actor: Actor, command: MailboxCommand | DirectoryCommand | OutboxCommand, contents: Sequence[Carried]
     ) -> Done | Refusal:
         """Decided, in the log and in the tables."""
-        outcome = await self.decided(actor, [command], contents)
-        if isinstance(outcome, Refusal):
-            return outcome
-        decision = outcome.decisions[0]
-        if isinstance(decision, Refusal):
-            return decision
-        if outcome.stored is None:
-            return Done(0, modified=decision.modified)
-        if not await self.hub.reached(outcome.partition, outcome.stored.last, SHOWN_S_MAX):
+        command_id = self.world.entropy(COMMAND_ID_BYTES)
+        for _ in range(TRIES_MAX):
+            outcome = await self.decided(actor, [command], contents, command_id)
+            if isinstance(outcome, Refusal):
+                return outcome
+            decision = outcome.decisions[0]
+            if isinstance(decision, Refusal):
+                return decision
+            if outcome.stored is None:
+                return Done(0, modified=decision.modified)
+            if await self.hub.reached(outcome.partition, outcome.stored.last, SHOWN_S_MAX):
+                break
+            if not await self.hub.is_lost(outcome.partition, outcome.stored.last):
+                return NOT_SHOWN_YET
+            # It was in a tail that history left behind: asked again under the same id, it is there or comes anew.
+        else:
             return NOT_SHOWN_YET
         try:
             return await self._done(command, decision, outcome.stored)

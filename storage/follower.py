@@ -12,16 +12,22 @@ from collections.abc import Coroutine, Sequence
 
 import structlog
 
-from cluster.log.model import Log, LogUnavailable, Record
-from cluster.position import Position
+from cluster.log.model import LogUnavailable, Record, RolledBack
+from cluster.position import Position, shown
 from storage.blobs import Blobs, BlobsUnavailable, Intake
-from storage.postgres.pool import AWAY, DETERMINISTIC, Connection, Database, Plain
-from storage.projector import OURS, Fold
+from storage.postgres.folded import Waiting, note_waiting
+from storage.postgres.history import TooFarBack
+from storage.postgres.pool import AWAY, DETERMINISTIC, SLOW, Connection, Database, Plain
+from storage.projector import OURS, Fold, WaitsForRelease
+from storage.rebuild import RebuildFailed, rebuild
+from storage.rollback import History, roll_back
 from storage.wanted import WantedContent
 
 LOCK_POLL_S = 0.5
 RETRY_S = 0.25
 KEEP_EVERY_S = 5.0
+WAIT_FOR_RELEASE_S = 10.0
+SLOW_TRIES_MAX = 3  # of an event that takes longer than a statement may; then its entity is held
 
 log = structlog.get_logger("follower")
 
@@ -32,7 +38,7 @@ class Follower:
     def __init__(
         self,
         partition: str,
-        source: Log,
+        source: History,
         database: Database,
         blobs: Blobs,
         *,
@@ -46,6 +52,9 @@ class Follower:
         self.wanted = wanted or WantedContent(partition, database, blobs)
         self._keep_every_s = keep_every_s
         self._folded = 0
+        self._waits_at = 0  # an event of a later release
+        self._slow_upto = 0  # one event up to there took too long: they are folded one by one
+        self._slow: dict[int, int] = {}  # position → tries
         self._taken = 0  # up to where this run has met the log: below _folded while contents come once more
 
     async def run(self) -> None:
@@ -59,6 +68,9 @@ class Follower:
                 await _while_connected(connection, self._locked(connection))
             except (*AWAY, LogUnavailable, BlobsUnavailable) as error:
                 log.warning("following pauses", partition=self.partition, error=f"{type(error).__name__}: {error}")
+            except WaitsForRelease as wait:
+                connection.terminate()  # Another process of the site may have that release.
+                await self._wait(wait)
             except Exception:
                 log.exception("following failed", partition=self.partition)
             finally:
@@ -79,6 +91,9 @@ class Follower:
         try:
             async for records in self.source.follow(self.partition, Position(after), standing=self._folded):
                 await self._batch(fold, intake, records)
+        except RolledBack as lost:
+            log.warning("history goes on elsewhere", partition=self.partition, end=shown(lost.end))
+            await self._roll_back(fold, lost.end)
         finally:
             beside.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -106,12 +121,60 @@ class Follower:
         await self.wanted.look(fold.db, records)
         events = [record for record in records if record.noun and record.position > self._folded]
         if events:
+            await self._fold(fold, events)
+        self._taken = records[-1].position
+        self._folded = max(self._folded, self._taken)
+
+    async def _fold(self, fold: Fold, events: Sequence[Record]) -> None:
+        if events[0].position <= self._slow_upto:
+            for event in events:
+                await self._fold_slow(fold, event)
+            return
+        try:
             try:
                 await fold.batch(events)
             except (*DETERMINISTIC, *OURS):
                 await fold.batch_around_faults(events)
-        self._taken = records[-1].position
-        self._folded = max(self._folded, self._taken)
+        except SLOW:
+            self._slow_upto = events[-1].position
+            raise
+
+    async def _fold_slow(self, fold: Fold, event: Record) -> None:
+        """One that takes too long whenever it is tried must not hold up all others for ever."""
+        tries = self._slow.get(event.position, 0)
+        try:
+            if tries < SLOW_TRIES_MAX:
+                await fold.batch_around_faults([event])
+            else:
+                log.error("event takes too long", partition=self.partition, position=event.position)
+                await fold.set_aside(event, "it takes too long to fold", held=True)
+            self._slow.pop(event.position, None)
+        except SLOW:
+            self._slow[event.position] = tries + 1
+            raise
+
+    async def _roll_back(self, fold: Fold, end: int) -> None:
+        """The caller begins anew afterwards, from where the tables stand."""
+        try:
+            await roll_back(fold, self.source, end)
+        except TooFarBack as error:
+            log.warning("tables are made anew", partition=self.partition, why=str(error))
+            rows = await fold.db.fetch("SELECT partition FROM folded")
+            try:
+                async for _ in rebuild(self.database, self.source, [row["partition"] for row in rows]):
+                    pass
+            except RebuildFailed as failed:
+                log.error("tables cannot be made anew", partition=self.partition, why=str(failed))
+
+    async def _wait(self, wait: WaitsForRelease) -> None:
+        if self._waits_at != wait.position:
+            self._waits_at = wait.position
+            log.error("waits for a newer release", partition=self.partition, at=shown(wait.position), event=wait.event)
+        try:
+            await note_waiting(self.database, Waiting(self.partition, wait.position, wait.event))
+        except AWAY as error:
+            log.warning("wait not noted", partition=self.partition, error=f"{type(error).__name__}: {error}")
+        await asyncio.sleep(WAIT_FOR_RELEASE_S)
 
     async def _keep(self, intake: Intake) -> None:
         """Contents whose blobs are on disk leave the log."""

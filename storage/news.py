@@ -1,31 +1,34 @@
 """What a process knows of how far its site's tables have come, and who waits to hear of it.
 
 Fed by the database's notifications, one a folded batch. What is known is never ahead of the tables, so it may serve as
-`read_at` of whatever is read afterwards.
+`read_at` of whatever is read afterwards; it falls only when they are taken back to an end of history.
 """
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
 import structlog
 
-from storage.postgres.folded import News
+from cluster.position import split
+from storage.postgres.folded import EVERYONE, News
 from storage.postgres.pool import AWAY, RETRY_S, Connection, Database
 
 log = structlog.get_logger("news")
 _decoder = msgspec.json.Decoder(News)
 
-Waiting = tuple[int, int, "asyncio.Future[None]"]  # position, order of coming, whom to tell
+Waiting = tuple[int, int, "asyncio.Future[bool]"]  # position, order of coming, whom to tell
 
 
 class Watch:
-    """Wakes its one waiter when what it watches changed. Changes that come together are one."""
+    """Wakes its one waiter when what it watches changed. Changes that come together are one. `rolled_back`: what was shown
+    of the account may lie beyond history; whoever remembers some of it must begin anew."""
 
     def __init__(self, mailbox: int | None) -> None:
         self.mailbox = mailbox
+        self.rolled_back = False
         self._changed = asyncio.Event()
 
     def wake(self) -> None:
@@ -51,6 +54,9 @@ class Hub:
         self._waiting: dict[str, list[Waiting]] = {}
         self._watches: dict[int, set[Watch]] = {}
         self._hooks: list[tuple[str, Callable[[], None]]] = []
+        self._rolled_back: dict[str, int] = {}  # partition → times, as far as this process has heard
+        self._fell_to: dict[str, tuple[int, int]] = {}  # position, and the epoch of which nothing comes beyond it
+        self._listened = False
         self._order = 0
         self._gone = 0
 
@@ -66,20 +72,43 @@ class Hub:
         self._hooks.append((partition, hook))
 
     async def reached(self, partition: str, position: int, timeout_s: float) -> bool:
-        """Whether the tables came to `position` in time."""
+        """Whether the tables came to `position` in time. False at once when it is not in history any more."""
+        return await self._came(partition, position, timeout_s) and await self.in_history(partition, position)
+
+    async def in_history(self, partition: str, position: int) -> bool:
+        """Of a position that the tables have come to: whether its event is in them, or was in a tail that was lost. False
+        too where they cannot be asked."""
+        epoch, sequence = split(position)
+        if epoch in (0, split(self.position(partition)).epoch):
+            return True
+        try:
+            row = await self.database.row(
+                "SELECT last FROM epoch_ended WHERE partition = $1 AND epoch = $2", partition, epoch
+            )
+        except AWAY:
+            return False
+        return row is not None and sequence <= row["last"]
+
+    async def is_lost(self, partition: str, position: int) -> bool:
+        """Whether the tables will never come to `position`, for it is not in history."""
+        end, epoch = self._fell_to.get(partition, (0, 0))
+        if position > end and split(position).epoch <= epoch:
+            return True
+        return self.position(partition) >= position and not await self.in_history(partition, position)
+
+    async def _came(self, partition: str, position: int, timeout_s: float) -> bool:
         if self.position(partition) >= position:
             return True
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._order += 1
         waiting = self._waiting.setdefault(partition, [])
         heapq.heappush(waiting, (position, self._order, future))
         try:
             async with asyncio.timeout(timeout_s):
-                await future
+                return await future
         except TimeoutError:
             self._sweep(waiting)
             return False
-        return True
 
     @contextmanager
     def watch(self, account: int, mailbox: int | None) -> Iterator[Watch]:
@@ -99,8 +128,11 @@ class Hub:
         except msgspec.MsgspecError:
             log.error("notification not understood")
             return
+        if news.times >= max(1, self._rolled_back.get(news.partition, 0)):
+            self._rolled_back[news.partition] = news.times
+            self._fell(news.partition, news.was, news.position, news.lost)
         self._came_to(news.partition, news.position)
-        if news.touched is None:
+        if news.touched is None or EVERYONE in news.touched:
             self._wake_all()
             return
         for account, mailboxes in news.touched.items():
@@ -111,6 +143,13 @@ class Hub:
     async def _reload(self, connection: Connection) -> None:
         """After a new connection: notifications may have been missed. Who watches is woken when the tables may be read
         again, which after a restart of the database is later."""
+        for row in await connection.fetch("SELECT partition, times, was, position, accounts FROM rolled_back"):
+            times = self._rolled_back.get(row["partition"])
+            if times != row["times"] and (times is not None or self._listened):
+                once = row["times"] == (times or 0) + 1
+                self._fell(row["partition"], row["was"], row["position"], row["accounts"] if once else None)
+            self._rolled_back[row["partition"]] = row["times"]
+        self._listened = True
         for row in await connection.fetch("SELECT partition, position FROM folded"):
             self._came_to(row["partition"], row["position"])
         await self.readable()
@@ -133,10 +172,25 @@ class Hub:
         while waiting and waiting[0][0] <= position:
             _, _, future = heapq.heappop(waiting)
             if not future.done():
-                future.set_result(None)
+                future.set_result(True)
         for wanted, hook in self._hooks:
             if wanted == partition:
                 hook()
+
+    def _fell(self, partition: str, was: int, position: int, lost: Sequence[int] | None) -> None:
+        """The tables were taken back from `was` to `position`: nothing of those epochs comes any more beyond it."""
+        self._fell_to[partition] = position, split(was).epoch
+        if self.positions.get(partition, 0) > position:
+            self.positions[partition] = position
+        waiting = self._waiting.get(partition, [])
+        for at, _, future in waiting:
+            if at > position and split(at).epoch <= split(was).epoch and not future.done():
+                future.set_result(False)
+        for account, watches in self._watches.items():
+            if lost is None or account in lost:
+                for watch in watches:
+                    watch.rolled_back = True
+                    watch.wake()
 
     def _sweep(self, waiting: list[Waiting]) -> None:
         """Who gave up waits no more. Looked for only when they may be half of all, so that each costs little."""

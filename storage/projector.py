@@ -13,6 +13,7 @@ import structlog
 from cluster import codec
 from cluster.domain.mailbox.events import EpochStarted, TailDestroyed
 from cluster.log.model import BATCH_MESSAGES_MAX, Record
+from cluster.position import shown
 from storage.postgres.directory_fold import DirectoryFold
 from storage.postgres.folded import WHOLE, Folded, FoldedStore, Notes
 from storage.postgres.mail_fold import MailFold, Unappliable
@@ -26,11 +27,22 @@ CHECKPOINT_POSITIONS = 256
 OURS = (ArithmeticError, LookupError, TypeError, ValueError, AssertionError, AttributeError)
 APPLIED, REPEATED, QUARANTINED, HELD = b"a", b"r", b"q", b"h"
 
+Read = tuple[codec.Envelope | None, Any]  # the event, or why it is none
+
 log = structlog.get_logger("projector")
 
 
 class TablesWentBack(Exception):
     """The tables stand before where this fold left them: whoever feeds it must begin anew from where they stand."""
+
+
+class WaitsForRelease(Exception):
+    """The next event is of a later release than this."""
+
+    def __init__(self, partition: str, position: int, event: str) -> None:
+        super().__init__(f"{partition} waits at {shown(position)} for a newer release: event {event}")
+        self.position = position
+        self.event = event
 
 
 class Fold:
@@ -69,11 +81,23 @@ class Fold:
         return self.folded
 
     async def batch(self, records: Sequence[Record], *, notify: bool = True) -> None:
-        """Folds events, in order, in one transaction; all or none. Raises what the database raises."""
+        """Folds events, in order, in one transaction; all or none. Raises what the database raises; WaitsForRelease
+        at an event that this release does not know, when those before it are folded."""
+        assert self.folded is not None
+        read = [decoded(record) for record in records]
+        for n, (record, (_, event)) in enumerate(zip(records, read, strict=True)):
+            if isinstance(event, codec.Newer) and record.position > self.folded.position:
+                await self._batch(records[:n], read[:n], notify)
+                raise WaitsForRelease(self.partition, record.position, event.event)
+        await self._batch(records, read, notify)
+
+    async def _batch(self, records: Sequence[Record], read: Sequence[Read], notify: bool) -> None:
+        if not records:
+            return
         notes = Notes()
         try:
             async with self.db.transaction():
-                after = await self._fold(await self.standing(), records, notes)
+                after = await self._fold(await self.standing(), records, read, notes)
                 await self.mail.finish(self.db)
                 await self.store.save(after, self.mail.touched if notify else None, notes)
         except BaseException:
@@ -82,8 +106,7 @@ class Fold:
         self.mail.touched = {}
         self.folded = after
 
-    async def _fold(self, folded: Folded, records: Sequence[Record], notes: Notes) -> Folded:
-        read = [decoded(record) for record in records]
+    async def _fold(self, folded: Folded, records: Sequence[Record], read: Sequence[Read], notes: Notes) -> Folded:
         seen = await self.store.commands([envelope.id for envelope, _ in read if envelope is not None])
         for record, (envelope, event) in zip(records, read, strict=True):
             if record.position <= folded.position:
@@ -232,7 +255,7 @@ def _told(record: Record, envelope: codec.Envelope, command: list[int], notes: N
     command[:] = [envelope.n + 1, record.position, envelope.at // 1_000_000]
 
 
-def decoded(record: Record) -> tuple[codec.Envelope | None, Any]:
+def decoded(record: Record) -> Read:
     try:
         envelope, event = codec.decode(record.payload)
         if not 0 <= envelope.n < BATCH_MESSAGES_MAX:

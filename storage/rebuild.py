@@ -12,13 +12,14 @@ from typing import Protocol
 
 import structlog
 
-from cluster.log.model import APPEND_S_MAX, LogUnavailable, Record
+from cluster.log.model import LogUnavailable, Record
 from cluster.position import Position, shown
 from storage.overview import Progress
 from storage.postgres import exchange
 from storage.postgres.exchange import Occupied, Standing
+from storage.postgres.history import times_rolled_back, told_rolled_back
 from storage.postgres.pool import AWAY, DETERMINISTIC, Database, Plain
-from storage.projector import OURS, Fold
+from storage.projector import OURS, Fold, WaitsForRelease
 
 BATCH_EVENTS_MAX = 2_000
 BATCH_BYTES_MAX = 16 << 20
@@ -45,7 +46,7 @@ class Source(Protocol):
         self, partition: str, after: int, upto: int, *, contents: bool = False
     ) -> AsyncIterator[tuple[Record, ...]]: ...
 
-    async def mark(self, partition: str, timeout_s: float = APPEND_S_MAX) -> Position: ...
+    async def mark(self, partition: str) -> Position: ...
 
 
 async def rebuild(database: Database, source: Source, partitions: Sequence[str]) -> AsyncGenerator[Progress, None]:
@@ -62,6 +63,8 @@ async def rebuild(database: Database, source: Source, partitions: Sequence[str])
                 await exchange.drop_quietly(keeper, "old")
             finally:
                 await exchange.drop_quietly(keeper, "next")
+    except WaitsForRelease as error:
+        raise RebuildFailed(f"the tables stay as they were: {error}") from error
     except (*AWAY, LogUnavailable) as error:
         raise RebuildFailed(f"the tables stay as they were: {type(error).__name__}: {error}; try again") from error
 
@@ -96,9 +99,11 @@ class _Rebuild:
         self._keeper = keeper
         self._source = source
         self._folds = {name: Fold(writer, name) for name in partitions}
+        self._rolled_back: dict[str, int] = {}
         self._done = 0
 
     async def run(self) -> AsyncGenerator[Progress, None]:
+        self._rolled_back = await times_rolled_back(self._keeper)
         for fold in self._folds.values():
             await fold.start()
         living = await self._goals()
@@ -141,10 +146,17 @@ class _Rebuild:
             try:
                 async with exchange.exchanging(self._keeper) as moment:
                     living = await moment.standings()
+                    if await times_rolled_back(self._keeper) != self._rolled_back:
+                        raise RebuildFailed(
+                            "the living tables were taken back to an end of history meanwhile; try again"
+                        )
                     async for _ in self._towards({**await self._goals(), **living}):
                         pass
                     positions = {name: fold.folded.position for name, fold in self._folds.items() if fold.folded}
                     await moment.commit(positions)
+                    for name, position in positions.items():
+                        if name in living and living[name].position > position:
+                            await told_rolled_back(self._keeper, name, living[name].position, position, None)
                 return self._compared(living)
             except Occupied as error:
                 log.info("exchange is tried again", why=str(error))

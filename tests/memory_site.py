@@ -109,6 +109,7 @@ def spool(data: bytes) -> Spooled:
 class _Watch:
     def __init__(self) -> None:
         self.news = asyncio.Event()
+        self.rolled_back = False
 
     async def wait(self, timeout_s: float) -> bool:
         try:

@@ -202,6 +202,7 @@ class Operations:
                 await self._settled(step.partition, step.site)
             case Place():
                 await self._log.place(lambda now: placed(now, step), step.partition)
+                await self._site.watch.looked()
             case Create():
                 await self._create(step)
             case Leave():

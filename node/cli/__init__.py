@@ -17,6 +17,7 @@ VERBS: dict[str, str] = {
     "domain": "node.cli.domain",
     "alias": "node.cli.alias",
     "group": "node.cli.group",
+    "cluster": "node.cli.cluster",
     "log": "node.cli.log",
     "rebuild": "node.cli.rebuild",
     "backup": "node.cli.backup",

@@ -29,6 +29,7 @@ def command() -> None:
 @click.option("--no-password", is_flag=True, help="Nobody can sign in until `account passwd` sets one.")
 @click.option("--name", default="", help="As people know it.")
 @click.option("--admin", is_flag=True, help="May use the administration interface.")
+@click.option("--partition", default="", help="Where the mail is kept; else the first one of this site.")
 @json_option
 @click.pass_obj
 def add(  # click gives every option a parameter of its own
@@ -38,12 +39,13 @@ def add(  # click gives every option a parameter of its own
     no_password: bool,
     name: str,
     admin: bool,
+    partition: str,
     as_json: bool,
 ) -> None:
     """Add an account with the standard mailboxes."""
     if no_password and password_file:
         raise click.UsageError("--no-password and --password-file exclude each other")
-    body = {"address": address, "name": name, "administrator": admin}
+    body = {"address": address, "name": name, "administrator": admin, "partition": partition}
     if not no_password:
         body["password"] = _password(password_file)
     _tell(as_json, run(directory, lambda api: api.ask("POST", path("accounts"), body)), "added")

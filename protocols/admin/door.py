@@ -8,7 +8,7 @@ from cluster.domain.actor import Actor
 from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
 from cluster.domain.directory.events import Verifier
 from cluster.domain.refusal import Refusal
-from protocols.admin.port import Administration
+from protocols.admin.port import Administration, Cluster
 from protocols.port import Account, Done, World
 
 
@@ -36,9 +36,12 @@ class Passwords(Protocol):
 
 
 class Door(NamedTuple):
+    """`cluster` None: there is no control plane behind this door."""
+
     site: Directory
     administration: Administration
     passwords: Passwords
+    cluster: Cluster | None = None
 
 
 class Call(NamedTuple):

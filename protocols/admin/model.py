@@ -3,12 +3,12 @@
 Numbers of 63 bits (ids, positions) are strings, since JSON's readers keep 53 bits (RFC 8259 §6).
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from protocols.admin.port import Alias, Domain, Engine, Group, Progress
+from protocols.admin.port import Alias, Did, Domain, Engine, Group, Planned, Progress
 
 BODY_BYTES_MAX = 64 * 1024
 IMPORT_BYTES_MAX = 32 * 1024 * 1024
@@ -18,6 +18,8 @@ NAME_CHARS_MAX = 200
 ADDRESS_CHARS_MAX = 320
 PASSWORD_CHARS_MAX = 1024
 MEMBERS_MAX = 1000
+SITES_MAX = 100
+PARTITIONS_MAX = 1000
 
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 Address = Annotated[str, Meta(min_length=1, max_length=ADDRESS_CHARS_MAX, description="local@domain")]
@@ -26,6 +28,8 @@ Password = Annotated[str, Meta(max_length=PASSWORD_CHARS_MAX, extra_json_schema=
 Label = Annotated[str, Meta(min_length=1, max_length=64, description="what the password is for: a device, a program")]
 Addresses = Annotated[tuple[Address, ...], Meta(max_length=MEMBERS_MAX)]
 Cursor = Annotated[str, Meta(max_length=ADDRESS_CHARS_MAX, description="the `next` of the page before")]
+SiteName = Annotated[str, Meta(min_length=1, max_length=63)]
+PartitionName = Annotated[str, Meta(min_length=1, max_length=63)]
 PositionText = Annotated[str, Meta(pattern=r"^\d{1,7}\.\d{1,13}$", description="epoch.sequence")]
 
 
@@ -59,12 +63,13 @@ class DomainChange(Asked, frozen=True):
 
 
 class NewAccount(Asked, frozen=True):
-    """Without a password nobody can sign in until one is set."""
+    """Without a password nobody can sign in until one is set. `partition` empty: the first one of this site."""
 
     address: Address
     password: Password | None = None
     name: Name = ""
     administrator: bool = False
+    partition: Name = ""
 
 
 class AccountChange(Asked, frozen=True):
@@ -110,6 +115,61 @@ class NewBackup(Asked, frozen=True):
     """`target`: an absolute path on the site's machine, of a folder that is not there yet."""
 
     target: Annotated[str, Meta(pattern="^/", max_length=4096)]
+
+
+Sites = Annotated[tuple[SiteName, ...], Meta(max_length=SITES_MAX)]
+PartitionNames = Annotated[tuple[PartitionName, ...], Meta(max_length=PARTITIONS_MAX)]
+
+
+class PlanOnly(Asked, frozen=True):
+    """`plan`: only say what would be done."""
+
+    plan: bool = False
+
+
+class Switchover(Asked, frozen=True):
+    """The partitions named, or all at home at the site `from`. `to` empty: each to the copy that is nearest."""
+
+    partitions: PartitionNames = ()
+    to: str = ""
+    away_from: str = msgspec.field(default="", name="from")
+    plan: bool = False
+
+
+class Failover(Asked, frozen=True):
+    """`force` must be true: what the copy lacks is rolled back until the old home returns."""
+
+    partitions: Annotated[tuple[PartitionName, ...], Meta(min_length=1, max_length=PARTITIONS_MAX)]
+    to: SiteName
+    force: bool
+    plan: bool = False
+
+
+class Drain(Asked, frozen=True):
+    plan: bool = False
+
+
+class NewPartition(Asked, frozen=True):
+    """`home` empty: this site. Without `copies` every other site gets one."""
+
+    name: PartitionName
+    home: str = ""
+    copies: Sites | UnsetType = UNSET
+    durability: Literal["local", "remote"] = "local"
+    strict: bool = False
+    pinned: bool = False
+    plan: bool = False
+
+
+class PartitionChange(Asked, frozen=True):
+    """`strict`: with `remote`, writes are refused while no copy is there. `pinned`: only an operator moves it."""
+
+    home: str | UnsetType = UNSET
+    copies: Sites | UnsetType = UNSET
+    durability: Literal["local", "remote"] | UnsetType = UNSET
+    strict: bool | UnsetType = UNSET
+    pinned: bool | UnsetType = UNSET
+    plan: bool = False
 
 
 # -- what is answered ---------------------------------------------------------------------------------------------------
@@ -243,6 +303,7 @@ class Event(msgspec.Struct, frozen=True, tag_field="kind", tag="event"):
     data: dict[str, Any]
 
 
+ClusterLine = Planned | Did | Progress | Finished | Problem
 WorkLine = Progress | Finished | Problem
 ImportLine = Progress | Imported | Finished | Problem
 LogLine = Event | Finished | Problem

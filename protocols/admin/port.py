@@ -8,21 +8,32 @@ address), which is also the cursor: a page begins after `after`.
 from collections.abc import AsyncIterator
 from typing import Protocol
 
+from cluster.control.topology import Placement, Topology
+from cluster.domain.actor import Actor
 from cluster.domain.refusal import Refusal
+from storage.operating import Change, Did, Line, Overview, Planned
 from storage.overview import AccountRow, Alias, Domain, Engine, Group, Logged, Partition, Progress, Quarantined, State
 
 __all__ = [
     "AccountRow",
     "Administration",
     "Alias",
+    "Change",
+    "Cluster",
+    "Did",
     "Domain",
     "Engine",
     "Group",
+    "Line",
     "Logged",
+    "Overview",
     "Partition",
+    "Placement",
+    "Planned",
     "Progress",
     "Quarantined",
     "State",
+    "Topology",
 ]
 
 
@@ -66,3 +77,33 @@ class Administration(Protocol):
     def backup(self, target: str) -> AsyncIterator[Progress | Refusal]:
         """A verified backup in the new folder `target` (absolute path on the site's machine)."""
         ...
+
+
+class Cluster(Protocol):
+    """All sites, as an operator sees and changes them from this one. Every change gives its plan first (Planned), and then,
+    unless only that was wanted, what was done (Did, Progress); a Refusal ends it. Closing the iterator stops before the next
+    step."""
+
+    async def overview(self) -> Overview: ...
+
+    async def topology(self) -> Topology | Refusal: ...
+
+    async def partition(self, name: str) -> Refusal | None:
+        """Whether there is one of this name."""
+        ...
+
+    def switchover(
+        self, actor: Actor, names: tuple[str, ...], to: str, away_from: str, *, only_plan: bool
+    ) -> AsyncIterator[Line]:
+        """Homes move without loss: of those named, or all of a site (`away_from`). `to` empty: to the nearest copy."""
+        ...
+
+    def failover(self, actor: Actor, names: tuple[str, ...], to: str, *, only_plan: bool) -> AsyncIterator[Line]: ...
+
+    def add(self, actor: Actor, name: str, change: Change, *, only_plan: bool) -> AsyncIterator[Line]: ...
+
+    def change(self, actor: Actor, name: str, change: Change, *, only_plan: bool) -> AsyncIterator[Line]: ...
+
+    def apply(self, actor: Actor, topology: Topology, *, only_plan: bool) -> AsyncIterator[Line]: ...
+
+    def drain_node(self, actor: Actor, node: str, *, only_plan: bool) -> AsyncIterator[Line]: ...

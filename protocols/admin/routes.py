@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 from protocols.admin import model
-from protocols.admin.commands import accounts, aliases, domains, groups, imports, work
+from protocols.admin.commands import accounts, aliases, cluster, domains, groups, imports, work
 from protocols.admin.door import Answer, Call, Door
-from protocols.admin.port import Alias, Domain, Group
+from protocols.admin.port import Alias, Domain, Group, Overview, Topology
 
 PREFIX = "/api/v1"
 
@@ -67,6 +67,23 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/groups/{address}/members", "Members of a group", model.Members, groups.members),
     Route("PATCH", "/groups/{address}/members", "Add and remove members", model.Members, groups.change_members,
           body=model.MembersChange),
+
+    Route("GET", "/cluster", "Sites, nodes, partitions, as this site sees them", Overview, cluster.show),
+    Route("GET", "/cluster/topology", "Where every partition lies, to be applied again", Topology, cluster.topology),
+    Route("PUT", "/cluster/topology", "Place partitions as the topology says", model.ClusterLine, streams=cluster.apply,
+          query=model.PlanOnly, body=Topology),
+    Route("POST", "/cluster/switchover", "Move homes without loss", model.ClusterLine, streams=cluster.switchover,
+          body=model.Switchover),
+    Route("POST", "/cluster/failover", "Take partitions over by force", model.ClusterLine, streams=cluster.failover,
+          body=model.Failover),
+    Route("POST", "/cluster/sites/{site}/drain", "Move all homes away from a site", model.ClusterLine,
+          streams=cluster.drain_site, body=model.Drain),
+    Route("POST", "/cluster/nodes/{node}/drain", "Give a node's leases to others of its site", model.ClusterLine,
+          streams=cluster.drain_node, body=model.Drain),
+    Route("POST", "/cluster/partitions", "Make a partition", model.ClusterLine, streams=cluster.add,
+          body=model.NewPartition),
+    Route("PATCH", "/cluster/partitions/{partition}", "Home, copies and durability of a partition", model.ClusterLine,
+          streams=cluster.change, body=model.PartitionChange),
 
     Route("GET", "/log", "Events as people read them", model.LogLine, streams=work.log, query=model.Tail),
     Route("GET", "/state", "Engines, partitions, what was put aside", model.State, work.state),

@@ -56,6 +56,8 @@ async def _one(talk: Talk) -> None:
     word: Word | None = None
     try:
         parsed = await talk.parsed()
+        if talk.ends():
+            return
         if isinstance(parsed, Request):
             word = COMMANDS[parsed.word]
             if talk.when not in word.when:

@@ -189,12 +189,20 @@ class Talk:
         assert self._watch is not None
         return await self._watch.wait(timeout_s)
 
+    def ends(self) -> bool:
+        """Whether the session must end, for what its client was shown of the mailbox may lie in a tail that was lost. Then
+        it has said so: the client comes again, and learns what there is (RFC 9051 §7.1.5)."""
+        if self._watch is not None and self._watch.rolled_back and not self.closing:
+            self.say("BYE [UNAVAILABLE] The mailbox goes on from an earlier state; sign in again.")
+            self.closing = True
+        return self.closing
+
     async def poll(self, *, expunges: bool, ask: bool = True) -> None:
         """Tells what happened in the selected mailbox since the client was last told. `expunges`: EXPUNGE is allowed now.
         `ask` False: the site is asked only if its watch has heard of something. Where it cannot say, the view is `behind`
         until a later poll."""
         view = self.view
-        if view is None:
+        if view is None or self.ends():
             return
         if not ask and not self.behind and not await self.news(0):
             if expunges and view.untold:

@@ -25,12 +25,14 @@ class Folded(msgspec.Struct, frozen=True):
 
 
 class News(msgspec.Struct, frozen=True, array_like=True):
-    """What a notification says. `touched`: account → mailboxes (0 = the tree); None = too many to name. `was`: the
-    tables were taken back from there to `position`, 0 = they were not; `lost`: whose mail was, None = anybody's."""
+    """What a notification says. `touched`: account → mailboxes (0 = the tree); None = too many to name. `times`:
+    the tables were taken back for so many times now, from `was` to `position`, 0 = they were not; `lost`: whose mail was,
+    None = anybody's."""
 
     partition: str
     position: int
     touched: dict[int, list[int]] | None
+    times: int = 0
     was: int = 0
     lost: list[int] | None = None
 
@@ -61,6 +63,30 @@ async def read_quarantine(database: Database) -> list[QuarantineRow]:
         QUARANTINE_SHOWN_MAX,
     )
     return [QuarantineRow(*row) for row in rows]
+
+
+class Waiting(NamedTuple):
+    """A partition that goes on only with a later release. `position`: of the event that needs it."""
+
+    partition: str
+    position: int
+    event: str
+
+
+async def read_waiting(database: Database) -> list[Waiting]:
+    rows = await database.fetch(
+        "SELECT w.partition, w.position, w.event FROM waits_for_release w JOIN folded f USING (partition) "
+        "WHERE w.position > f.position ORDER BY w.partition"
+    )
+    return [Waiting(*row) for row in rows]
+
+
+async def note_waiting(database: Database, waiting: Waiting) -> None:
+    await database.run(
+        "INSERT INTO waits_for_release AS w VALUES ($1, $2, $3, now()) ON CONFLICT (partition) DO UPDATE "
+        "SET position = $2, event = $3, at = CASE WHEN w.position = $2 THEN w.at ELSE now() END",
+        *waiting,
+    )
 
 
 @dataclass(slots=True)
@@ -192,7 +218,9 @@ class FoldedStore:
         )
 
     async def drop_commands(self, ids: Sequence[bytes]) -> None:
-        await self.db.execute("DELETE FROM command WHERE partition = $1 AND id = ANY ($2::bytea[])", self.partition, ids)
+        await self.db.execute(
+            "DELETE FROM command WHERE partition = $1 AND id = ANY ($2::bytea[])", self.partition, ids
+        )
 
     async def is_held(self, noun: str, entity: str) -> bool:
         return (noun, entity) in self._held

@@ -173,9 +173,9 @@ async def told_rolled_back(
     db: Connection, partition: str, was: int, position: int, accounts: Collection[int] | None
 ) -> None:
     """Says to everybody, with the commit, that a partition's tables were taken back; who was not listening finds it."""
-    await db.execute(
+    times = await db.fetchval(
         "INSERT INTO site.rolled_back AS r VALUES ($1, 1, $2, $3, $4, now()) ON CONFLICT (partition) DO UPDATE "
-        "SET times = r.times + 1, was = $2, position = $3, accounts = $4, at = now()",
+        "SET times = r.times + 1, was = $2, position = $3, accounts = $4, at = now() RETURNING times",
         partition,
         was,
         position,
@@ -186,7 +186,7 @@ async def told_rolled_back(
         every = sorted(accounts)
         listed = [every[n : n + ACCOUNTS_NOTIFIED_MAX] for n in range(0, max(1, len(every)), ACCOUNTS_NOTIFIED_MAX)]
     for lost in listed:
-        news = msgspec.json.encode(News(partition, position, None, was, lost)).decode()
+        news = msgspec.json.encode(News(partition, position, None, times, was, lost)).decode()
         await db.execute("SELECT pg_notify($1, $2)", CHANNEL, news)
 
 

@@ -57,6 +57,9 @@ AWAY = (
 # Limits are of the same kind: a name too long for an index is so everywhere.
 DETERMINISTIC = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
+# What says that a statement took longer than its limit.
+SLOW = (TimeoutError, asyncpg.QueryCanceledError)
+
 log = structlog.get_logger("postgres")
 
 

@@ -41,7 +41,7 @@ class HeldLog(MemoryLog):
     async def follow(
         self, partition: str, after: Position, *, contents: bool = True, standing: int = 0
     ) -> AsyncIterator[tuple[Record, ...]]:
-        async for records in super().follow(partition, after, contents=contents):
+        async for records in super().follow(partition, after, contents=contents, standing=standing):
             await self.flowing.wait()
             yield records
 

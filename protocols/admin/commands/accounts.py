@@ -40,7 +40,7 @@ async def make(door: Door, actor: Actor, new: NewAccount) -> Refusal | None:
     """Also what an import does for each of its lines."""
     if new.password is not None and (weak := door.passwords.weakness(new.password, new.address)):
         return weak
-    partition = await door.administration.place(new.address)
+    partition = await _place(door, new)
     if isinstance(partition, Refusal):
         return partition
     command = directory.AddAccount(
@@ -52,6 +52,14 @@ async def make(door: Door, actor: Actor, new: NewAccount) -> Refusal | None:
         new.administrator,
     )
     return _refusal(await door.site.execute(actor, command))
+
+
+async def _place(door: Door, new: NewAccount) -> str | Refusal:
+    if not new.partition:
+        return await door.administration.place(new.address)
+    if door.cluster is not None and (unknown := await door.cluster.partition(new.partition)):
+        return unknown
+    return new.partition
 
 
 async def show(door: Door, call: Call) -> Answer:

@@ -1,0 +1,477 @@
+"""How an operator sees and changes the system of all sites, from any of them: implements `protocols.admin.port.Cluster`.
+
+Everything that is changed is first a plan, a list of steps (cluster.control.topology); each step that was done is a fact of
+the directory, with who did it.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Literal
+
+import msgspec
+import structlog
+
+from cluster.control.partitions import Partition
+from cluster.control.topology import (
+    Create,
+    Force,
+    Leave,
+    Level,
+    Move,
+    Place,
+    Step,
+    Topology,
+    TopologyRefused,
+    check,
+    described,
+    plan,
+    wanted,
+    way,
+)
+from cluster.domain.actor import Actor
+from cluster.domain.directory.commands import RecordTopology
+from cluster.domain.refusal import Reason, Refusal
+from cluster.log.model import LogUnavailable
+from cluster.log.operations import Operations, View, hindrance
+from cluster.position import shown
+from storage.overview import Progress
+from storage.shapes import Done
+
+RECORD_S_MAX = 20.0  # for the directory to have a home again that writes down what was done
+TRY_AGAIN_S = 0.5
+
+log = structlog.get_logger("operating")
+
+Execute = Callable[[Actor, RecordTopology], Awaitable[Done | Refusal]]
+
+
+# ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class NodeSeen(msgspec.Struct, frozen=True):
+    """`silent_s`: since a new word of it was heard. `leads`: partitions whose appender it is."""
+
+    node: str
+    here: bool
+    version: str
+    silent_s: float
+    leads: tuple[str, ...]
+
+
+class SiteSeen(msgspec.Struct, frozen=True):
+    """`link_ms`: there and back from the site that answers; null = it did not answer, or is that site itself."""
+
+    site: str
+    here: bool
+    link_ms: float | None
+    homes: int
+    nodes: tuple[NodeSeen, ...]
+
+
+class CopySeen(msgspec.Struct, frozen=True):
+    """The last three: how far it is behind what it knows of the home, null = it never said. `member`: it may follow the
+    home by itself, and with durability `remote` every acknowledgement waits for it."""
+
+    site: str
+    here: bool
+    member: bool
+    position: str | None
+    lag_messages: int | None
+    lag_bytes: int | None
+    lag_seconds: float | None
+
+
+class Placed(msgspec.Struct, frozen=True):
+    """`lease_age_s`: since its lease was seen renewed. `digest`: whether the copies were found equal to the home, where
+    that was looked at; null = it was not."""
+
+    partition: str
+    home: str
+    epoch: int
+    node: str | None
+    lease_age_s: float | None
+    durability: Literal["local", "remote"]
+    strict: bool
+    pinned: bool
+    members: tuple[str, ...]
+    copies: tuple[CopySeen, ...]
+    digest: str | None = None
+
+
+class Overview(msgspec.Struct, frozen=True):
+    """As one site sees it. `quorum`: whether the control plane takes its writes; without it the rest is what was last
+    known, and `note` says so."""
+
+    site: str
+    quorum: bool
+    note: str
+    sites: tuple[SiteSeen, ...]
+    partitions: tuple[Placed, ...]
+
+
+class Planned(msgspec.Struct, frozen=True, tag_field="kind", tag="step"):
+    """`refused`: why it cannot be done as things stand; empty = it can."""
+
+    number: int
+    action: str
+    partition: str
+    site: str
+    text: str
+    refused: str
+    lag_messages: int | None
+    lag_seconds: float | None
+
+
+class Did(msgspec.Struct, frozen=True, tag_field="kind", tag="did"):
+    """`seconds`: how long it took, until the home answered; no writer waited longer. `warning`: what whoever watches should
+    know."""
+
+    number: int
+    action: str
+    partition: str
+    text: str
+    seconds: float
+    warning: str = ""
+
+
+Line = Planned | Did | Progress | Refusal
+
+
+class Change(msgspec.Struct, frozen=True):
+    """Of one partition; None = as it is."""
+
+    home: str | None = None
+    copies: tuple[str, ...] | None = None
+    durability: Literal["local", "remote"] | None = None
+    strict: bool | None = None
+    pinned: bool | None = None
+
+
+# ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Operating:
+    """`now`: seconds that only rise."""
+
+    def __init__(self, operations: Operations, execute: Execute, now: Callable[[], float]) -> None:
+        self._operations = operations
+        self._execute = execute
+        self._now = now
+
+    async def serve(self) -> None:
+        """For ever."""
+        await self._operations.serve()
+
+    async def overview(self) -> Overview:
+        return overview(await self._operations.look())
+
+    async def topology(self) -> Topology | Refusal:
+        view = await self._operations.look()
+        if not view.records:
+            return Refusal(Reason.UNAVAILABLE, "The control plane does not answer, and nothing is noted here yet.")
+        return described(view.records, view.sites)
+
+    async def partition(self, name: str) -> Refusal | None:
+        """Whether there is one of this name."""
+        view = await self._operations.look()
+        return None if name in view.records else _no_partition(name, view)
+
+    async def switchover(
+        self, actor: Actor, names: tuple[str, ...], to: str, away_from: str, *, only_plan: bool
+    ) -> AsyncIterator[Line]:
+        """Of the partitions named, or of all at home at `away_from`. `to` empty: each to the copy that is nearest."""
+        view = await self._operations.look()
+        steps: list[Step] | Refusal = _moves(view, names, to, away_from)
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    async def failover(self, actor: Actor, names: tuple[str, ...], to: str, *, only_plan: bool) -> AsyncIterator[Line]:
+        """Takes them over by force, with what the copy there has."""
+        view = await self._operations.look()
+        refused = next((_no_partition(name, view) for name in names if name not in view.records), _no_site(to, view))
+        steps: list[Step] | Refusal = refused or [Force(name, to) for name in names]
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    async def add(self, actor: Actor, name: str, change: Change, *, only_plan: bool) -> AsyncIterator[Line]:
+        """Copies at all other sites, where the change says nothing of them."""
+        view = await self._operations.look()
+        home = change.home or view.site
+        copies = tuple(site for site in view.sites if site != home)
+        new = _changed(Partition(name, home, copies=copies), change)
+        exists = Refusal(Reason.CONFLICT, f"There is a partition {name} already.", (name,))
+        steps = exists if name in view.records else _way(None, new, view)
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    async def change(self, actor: Actor, name: str, change: Change, *, only_plan: bool) -> AsyncIterator[Line]:
+        view = await self._operations.look()
+        record = view.records.get(name)
+        steps = _no_partition(name, view) if record is None else _way(record, _changed(record, change), view)
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    async def apply(self, actor: Actor, topology: Topology, *, only_plan: bool) -> AsyncIterator[Line]:
+        view = await self._operations.look()
+        steps: list[Step] | Refusal
+        try:
+            steps = list(plan(view.records, wanted(view.records, topology, view.sites, view.voters)))
+        except TopologyRefused as error:
+            steps = Refusal(Reason.CONFLICT, f"{error}.")
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    async def drain_node(self, actor: Actor, node: str, *, only_plan: bool) -> AsyncIterator[Line]:
+        """Its leases go to other nodes of its site, until it is started again."""
+        view = await self._operations.look()
+        site = next((seen.node.site for seen in view.nodes if seen.node.node == node), "")
+        steps: list[Step] | Refusal = [Leave(site, node)]
+        if not site:
+            known = ", ".join(seen.node.node for seen in view.nodes)
+            steps = Refusal(Reason.NO_SUCH_ENTRY, f"There is no node {node}; there are {known}.", (node,))
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    # ── carrying out ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _carry_out(
+        self, actor: Actor, steps: list[Step] | Refusal, view: View, only_plan: bool
+    ) -> AsyncIterator[Line]:
+        if isinstance(steps, Refusal):
+            yield steps
+            return
+        planned = [_planned(number, steps, view) for number in range(len(steps))]
+        for line in planned:
+            yield line
+        if only_plan:
+            return
+        if refused := [line.refused for line in planned if line.refused]:
+            reason = Reason.CONFLICT if view.quorum else Reason.UNAVAILABLE
+            yield Refusal(reason, f"Nothing was changed: {'; '.join(dict.fromkeys(refused))}.")
+            return
+        for number, step in enumerate(steps):
+            async for said in self._one(actor, number, step):
+                yield said
+                if isinstance(said, Refusal):
+                    return
+
+    async def _one(self, actor: Actor, number: int, step: Step) -> AsyncIterator[Line]:
+        before, began = await self._operations.look(), self._now()
+        most = 0
+        try:
+            async for behind in self._operations.do(step):
+                most = max(most, behind)
+                title = f"{step.partition} to {step.site}" if isinstance(step, Level) else "waiting"
+                yield Progress(title, most - behind, most, "messages")
+        except LogUnavailable as error:
+            yield Refusal(Reason.UNAVAILABLE, f"Step {number + 1} ({text_of(step)}) was not done: {error}.")
+            return
+        took = self._now() - began
+        warning = await self._recorded(actor, step, before)
+        yield Did(number + 1, _word(step), getattr(step, "partition", ""), text_of(step), round(took, 3), warning)
+
+    async def _recorded(self, actor: Actor, step: Step, before: View) -> str:
+        """Writes down what was done; what to know if that was not possible."""
+        if isinstance(step, Level):
+            return ""
+        name = "" if isinstance(step, Leave) else step.partition
+        after = (await self._operations.look()).records.get(name)
+        was, now = _record_text(before.records.get(name)), text_of(step) if after is None else _record_text(after)
+        command = RecordTopology(_word(step), name, was, now)
+        deadline = self._now() + RECORD_S_MAX
+        while True:
+            done = await self._execute(actor, command)
+            if not isinstance(done, Refusal) or done.reason is Reason.NOT_SHOWN_YET:
+                return ""
+            if self._now() > deadline:
+                log.error("a change of the topology is not in the directory", what=_word(step), partition=name)
+                return f"it was done, and could not be written into the directory: {done.text}"
+            await asyncio.sleep(TRY_AGAIN_S)
+
+
+# ── from a view to what is shown ─────────────────────────────────────────────────────────────────────────────────────
+
+
+def overview(view: View) -> Overview:
+    note = ""
+    if not view.quorum:
+        when = "was never heard here" if view.silent_s is None else f"last answered {view.silent_s:.0f} s ago"
+        note = (
+            f"{view.site} is without the quorum: the control plane {when}. What stands here is what was known then; reads go "
+            "on, homes other than pinned ones take no writes here until it is back."
+        )
+    return Overview(
+        view.site,
+        view.quorum,
+        note,
+        tuple(_site(site, view) for site in view.sites),
+        tuple(_placed(view.records[name], view) for name in sorted(view.records)),
+    )
+
+
+def _site(site: str, view: View) -> SiteSeen:
+    nodes = tuple(
+        NodeSeen(seen.node.node, seen.here, seen.node.version, round(seen.silent_s, 1), seen.node.leads)
+        for seen in view.nodes
+        if seen.node.site == site
+    )
+    ms = view.links.get(site)
+    homes = sum(record.home == site for record in view.records.values())
+    return SiteSeen(site, view.here(site), None if ms is None else round(ms, 1), homes, nodes)
+
+
+def _placed(record: Partition, view: View) -> Placed:
+    members = tuple(member.site for member in record.members)
+    age = view.ages.get(record.name)
+    copies = []
+    for site in record.copies:
+        said = view.copy(record.name, site)
+        lag = (None, None, None) if said is None else (said.messages, said.bytes, round(said.seconds, 1))
+        where = None if said is None else shown(said.position)
+        copies.append(CopySeen(site, view.here(site), site in members, where, *lag))
+    return Placed(
+        record.name,
+        record.home,
+        record.epoch,
+        record.holder.node if record.holder is not None else None,
+        None if age is None else round(age, 1),
+        "remote" if record.remote else "local",
+        record.strict,
+        record.pinned,
+        members,
+        tuple(copies),
+    )
+
+
+def _planned(number: int, steps: list[Step], view: View) -> Planned:
+    step = steps[number]
+    name, site = getattr(step, "partition", ""), getattr(step, "site", "")
+    said = view.copy(name, site) if name else None
+    text = text_of(step)
+    if isinstance(step, Force) and said is not None:
+        text += _loss(step, view, said.messages)
+    # What an earlier step makes so is not asked of the world as it is.
+    earlier = any(getattr(each, "partition", None) == name for each in steps[:number])
+    refused = hindrance(step, view) if not earlier or not view.quorum else ""
+    lag = (None, None) if said is None else (said.messages, round(said.seconds, 1))
+    return Planned(number + 1, _word(step), name, site, text, refused, *lag)
+
+
+def _loss(step: Force, view: View, behind: int) -> str:
+    """What a takeover by force leaves behind, as far as it is known."""
+    home = view.records[step.partition].home
+    alive = f"; {home} is alive: `cluster switchover` would lose nothing" if view.here(home) else ""
+    if behind == 0:
+        return f"; {step.site} has all that it knows {home} to have had; what {home} wrote after that is rolled back{alive}"
+    return f"; {step.site} lacks {behind} messages that {home} had: they are rolled back, and salvaged when {home} returns{alive}"
+
+
+def text_of(step: Step) -> str:
+    match step:
+        case Place():
+            return f"{step.partition}: copies at {_listed(step.copies)}, {_settings(step.remote, step.strict, step.pinned)}"
+        case Create():
+            settings = _settings(step.remote, step.strict, step.pinned)
+            return f"{step.partition}: made, home {step.home}, copies at {_listed(step.copies)}, {settings}"
+        case Level():
+            return f"{step.partition}: wait for the copy at {step.site}"
+        case Move():
+            return f"{step.partition}: home moves to {step.site}"
+        case Force():
+            return f"{step.partition}: {step.site} takes it over by force"
+        case Leave():
+            return f"{step.node} of {step.site} gives its leases to others"
+
+
+def _word(step: Step) -> str:
+    return type(step).__name__.lower()
+
+
+def _record_text(record: Partition | None) -> str:
+    if record is None:
+        return ""
+    settings = _settings(record.remote, record.strict, record.pinned)
+    return f"epoch {record.epoch}, home {record.home}, copies {_listed(record.copies)}, {settings}"
+
+
+def _settings(remote: bool, strict: bool, pinned: bool) -> str:
+    words = ("remote" if remote else "local", "strict" if strict else "", "pinned" if pinned else "")
+    return " ".join(word for word in words if word)
+
+
+def _listed(sites: tuple[str, ...]) -> str:
+    return " ".join(sites) or "nowhere"
+
+
+# ── from what is asked to steps ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def _moves(view: View, names: tuple[str, ...], to: str, away_from: str) -> list[Step] | Refusal:
+    records: Mapping[str, Partition] = view.records
+    for name in names:
+        if name not in records:
+            return _no_partition(name, view)
+    for site in (to, away_from):
+        if site and (refused := _no_site(site, view)):
+            return refused
+    chosen = names or tuple(sorted(name for name, record in records.items() if record.home == away_from))
+    steps: list[Step] = []
+    for name in chosen:
+        target = to or _nearest(records[name], view)
+        if not target:
+            return Refusal(Reason.CONFLICT, f"{name} has no copy at a site that is here: it can go nowhere.", (name,))
+        if target != records[name].home:
+            steps.append(Move(name, target))
+    return steps
+
+
+def _nearest(record: Partition, view: View) -> str:
+    """The copy that is least behind; of equals the one named first."""
+    found = [
+        (said.messages, number, site)
+        for number, site in enumerate(record.copies)
+        if view.here(site) and (said := view.copy(record.name, site)) is not None
+    ]
+    return min(found)[2] if found else ""
+
+
+def _changed(record: Partition, change: Change) -> Partition:
+    home = change.home or record.home
+    copies = change.copies
+    if copies is None:
+        # Who moves a home and says nothing of copies wants as many as before.
+        copies = (
+            tuple(site for site in (record.home, *record.copies) if site != home)
+            if home != record.home
+            else record.copies
+        )
+    remote = record.remote if change.durability is None else change.durability == "remote"
+    return msgspec.structs.replace(
+        record,
+        home=home,
+        copies=copies,
+        remote=remote,
+        strict=(record.strict and remote) if change.strict is None else change.strict,
+        pinned=record.pinned if change.pinned is None else change.pinned,
+    )
+
+
+def _way(now: Partition | None, new: Partition, view: View) -> list[Step] | Refusal:
+    try:
+        check(new, now, view.sites, view.voters)
+    except TopologyRefused as error:
+        return Refusal(Reason.CONFLICT, f"{error}.", (new.name,))
+    return list(way(now, new))
+
+
+def _no_partition(name: str, view: View) -> Refusal:
+    if not view.records:
+        return Refusal(Reason.UNAVAILABLE, "The control plane does not answer, and nothing is noted here yet.")
+    known = ", ".join(sorted(view.records))
+    return Refusal(Reason.NO_SUCH_ENTRY, f"There is no partition {name}; there are {known}.", (name,))
+
+
+def _no_site(site: str, view: View) -> Refusal | None:
+    if site in view.sites:
+        return None
+    return Refusal(Reason.NO_SUCH_ENTRY, f"There is no site {site}; there are {', '.join(view.sites)}.", (site,))

@@ -5,6 +5,7 @@ the home had shown when it was last heard; a site that cannot hear the home answ
 (MODSEQ) above what the tables have waits wherever it comes: its client has seen more (ops/decisions/reads-are-always-served.md).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -50,8 +51,12 @@ class Level:
         if partition is None or (goal := self._homes.home_mark(partition)) is None:
             return True
         for _ in range(round(LEVEL_S_MAX / LOOK_EVERY_S)):
-            if await self._hub.reached(partition, goal, LOOK_EVERY_S) or self._homes.home_mark(partition) is None:
+            came = await self._hub.reached(partition, goal, LOOK_EVERY_S) or self._hub.position(partition) >= goal
+            if came or self._homes.home_mark(partition) is None:
                 return True
+            if await self._hub.is_lost(partition, goal):
+                # It was rolled back, and nobody waits for it any more; we do for the epoch that followed.
+                await asyncio.sleep(LOOK_EVERY_S)
         return False
 
     async def token(self, account: int, token: int) -> int | Refusal | None:
@@ -72,4 +77,6 @@ class Level:
         said = await self._homes.home_asked(partition)
         if said is not None and said < token:
             return None  # No site ever gave it to anybody, or its epoch has lost it.
-        return token if await self._hub.reached(partition, token, LEVEL_S_MAX) else UNAVAILABLE
+        if await self._hub.reached(partition, token, LEVEL_S_MAX):
+            return token
+        return None if await self._hub.is_lost(partition, token) else UNAVAILABLE

@@ -18,14 +18,17 @@ P, ANNA = "mail-pune-1", 7
 HISTORY: Spans = ((3, 100), (4, 0), (5, SEQUENCE_MAX))
 
 
-class Notifications:
-    """As a database gives them to its listener."""
+class Tables:
+    """What a database tells its listener; and that epoch 5 ended at 9, for who asks after it."""
 
     async def listen(self, told: Callable[[str], None], _: object) -> None:
         self.told = told
 
-    def folded(self, at: int) -> None:
-        self.told(msgspec.json.encode(News(P, at, {})).decode())
+    async def row(self, _: str, partition: str, epoch: int) -> dict[str, int] | None:
+        return {"last": 9} if (partition, epoch) == (P, 5) else None
+
+    def folded(self, at: int, was: int = 0) -> None:
+        self.told(msgspec.json.encode(News(P, at, {}, was=was, times=1 if was else 0)).decode())
 
 
 class Homes:
@@ -46,17 +49,19 @@ class Place:
     """Tables, and what is heard of the home."""
 
     def __init__(self, home: int | None) -> None:
-        self.tables, self.homes = Notifications(), Homes(home)
-        self.hub = Hub(self.tables)  # type: ignore[arg-type]  # of the database it only listens
+        self.tables, self.homes = Tables(), Homes(home)
+        self.hub = Hub(self.tables)  # type: ignore[arg-type]  # all that it asks of a database
         self.level = Level(self.hub, self.homes, self._partition_of)
 
     async def _partition_of(self, account: int) -> str | None:
         return P if account == ANNA else None
 
     def becomes(self, at: int | None) -> None:
-        """The tables reach a position, or (None) the home falls silent."""
+        """The tables reach a position, or (None) the home falls silent, or (below 0) they are taken back from there."""
         if at is None:
             self.homes.home = None
+        elif at < 0:
+            self.tables.folded(position(5, 9), was=-at)
         else:
             self.tables.folded(at)
 
@@ -109,6 +114,13 @@ def test_a_copy_that_lags_for_long_says_so() -> None:
 def test_when_the_home_falls_silent_what_is_there_is_served() -> None:
     given, took_s = answer(position(5, 12), with_home, (1.25, None))
     assert given is True and took_s < 2
+
+
+def test_what_the_home_had_shown_and_was_rolled_back_is_followed_by_the_next_epoch() -> None:
+    later = (1.25, -position(5, 10)), (3, position(6, 1))
+    given, took_s = answer(position(5, 12), with_home, *later)
+    assert given is True and 3 <= took_s < 4
+    assert answer(position(5, 12), token(position(5, 12)), *later) == (None, 1.25)
 
 
 @pytest.mark.parametrize("home", [None, position(5, 10)])

@@ -295,10 +295,14 @@ class Operating:
 def overview(view: View) -> Overview:
     note = ""
     if not view.quorum:
-        when = "was never heard here" if view.silent_s is None else f"last answered {view.silent_s:.0f} s ago"
+        when = (
+            "never took a write of it"
+            if view.silent_s is None
+            else f"last took a write of it {view.silent_s:.0f} s ago"
+        )
         note = (
-            f"{view.site} is without the quorum: the control plane {when}. What stands here is what was known then; reads go "
-            "on, homes other than pinned ones take no writes here until it is back."
+            f"{view.site} is without the quorum: the control plane {when}. What stands here is what was known then. Reads go "
+            "on; homes here take no writes until most members of the backbone see each other again."
         )
     return Overview(
         view.site,

@@ -62,6 +62,11 @@ class Pulse:
         self._last = float("-inf")
         self._beat = 0
 
+    @property
+    def last(self) -> float:
+        """When one last went through, on our clock; minus infinity = none did."""
+        return self._last
+
     def since(self) -> float | None:
         return self._since if self._clock() - self._last < RENEW_EVERY_S + RENEW_S_MAX + LOOK_EVERY_S else None
 

@@ -52,8 +52,8 @@ class Seen(NamedTuple):
 
 
 class View(NamedTuple):
-    """All that one site knows. `quorum`: whether its own writes to the control plane go through. `silent_s`: since the
-    control plane last answered, None = it never did. `ages`: of each lease, seconds since it was seen renewed. `links`:
+    """All that one site knows. `quorum`: whether its own writes to the control plane go through (a member that is alone
+    still answers questions). `silent_s`: since one last did, None = none did. `ages`: of each lease, seconds since it was seen renewed. `links`:
     milliseconds there and back to the other sites, None = no answer."""
 
     site: str
@@ -123,7 +123,7 @@ class Operations:
                 await self._nodes()
         self._note(self._me())
         watch, now = self._site.watch, self._now()
-        silent = now - watch.answered_at
+        silent = now - self._pulse.last
         records = {name: found.partition for name, found in watch.found.items()} or await self._noted()
         ages = {name: age for name in records if (age := watch.unchanged_s(name)) is not None}
         nodes = tuple(Seen(node, now - self._heard_at[key]) for key, (node, _) in sorted(self._seen.items()))
@@ -303,8 +303,8 @@ def hindrance(step: Step, view: View) -> str:
     """Why it cannot be done as things stand; empty = it can. Pure."""
     if not view.quorum:
         return (
-            "the control plane does not answer here; reads go on, and so does what is pinned; homes can be moved where most "
-            "of the backbone's members see each other"
+            f"the control plane does not take what {view.site} writes; reads go on; homes take writes, and can be moved, where "
+            "most members of the backbone see each other"
         )
     if isinstance(step, Leave):
         return _leaving(step, view)

@@ -47,8 +47,8 @@ def _partitions(seen: dict[str, Any]) -> Table:
             if copy is None:
                 table.add_row(*head, "nowhere", "", "", "")
                 continue
-            standing = "member" if copy["member"] else "here" if copy["here"] else "away"
-            style = {"member": "green", "here": "yellow", "away": "red"}[standing]
+            standing = _standing_of(copy)
+            style = "red" if not copy["here"] else "green" if copy["member"] else "yellow"
             digest = found["digest"] or "" if number == 0 else ""
             table.add_row(*head, copy["site"], Text(standing, style=style), _behind(copy), digest)
     return table
@@ -70,8 +70,7 @@ def status_lines(seen: dict[str, Any]) -> Iterator[str]:
         settings = " ".join([found["durability"], *(word for word in ("strict", "pinned") if found[word])])
         yield f"partition\t{found['partition']}\t{found['home']}\tepoch {found['epoch']}\t{holder}\t{age}\t{settings}"
         for copy in found["copies"]:
-            standing = "member" if copy["member"] else "here" if copy["here"] else "away"
-            yield f"copy\t{found['partition']}\t{copy['site']}\t{standing}\t{_behind(copy)}"
+            yield f"copy\t{found['partition']}\t{copy['site']}\t{_standing_of(copy)}\t{_behind(copy)}"
 
 
 def plan_table(steps: list[dict[str, Any]]) -> Table:
@@ -105,6 +104,11 @@ def _standing(here: bool) -> Text:
     return Text("here", style="green") if here else Text("away", style="bold red")
 
 
+def _standing_of(copy: dict[str, Any]) -> str:
+    words = ("member" if copy["member"] else "", "" if copy["here"] else "away")
+    return ", ".join(word for word in words if word) or "no member"
+
+
 def _ms(value: float | None) -> str:
     return "no answer" if value is None else f"{value:.1f} ms"
 
@@ -121,7 +125,7 @@ def _behind(copy: dict[str, Any]) -> str:
     if copy["lag_messages"] is None:
         return "not known"
     if not copy["lag_messages"] and not copy["lag_seconds"]:
-        return "level"
+        return "level" if copy["here"] else "level when last heard"
     return f"{copy['lag_messages']} messages, {_bytes(copy['lag_bytes'])}, {copy['lag_seconds']:.1f} s"
 
 

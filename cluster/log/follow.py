@@ -5,7 +5,7 @@ restart of the engine is one failed read, tried again from the same place.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -26,6 +26,14 @@ CLEAR_BYTES_MAX = 4 << 20  # of records given at once, unpacked
 RETRY_WAIT_S = 0.05
 
 log = structlog.get_logger("cluster.log.follow")
+
+
+class _Elsewhere(Exception):
+    """The epoch lies in `stream` now."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(stream.name)
+        self.stream = stream
 
 
 class Segment(NamedTuple):
@@ -86,10 +94,10 @@ class Reader:
         """Events of one entity (None = of all) of a noun, not above `upto`, which must not lie above the mark."""
         for segment in await self._segments(upto):
             end = min(segment.end, upto)
-            subject = segment.stream.events_of(noun, entity)
             if end > 0 and segment.stream.epoch <= split(upto).epoch:
-                async for kept in self._stretch(segment.stream, 0, end, subject):
-                    for batch in unpacked(segment.stream, kept):
+                stretch = self._stretch(segment.stream, 0, end, lambda stream: stream.events_of(noun, entity))
+                async for stream, kept in stretch:
+                    for batch in unpacked(stream, kept):
                         yield batch
 
     async def stored(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Stream, list[Kept]]]:
@@ -99,13 +107,27 @@ class Reader:
             if segment.end <= at:
                 continue
             end = min(segment.end, upto)
-            async for kept in self._stretch(segment.stream, at, end, ">" if contents else segment.stream.events):
-                yield segment.stream, kept
+            stretch = self._stretch(segment.stream, at, end, lambda stream: ">" if contents else stream.events)
+            async for stream, kept in stretch:
+                yield stream, kept
             at = max(at, end)
             if at >= upto:
                 return
 
-    async def _stretch(self, stream: Stream, after: int, end: int, subject: str) -> AsyncIterator[list[Kept]]:
+    async def _stretch(
+        self, stream: Stream, after: int, end: int, subject_of: Callable[[Stream], str]
+    ) -> AsyncIterator[tuple[Stream, list[Kept]]]:
+        at, elsewhere = after, stream
+        while True:
+            try:
+                async for kept in self._of_one(elsewhere, at, end, subject_of(elsewhere)):
+                    yield elsewhere, kept
+                    at = position_of(elsewhere, kept[-1])
+                return
+            except _Elsewhere as moved:
+                elsewhere = moved.stream
+
+    async def _of_one(self, stream: Stream, after: int, end: int, subject: str) -> AsyncIterator[list[Kept]]:
         sequence = await self.sequence_after(stream, after)
         ahead: asyncio.Task[list[Kept]] | None = None
         try:
@@ -129,7 +151,8 @@ class Reader:
                 ahead.cancel()
 
     async def _patiently(self, stream: Stream, sequence: int, end: int, subject: str) -> list[Kept]:
-        """Some messages on `subject` from `sequence` on, perhaps beyond `end`; none only if there are none up to it."""
+        """Some messages on `subject` from `sequence` on, perhaps beyond `end`; none only if there are none up to it.
+        Raises _Elsewhere."""
         whole = subject in (">", stream.events)
         while whole and (recent := self._recent.after(stream.name, sequence)) and sequence <= split(end).sequence:
             wanted = recent if subject == ">" else [each for each in recent if each.subject.startswith("ev.")]
@@ -146,13 +169,23 @@ class Reader:
                 if there is not None and position_of(stream, there) > end:
                     return []
                 # Dropped, all of it; or this engine's disk was put back, and it never was here.
-                if there is None and (stream.copy or await self._engine.last_sequence(stream.name) >= split(end).sequence):
+                if there is None and (
+                    stream.copy or await self._engine.last_sequence(stream.name) >= split(end).sequence
+                ):
                     return []
                 log.debug("a replica lags", stream=stream.name, sequence=sequence)
+                await self._look_elsewhere(stream)
                 await asyncio.sleep(RETRY_WAIT_S)
             except (Unreachable, EngineRefused) as error:
                 log.debug("read again", stream=stream.name, why=str(error))
                 await asyncio.sleep(RETRY_WAIT_S)
+
+    async def _look_elsewhere(self, stream: Stream) -> None:
+        """Where a disk was put back, what is missing of an epoch is written again, into another stream."""
+        await self.known()
+        for segment in self._known:
+            if segment.stream.epoch == stream.epoch and segment.stream != stream:
+                raise _Elsewhere(segment.stream)
 
     async def sequence_after(self, stream: Stream, after: int) -> int:
         """The stream's sequence from which on positions lie above `after`."""

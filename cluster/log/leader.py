@@ -10,6 +10,7 @@ import structlog
 
 from cluster.control.bucket import Conflict, Keys
 from cluster.control.hold import Hold
+from cluster.control.lease import LeaseLost
 from cluster.control.partitions import (
     Known,
     KnownPartitions,
@@ -312,6 +313,8 @@ class Leader:
         except TimeoutError:
             why = f"{target} does not come up to the end"
             appender.refuse("")
+        except LeaseLost:
+            why = f"whether {target} is home now is not known: look at the partition"
         with contextlib.suppress(Unreachable):
             await self._site.connection.publish(message.reply, why.encode())
 

@@ -24,6 +24,7 @@ class Faults:
             (4, self.cut_pair), (2, self.isolate), (5, self.kill_process), (3, self.crash_engine), (1, self.power_cut),
             (2, self.member_down), (2, self.tables_crash), (2, self.step_clock), (2, self.slow_disk), (2, self.slow_link),
             (2, self.lose_disk), (2, self.switchover), (0.5, self.force),
+            (1, self.copy_then_home), (1, self.hurried_switchover), (1, self.home_after_home),
         ]  # fmt: skip
         while True:
             await asyncio.sleep(self.chance.expovariate(1 / self.world.trouble_every_s))
@@ -106,7 +107,9 @@ class Faults:
         site.server.start()
 
     async def power_cut(self) -> None:
-        await self._down(self._site(), lambda site: site.tables_back(self.chance.randrange(20)))
+        site = self._site()
+        await self._down(site, Site.restart)
+        site.tables_back(self.chance.randrange(20))
 
     async def lose_disk(self) -> None:
         """A site's disk is gone, or put back as it was earlier. The next is lost only when it has all again."""
@@ -121,7 +124,7 @@ class Faults:
             await self._while(1, 8)
             await self._down(site, Site.restore)
 
-    async def _down(self, site: Site, meanwhile: Callable[[Site], None]) -> None:
+    async def _down(self, site: Site, meanwhile: Callable[[Site], None], low: float = 0.5, high: float = 8) -> None:
         if not site.server.up or not self.world.plane.is_up[site.name]:
             return
         self.world.trace(f"{site.name} goes down, {meanwhile.__name__}")
@@ -130,7 +133,7 @@ class Faults:
         slots = [slot for slot, process in site.processes.items() if not process.dead]
         for slot in slots:
             site.kill_process(slot)
-        await self._while(0.5, 8)
+        await self._while(low, high)
         meanwhile(site)
         self.world.trace(f"{site.name} comes up")
         site.server.start()
@@ -148,6 +151,56 @@ class Faults:
                 self.world.trace(f"switched over to {to.name}")
             except LogUnavailable as error:
                 self.world.trace(f"no switchover: {error}")
+
+    # -- what must come together for something to go wrong -----------------------------------------------------------------
+    def _home(self) -> Site | None:
+        record = self.world.record(self.world.partitions[0].name)
+        return self.world.sites[record.home] if record is not None else None
+
+    async def copy_then_home(self) -> None:
+        """A copy is started again, perhaps with an earlier disk, and just then the home is lost."""
+        home = self._home()
+        copy = self._site()
+        if home is None or copy is home:
+            return
+        if self.world.setting.loses_disks and self.world.is_rebuilt():
+            self.world.unbuilt = copy
+            copy.save()
+            await self._while(1, 4)
+            await self._down(copy, Site.restore, 0.3, 2)
+        else:
+            await self._down(copy, Site.restart, 0.3, 2)
+        await self._while(0, 2)
+        await self._down(home, Site.restart, 6, 9)
+
+    async def hurried_switchover(self) -> None:
+        """With slow lines, and the home cut off just when it hands over."""
+        home = self._home()
+        if home is None:
+            return
+        self.world.network.late = self.chance.choice((0.0, 0.3))
+        asked = asyncio.create_task(self.switchover())
+        await self._while(0, 0.5)
+        if self.chance.random() < 0.5:
+            others = [other for other in self.world.sites if other != home.name]
+            await self._cut([(home.name, other) for other in others])
+        await asyncio.wait((asked,))
+        self.world.network.late = 0.0
+
+    async def home_after_home(self) -> None:
+        """The home is lost, and whoever follows it too, as soon as it does."""
+        home = self._home()
+        if home is None:
+            return
+        losing = asyncio.create_task(self._down(home, Site.restart, 4, 12))
+        for _ in range(100):
+            await asyncio.sleep(0.1)
+            following = self._home()
+            if following is not None and following is not home:
+                await self._while(0, 0.3)
+                await self._down(following, Site.restart, 4, 12)
+                break
+        await asyncio.wait((losing,))
 
     async def force(self) -> None:
         process, to = self._somebody(), self._site()

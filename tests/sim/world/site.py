@@ -200,6 +200,9 @@ class Site:
         self.world.checks.rolled_back(self)
         self._news()
 
+    def restart(self) -> None:
+        """What was on the disk is there."""
+
     # -- disks ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
         self.saved = self.server.streams.copy(), len(self.tables.events), set(self.blobs)

@@ -53,8 +53,8 @@ class Seen(NamedTuple):
 
 class View(NamedTuple):
     """All that one site knows. `quorum`: whether its own writes to the control plane go through (a member that is alone
-    still answers questions). `silent_s`: since one last did, None = none did. `ages`: of each lease, seconds since it was seen renewed. `links`:
-    milliseconds there and back to the other sites, None = no answer."""
+    still answers questions). `silent_s`: since one last did, None = none did. `ages`: of each lease, seconds since it was
+    seen renewed. `links`: milliseconds there and back to the other sites, None = no answer."""
 
     site: str
     sites: tuple[str, ...]

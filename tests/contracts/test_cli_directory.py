@@ -309,7 +309,7 @@ def test_bad_usage_is_exit_code_2(running: Running, words: list[str]) -> None:
     assert running.ask(*words).exit_code == 2
 
 
-@pytest.mark.parametrize("verb", ["account", "domain", "alias", "group", "log", "rebuild", "backup"])
+@pytest.mark.parametrize("verb", ["account", "domain", "alias", "group", "cluster", "log", "rebuild", "backup"])
 def test_every_verb_takes_json_and_has_help(verb: str) -> None:
     def leaves(command: Any) -> Iterator[Any]:
         for below in getattr(command, "commands", {}).values():

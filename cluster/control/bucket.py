@@ -9,7 +9,6 @@ from typing import NamedTuple, Protocol
 from cluster.log.connection import Connection, Unreachable
 from cluster.log.engine import ACK_S_MAX, WRONG_LAST_SEQUENCE, Engine, EngineRefused, Kept, Message
 
-
 READ_S_MAX = 1.5  # it is small, and whoever asks asks again
 
 

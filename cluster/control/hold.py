@@ -16,18 +16,38 @@ log = structlog.get_logger("cluster.control.hold")
 
 
 class Hold(Lease):
-    """`record`: as we know it while it is held. `asked`: changes of which we do not know whether they came through."""
+    """`record`: as we know it while it is held. `asked`: changes of which we do not know whether they came through.
+    `near`: the site's own lease, which is what counts for a pinned partition: only force moves that, so its home goes on
+    while the control plane is out of reach."""
 
     def __init__(
-        self, keys: Keys, name: str, me: Holder, clock: Clock = boot_clock, gone: Callable[[Holder], bool] = is_gone
+        self,
+        keys: Keys,
+        name: str,
+        me: Holder,
+        near: Lease | None = None,
+        clock: Clock = boot_clock,
+        gone: Callable[[Holder], bool] = is_gone,
     ) -> None:
         super().__init__(keys, PREFIX + name, me, clock, gone)
+        self.near = near
         self.record = Partition(name, "")
         self.asked: list[Partition] = []
+        self.detached = False  # The control plane was out of reach when we began.
         self.silent = False  # An end was asked for: not a word until we know what became of it.
 
     def held(self) -> bool:
-        return not self.silent and super().held()
+        if self.silent:
+            return False
+        if self.record.pinned and self.near is not None:
+            return not self._lost and self.near.held()
+        return super().held()
+
+    def adopt(self, record: Partition) -> None:
+        """Goes on with a pinned partition as this site knows it. When the control plane is there again, it is taken anew."""
+        self._lost, self.silent, self.detached = False, False, True
+        self.asked.clear()
+        self.record, self._revision = record, 0
 
     def may_take(self, found: Found) -> bool:
         """At the partition's home: whether its last holder surely does not hold it any more, as far as is known here."""
@@ -37,7 +57,7 @@ class Hold(Lease):
     async def take(self, found: Found, following: Partition) -> None:
         """Makes the record `following`, with us as its holder, if it still is as it was found. Raises Conflict,
         Unreachable."""
-        self._lost, self.silent = True, False
+        self._lost, self.silent, self.detached = True, False, False
         self.asked.clear()
         self.record = following
         before = self._clock()
@@ -117,6 +137,8 @@ class Hold(Lease):
         record = decode(entry.value) if entry.revision else None
         if record is None or record.holder is None or record.holder.id != self._me.id:
             return False
+        if record.pinned != self.record.pinned:
+            return False  # Another lease counts from now on: it is taken anew.
         self.record, self._revision = record, entry.revision
         self.asked.clear()  # What we asked for expected an earlier revision: it is here, or comes no more.
         return True

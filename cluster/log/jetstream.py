@@ -456,7 +456,7 @@ class JetStreamLog:
     def _keeper_of(self, partition: str) -> Keeper:
         if partition not in self._keepers:
             name, site = wire.named(partition), self._site
-            hold = Hold(self._bucket, name, self._me)
+            hold = Hold(self._bucket, name, self._me, Lease(self._near, f"pinned.{name}", self._me))
             lease = Lease(self._near, f"copier.{name}", self._me)
             marks, home = self._marks_of(name), self._home_of(name)
             leader = Leader(site, hold, marks, home, self._recent_of(name))

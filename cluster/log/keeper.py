@@ -11,7 +11,7 @@ import structlog
 from cluster.control.bucket import Conflict
 from cluster.control.hold import Hold
 from cluster.control.lease import LOOK_EVERY_S, LeaseLost
-from cluster.control.partitions import Found
+from cluster.control.partitions import Found, Partition
 from cluster.log import epochs
 from cluster.log.appender import Appender
 from cluster.log.connection import Unreachable
@@ -62,6 +62,8 @@ class Keeper:
                 await self._task
         if last is not None:
             await self._hold.close(last)
+        if self._hold.near is not None:
+            await self._hold.near.release()
         await self.copier.release()
 
     async def _keep_for_ever(self) -> None:
@@ -87,6 +89,9 @@ class Keeper:
         if found is None:
             # The control plane is out of reach, or has no such partition: what is here may still be read.
             known = await self._site.known.get(self._partition)
+            if known is not None and known.partition.home == self._site.name and known.partition.pinned:
+                await self._lead_pinned(known.partition)
+                return
             if known is None or known.partition.home == self._site.name:
                 await self._site.watch.looked()
                 return
@@ -111,13 +116,34 @@ class Keeper:
     async def _lead(self, found: Found) -> None:
         """Waits until the lease is to be had, and leads."""
         watch, name = self._site.watch, self._partition
-        if not self._hold.held():
+        if found.partition.pinned and not await self._near():
+            return
+        if not self._hold.held() or self._hold.detached:
             if not (self._hold.may_take(found) or watch.is_over(name)):
                 await asyncio.sleep(LOOK_EVERY_S)
                 return
             await self._hold.take(found, found.partition)
+        await self._serve(found.partition.pinned)
+
+    async def _lead_pinned(self, known: Partition) -> None:
+        """While the control plane is out of reach."""
+        if await self._near():
+            self._hold.adopt(known)
+            await self._serve(pinned=True)
+
+    async def _near(self) -> bool:
+        """Whether this process has the site's own lease."""
+        near = self._hold.near
+        if near is not None and not near.held() and not await near.try_acquire():
+            await asyncio.sleep(LOOK_EVERY_S)
+            return False
+        return True
+
+    async def _serve(self, pinned: bool) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._hold.renew())
+            if pinned and self._hold.near is not None:
+                tasks.create_task(self._hold.near.renew())
             tasks.create_task(self.leader.serve())
 
     async def _as(self, role, *, home: bool) -> None:  # type: ignore[no-untyped-def]

@@ -203,6 +203,8 @@ class Leader:
 
     async def _begun(self, known: Known | None) -> None:
         """The record says afterwards in which epoch we go on, and that it was begun with this life of the engine."""
+        if self._hold.detached:
+            return  # Nobody can be told now: it goes on as it was.
         record, life = self._hold.record, self._site.connection.life
         here = await self._position(known)
         restored = known is not None and known.streams.get(record.epoch, "").startswith("CP-")

@@ -16,6 +16,7 @@ import structlog
 
 from cluster.control.hold import Hold
 from cluster.control.partitions import Member, Partition
+from cluster.domain.mailbox.events import UID_GAP_FORCED
 from cluster.log.appender import Appender, Publish
 from cluster.log.connection import Unreachable
 from cluster.log.wire import Confirmed
@@ -71,6 +72,9 @@ class Members:
         if not record.remote:
             return SEQUENCE_MAX
         needed = {member for each in (record, *self._hold.asked) for member in each.members}
+        if record.pinned:
+            # Nobody follows by himself, so the record need not say first who is waited for no more.
+            needed = {member for member in needed if self._stays(record, member)}
         if not needed and record.strict:
             return 0
         return min((self._confirmed(member, record) for member in needed), default=SEQUENCE_MAX)
@@ -201,6 +205,8 @@ class Members:
             return record
         given = max(appender.given, self._need)
         gap, forced = _roomy(record.gap, self._behind(record, given)), _roomy(record.gap_forced, given)
+        if record.pinned:
+            forced = max(forced, UID_GAP_FORCED)  # It may have to do with that for as long as it is cut off.
         return msgspec.structs.replace(record, gap=min(gap, forced), gap_forced=forced)
 
 

@@ -170,3 +170,37 @@ async def test_a_planned_switchover_there_and_back(sites: list[Site]) -> None:
     assert len(set(found)) == len(found)
     assert not any(old.gap for old in log.record(PARTITION).ended[-len(waits) :])  # type: ignore[union-attr]
     await log.stop()
+
+
+async def test_a_pinned_home_goes_on_while_it_is_cut_off(sites: list[Site]) -> None:
+    """Its engine reaches no other: as if the line of an office were down."""
+    pune, mumbai, dr = sites
+    fay = await person(mumbai, "fay")
+    log = await log_of(pune)
+    partition = "mail-mumbai-1"
+    await log.place(lambda record: msgspec.structs.replace(record, pinned=True), partition)
+    client = await signed_in(mumbai, fay)
+    sender = await Smtp.connect(mumbai.config.ports.smtp)
+    await sent(sender, fay, 30_000)
+    elsewhere = await signed_in(dr, fay)
+    await until_all_there(elsewhere, [30_000])
+    with pune.freeze("backbone"), dr.freeze("backbone"):
+        # No majority of the control plane, and nobody to copy: writes go on all the same, for longer than any lease.
+        began, number = time.monotonic(), 30_000
+        while time.monotonic() - began < 8:
+            number += 1
+            await sent(sender, fay, number)
+        print(f"\n{number - 30_000} messages taken while cut off")
+        assert (await client.ask("SELECT INBOX")).state == "OK"
+        assert (await client.ask("UID STORE 1 +FLAGS (\\Seen)")).state == "OK"
+        assert set(await subjects(client)) == set(range(30_000, number + 1))
+    found = await until_all_there(elsewhere, list(range(30_000, number + 1)))
+    assert len(found) == len(set(found)) == number - 30_000 + 1
+    await until_alike([client, elsewhere], number - 30_000 + 1)
+    await log.stop()
+
+
+async def sent(sender: Smtp, address: str, number: int) -> None:
+    async with asyncio.timeout(10):
+        while await sender.send([address], message(number, 500)) != 250:
+            pass

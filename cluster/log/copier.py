@@ -65,15 +65,19 @@ class Lag(NamedTuple):
 
 
 class Copier:
-    """`marks`: the copy's own, for its readers in this process and in the site's others."""
+    """`marks`: the copy's own, for its readers in this process and in the site's others; `recent`: what those in this
+    process need not ask the engine for."""
 
-    def __init__(self, site: Site, partition: str, lease: Lease, hold: Hold, marks: Marks, home: Marks) -> None:
+    def __init__(
+        self, site: Site, partition: str, lease: Lease, hold: Hold, marks: Marks, home: Marks, recent: Recent
+    ) -> None:
         self._site = site
         self._partition = partition
         self._lease = lease
         self._hold = hold
         self._marks = marks
         self._home = home
+        self._recent = recent
         self._writers: dict[int, tuple[Writer, int, int]] = {}  # by epoch, with its copy's last sequence and position
         self._source: Known | None = None  # what the home said that it has
         self._reader: Reader | None = None
@@ -139,6 +143,7 @@ class Copier:
     async def _look(self) -> None:
         """At what is here."""
         self._writers.clear()
+        self._recent.clear()
         self._source = None
         self._life = self._site.connection.life
         frozen = await self._site.near.get(f"frozen.{self._partition}")
@@ -222,6 +227,7 @@ class Copier:
         messages = [_copied(origin, each) for each in kept if position_of(origin, each) > end]
         if messages:
             await writer.write(messages, last, whole=False)
+            self._recent.add(copy.name, last + 1, messages)
         self._writers[origin.epoch] = writer, last + len(messages), max(end, position_of(origin, kept[-1]))
         self._copied = len(kept), sum(len(each.data) for each in kept)
 

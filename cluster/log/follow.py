@@ -155,7 +155,8 @@ class Reader:
         Raises _Elsewhere."""
         whole = subject in (">", stream.events)
         while whole and (recent := self._recent.after(stream.name, sequence)) and sequence <= split(end).sequence:
-            wanted = recent if subject == ">" else [each for each in recent if each.subject.startswith("ev.")]
+            events = stream.events.removesuffix(">")
+            wanted = recent if subject == ">" else [each for each in recent if each.subject.startswith(events)]
             if wanted:
                 return wanted
             sequence = recent[-1].sequence + 1

@@ -459,8 +459,10 @@ class JetStreamLog:
             hold = Hold(self._bucket, name, self._me, Lease(self._near, f"pinned.{name}", self._me))
             lease = Lease(self._near, f"copier.{name}", self._me)
             marks, home = self._marks_of(name), self._home_of(name)
-            leader = Leader(site, hold, marks, home, self._recent_of(name))
-            self._keepers[name] = Keeper(site, name, hold, leader, Copier(site, name, lease, hold, marks, home))
+            recent = self._recent_of(name)
+            leader = Leader(site, hold, marks, home, recent)
+            copier = Copier(site, name, lease, hold, marks, home, recent)
+            self._keepers[name] = Keeper(site, name, hold, leader, copier)
         return self._keepers[partition]
 
     def _marks_of(self, partition: str) -> Marks:

@@ -48,11 +48,13 @@ class Known:
         self.position = 0
         self._since = since
         self._commands: set[bytes] = set()
+        self._applied: set[bytes] = set()
 
     def has(self, command: bytes) -> bool:
         return command in self._commands
 
     def add(self, command: bytes) -> None:
+        """It is in history, but not read from there yet."""
         self._commands.add(command)
 
     def tell(self, record: Record) -> Fact:
@@ -65,13 +67,14 @@ class Known:
         match envelope.noun:
             case "mailbox" if record.entity.isascii() and record.entity.isdigit():
                 effect = self.mail.tell(int(record.entity), event, envelope.id, envelope.n, record.position)
-            case "directory" if envelope.id not in self._commands or envelope.n:
+            case "directory" if envelope.n or envelope.id not in self._applied:
                 known = directory.evolve(self.directory, event)
                 self.directory = self.directory if isinstance(known, Unappliable) else known
-            case "outbox" if envelope.id not in self._commands or envelope.n:
+            case "outbox" if envelope.n or envelope.id not in self._applied:
                 waiting = outbox.evolve(self.outbox, event, record.position)
                 self.outbox = self.outbox if isinstance(waiting, Unappliable) else waiting
         if record.position > self._since or envelope.id in self.mail.commands:
+            self._applied.add(envelope.id)
             self._commands.add(envelope.id)
         return Fact(record, envelope.id, envelope, event, effect)
 

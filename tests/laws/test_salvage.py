@@ -20,12 +20,23 @@ from cluster.position import position, split
 from cluster.tokens import judged
 from storage.blobs.memory import MemoryBlobs
 from storage.salvage import Salvage, Salvaged
-from tests.laws.mailbox_story import ACCOUNT, commands, decided
+from tests.laws.mailbox_story import ACCOUNT, commands, contents, decided, flags, keywords, messages
 from tests.lost_tails import LosingLog
 from tests.memory_site import MemoryWorld
 from tests.sim.world.tables import Tables
 
-stories = st.lists(commands, max_size=12)
+# Mostly things done to messages that are there: what makes lines differ.
+box = st.integers(0, 2)
+target = st.sampled_from(["INBOX", "Sent", "a"])
+every = st.just(ranges.EVERY_UID)
+lively: st.SearchStrategy[c.AnyCommand] = st.one_of(
+    st.builds(c.AppendMessage, st.just(ACCOUNT), target, st.lists(messages, min_size=1, max_size=2).map(tuple)),
+    st.builds(c.Deliver, st.just(ACCOUNT), contents, st.just(5), st.just(()), target),
+    st.builds(c.ChangeFlags, st.just(ACCOUNT), box, every, st.sampled_from(m.FlagMode), flags, keywords),
+    st.builds(c.CopyMessages, st.just(ACCOUNT), box, target, every, st.booleans()),
+    st.builds(c.Expunge, st.just(ACCOUNT), box, every, st.booleans()),
+)
+stories = st.lists(st.booleans().flatmap(lambda usual: commands if usual else lively), max_size=12)
 
 
 class Place:

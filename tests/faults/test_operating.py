@@ -18,6 +18,7 @@ from tests.live import CLI, REPOSITORY
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 SEEN_S_MAX = 30.0
+WAITED_S_MAX = 2.5
 PARTITION = "mail-pune-1"
 
 
@@ -96,6 +97,7 @@ async def test_homes_move_there_and_back_while_somebody_writes(sites: list[Site]
         assert moved and not any(line["warning"] for line in moved), done
         await writer.more(10)
         said = next(line["seconds"] for line in moved if line["partition"] == PARTITION)
+        assert writer.longest_s < WAITED_S_MAX, "a writer whom nobody told that the home has gone waits for three seconds"
         waited.append(f"{writer.longest_s:.2f} s (said: at most {said:.2f} s)")
         await until(dr, "copies are members again", well)
     acknowledged = await writer.stop()

@@ -3,7 +3,7 @@
 VENV   := .venv
 PY     := $(VENV)/bin/python
 STAMP  := $(VENV)/.installed
-DEMO   := var/demo
+SITE   := var/demo
 # The first interpreter of at least 3.11; say PYTHON=… to choose another.
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
@@ -11,9 +11,10 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 CLIENT_PACKAGES := isync swaks libnet-ssleay-perl libauthen-sasl-perl neomutt curl tmux
 CLIENT_COMMANDS := mbsync swaks neomutt curl tmux
 FAULT_ROUNDS ?= 50
+DEMO_ARGS    ?=
 PYTEST_ARGS  ?=
 
-.PHONY: venv up demo test check test-fast test-faults sim bench rfc-coverage client-packages bench-packages clean
+.PHONY: venv up demo demo-site test check test-fast test-faults sim bench rfc-coverage client-packages bench-packages clean
 
 venv: $(STAMP)
 
@@ -26,12 +27,16 @@ $(STAMP): pyproject.toml
 	$(PY) -m pip install --quiet --disable-pip-version-check --editable '.[test]'
 	@touch $@
 
-up: demo
-	$(VENV)/bin/angarium up $(DEMO)
-
-# The demo site is made once; afterwards its mail stays until someone deletes var/.
+# Three sites on this machine, one of them killed in the middle of the mail. DEMO_ARGS="--durability local" and the like.
 demo: $(STAMP)
-	@test -e $(DEMO)/angarium.toml || $(VENV)/bin/angarium init $(DEMO) --site demo --domain example.org --port-base 20000 --demo
+	$(VENV)/bin/angarium demo $(DEMO_ARGS)
+
+up: demo-site
+	$(VENV)/bin/angarium up $(SITE)
+
+# Made once; afterwards its mail stays until someone deletes var/.
+demo-site: $(STAMP)
+	@test -e $(SITE)/angarium.toml || $(VENV)/bin/angarium init $(SITE) --site demo --domain example.org --port-base 20000 --demo
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .

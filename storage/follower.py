@@ -78,8 +78,7 @@ class Follower:
             await asyncio.sleep(RETRY_S)
 
     async def _locked(self, connection: Connection) -> None:
-        key = int.from_bytes(hashlib.sha256(b"projector/" + self.partition.encode()).digest()[:8], "big", signed=True)
-        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", key):  # noqa: ASYNC110
+        while not await connection.fetchval("SELECT pg_try_advisory_lock($1)", lock_key(self.partition)):  # noqa: ASYNC110
             await asyncio.sleep(LOCK_POLL_S)
         fold = Fold(connection, self.partition)
         self._folded = (await fold.start()).position
@@ -204,6 +203,11 @@ class Follower:
                 )
             except Exception:
                 log.exception("contents stay in the log", partition=self.partition)
+
+
+def lock_key(partition: str) -> int:
+    """Of the advisory lock that whoever writes the partition's tables holds."""
+    return int.from_bytes(hashlib.sha256(b"projector/" + partition.encode()).digest()[:8], "big", signed=True)
 
 
 async def _while_connected(connection: Plain, work: Coroutine[None, None, None]) -> None:

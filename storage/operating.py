@@ -302,7 +302,7 @@ def overview(view: View) -> Overview:
         )
         note = (
             f"{view.site} is without the quorum: the control plane {when}. What stands here is what was known then. Reads go "
-            "on; homes here take no writes until most members of the backbone see each other again."
+            "on; of the homes here only pinned ones take writes until most members of the backbone see each other again."
         )
     return Overview(
         view.site,

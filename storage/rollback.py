@@ -19,7 +19,7 @@ from cluster.position import shown
 from storage.postgres.folded import WHOLE, Folded, FoldedStore, Notes
 from storage.postgres.history import HistoryStore, Outcomes, TooFarBack
 from storage.postgres.mail_fold import MailFold, Unappliable
-from storage.postgres.pool import DETERMINISTIC
+from storage.postgres.pool import DETERMINISTIC, Connection
 from storage.projector import (
     APPLIED,
     COMMANDS_KEPT_S,
@@ -107,7 +107,7 @@ class _RollBack:
         commands: dict[bytes, list[int]] = {}
         async for records in self.source.read(self.fold.partition, folded.position, self.end):
             for record in records:
-                outcome = _outcome(outcomes, record.position)
+                outcome = outcome_of(outcomes, record.position)
                 folded = advanced(folded, record, outcome)
                 envelope, _ = decoded(record)
                 if envelope is not None:
@@ -226,7 +226,18 @@ async def _each(source: AsyncIterator[tuple[Record, ...]]) -> AsyncGenerator[Rec
             yield record
 
 
-def _outcome(outcomes: Outcomes, position: int) -> bytes:
+async def reckoned(db: Connection, source: Past, partition: str, upto: int) -> Folded:
+    """Digest and count of the living tables as they were at `upto`. Raises TooFarBack."""
+    store = HistoryStore(db, partition)
+    folded = await store.checkpoint(upto)
+    outcomes = await store.outcomes(folded.position, upto)
+    async for records in source.read(partition, folded.position, upto):
+        for record in records:
+            folded = advanced(folded, record, outcome_of(outcomes, record.position))
+    return folded
+
+
+def outcome_of(outcomes: Outcomes, position: int) -> bytes:
     if position in outcomes.held:
         return HELD
     if position in outcomes.quarantined:

@@ -34,7 +34,7 @@ from cluster.control.partitions import (
 )
 from cluster.log import epochs
 from cluster.log.connection import Arrived, Handler, Unreachable
-from cluster.log.engine import Engine, Kept, Message
+from cluster.log.engine import Engine, EngineRefused, Kept, Message
 from cluster.log.follow import Reader
 from cluster.log.leader import Site, asked_positions
 from cluster.log.marks import ASK_AGAIN_S, ASK_S_MAX, Marks
@@ -87,6 +87,7 @@ class Copier:
         self._storing = asyncio.Lock()  # nothing is stored while we stand for home
         self._frozen = 0  # the revision of the record at which we stood: nothing is confirmed until it has moved on
         self._moved = asyncio.Event()
+        self._anew = False  # something that was here is copied once more
         self._has_some = False  # Else nothing is said of the copy before the home was heard: it is not empty, it is not here.
         self._level_at = time.monotonic()
         self._copied = (1, 0)  # messages and their bytes
@@ -128,6 +129,7 @@ class Copier:
             (self._marks.asked_on, self._on_asked),
             (f"cq.{self._site.name}.{self._partition}", self._on_position_asked),
             (f"fc.{self._site.name}.{self._partition}", self._on_forced),
+            (f"rc.{self._site.name}.{self._partition}", self._on_recopy),
         ]
         served = [await self._site.connection.subscribe(subject, handler) for subject, handler in doors]
         try:
@@ -144,7 +146,7 @@ class Copier:
         """At what is here."""
         self._writers.clear()
         self._recent.clear()
-        self._source = None
+        self._source, self._anew = None, False
         self._life = self._site.connection.life
         frozen = await self._site.near.get(f"frozen.{self._partition}")
         self._frozen = int(frozen.value or 0)
@@ -180,6 +182,8 @@ class Copier:
         while True:
             await self._site.watch.looked()
             record = self._record()
+            if self._anew:
+                raise Unreachable("an epoch is copied once more")
             if self._source is not None and record is not None and record.epoch > self._source.partition.epoch:
                 raise Unreachable(f"the partition is at home at {record.home} now")
 
@@ -230,6 +234,31 @@ class Copier:
             self._recent.add(copy.name, last + 1, messages)
         self._writers[origin.epoch] = writer, last + len(messages), max(end, position_of(origin, kept[-1]))
         self._copied = len(kept), sum(len(each.data) for each in kept)
+
+    async def _on_recopy(self, message: Arrived) -> None:
+        why = ""
+        try:
+            await self._recopy(int(message.data))
+        except (Conflict, EngineRefused, Unreachable, ValueError) as error:
+            why = f"{type(error).__name__}: {error}"
+        with contextlib.suppress(Unreachable):
+            await self._site.connection.publish(message.reply, why.encode())
+
+    async def _recopy(self, epoch: int) -> None:
+        """Throws away what is here of an epoch; what the home has of it comes once more, into its place."""
+        site = self._site
+        async with self._storing:
+            known = await site.known.get(self._partition)
+            if known is None or epoch not in known.streams:
+                raise ValueError(f"nothing of epoch {epoch} is here")
+            log.warning("an epoch is copied once more", partition=self._partition, stream=known.streams[epoch])
+            await site.engine.delete_stream(known.streams[epoch])
+            streams = {other: name for other, name in known.streams.items() if other != epoch}
+            rest = msgspec.structs.replace(known, streams=streams)
+            await site.known.note(
+                known.partition, await epochs.lying_here(site.engine, known.partition, rest, site.replicas)
+            )
+            self._anew = True
 
     # ── what the home and others hear ────────────────────────────────────────────────────────────────────────────────
 

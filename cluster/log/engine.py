@@ -67,6 +67,11 @@ class Engine:
         info = await self.info(name)
         await self._api(f"STREAM.UPDATE.{name}", {**info["config"], **changes})
 
+    async def delete_stream(self, name: str) -> None:
+        """With all that is in it."""
+        if await self.exists(name):
+            await self._api(f"STREAM.DELETE.{name}", timeout_s=CREATE_S_MAX)
+
     async def info(self, name: str) -> dict[str, Any]:
         """`config`, `state` (first_seq, last_seq, messages, bytes). Raises EngineRefused(STREAM_NOT_FOUND)."""
         return await self._api(f"STREAM.INFO.{name}")

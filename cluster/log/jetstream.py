@@ -30,6 +30,7 @@ from cluster.log.appender import Appender
 from cluster.log.blobs import Peers
 from cluster.log.connection import Connection, NobodyThere, Unreachable
 from cluster.log.copier import SILENCE_S_MAX, Copier, Lag, confirm_kept, kept_by_all
+from cluster.log.digests import Digests
 from cluster.log.engine import Engine, EngineRefused
 from cluster.log.follow import READ_BYTES_MAX, READ_RECORDS_MAX, Reader, unpacked
 from cluster.log.keeper import Keeper
@@ -174,6 +175,21 @@ class JetStreamLog:
     def operations(self, sites: tuple[str, ...], voters: int) -> Operations:
         """What an operator sees and does. `voters`: members of the backbone."""
         return Operations(self, self._site, self._pulse, self._keepers, self._said, sites, voters)
+
+    def digests(self) -> Digests:
+        """The way to the other sites' word on their tables, and theirs to ours."""
+        return Digests(self._connection, self._site.name)
+
+    async def recopy(self, partition: str, epoch: int) -> None:
+        """Has this site's copy of that epoch made anew. Raises LogUnavailable."""
+        await self._told(f"rc.{self._site.name}.{wire.named(partition)}", str(epoch).encode(), MOVE_S_MAX)
+
+    async def whole(self, partition: str) -> int:
+        """Position up to which all of history is here. Raises LogUnavailable."""
+        try:
+            return (await epochs.whole(self._engine, await self._known(partition)))[0]
+        except (Unreachable, EngineRefused) as error:
+            raise LogUnavailable(str(error)) from error
 
     def lags(self) -> dict[str, Lag]:
         """Of the copies that this process keeps up."""

@@ -280,12 +280,13 @@ class Leader:
 
     async def _reply(self, message: Arrived) -> None:
         appender = self.appender
-        if appender is None:
-            return  # Whoever leads answers.
         try:
+            if appender is None:
+                # Whoever leads answers; a home that ended its time says no outcome, but lets nobody wait for it either.
+                raise LogUnavailable("it is led elsewhere now")
             answer = encode(await appender.submit(decode_request(message.data)))
         except LogUnavailable as error:
-            answer = encode(Busy(str(error), again=appender.closed or isinstance(error, NoRoom)))
+            answer = encode(Busy(str(error), again=appender is None or appender.closed or isinstance(error, NoRoom)))
         except msgspec.MsgspecError as error:
             answer = encode(Busy(f"not an append: {error}", again=False))
         with contextlib.suppress(Unreachable):  # The worker asks again under the same command id.

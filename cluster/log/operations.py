@@ -303,8 +303,8 @@ def hindrance(step: Step, view: View) -> str:
     """Why it cannot be done as things stand; empty = it can. Pure."""
     if not view.quorum:
         return (
-            f"the control plane does not take what {view.site} writes; reads go on; homes take writes, and can be moved, where "
-            "most members of the backbone see each other"
+            f"the control plane does not take what {view.site} writes; reads go on, and pinned homes; all others take writes, and "
+            "can be moved, where most members of the backbone see each other"
         )
     if isinstance(step, Leave):
         return _leaving(step, view)

@@ -13,6 +13,7 @@ import click
 VERBS: dict[str, str] = {
     "init": "node.cli.init",
     "up": "node.cli.up",
+    "demo": "node.cli.demo",
     "account": "node.cli.account",
     "domain": "node.cli.domain",
     "alias": "node.cli.alias",

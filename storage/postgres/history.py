@@ -12,6 +12,7 @@ import msgspec
 from storage.postgres.folded import NOTHING_FOLDED, Folded, News
 from storage.postgres.pool import CHANNEL, Connection
 
+SEQUENCES_MAX = (1 << 63) - 1
 ACCOUNTS_NOTIFIED_MAX = 300  # in one notification: 20 digits each, the engine's limit is 8,000 bytes
 OF_PARTITION = ("mail_partition", "salvaged", "salvage_report", "epoch_ended")
 DIRECTORY = ("domain", "account", "credential", "alias", "distribution_group")
@@ -54,6 +55,21 @@ class HistoryStore:
             raise TooFarBack(f"nothing is known of {self.partition} at {upto}")
         return NOTHING_FOLDED
 
+    async def first_checkpoint(self) -> int:
+        """Position of the oldest that is kept, 0 = there is none."""
+        first = await self.db.fetchval("SELECT min(position) FROM digest_at WHERE partition = $1", self.partition)
+        return first or 0
+
+    async def checkpoints_after(self, after: int, limit: int) -> list[Folded]:
+        rows = await self.db.fetch(
+            "SELECT position, digest, events, pruned_at FROM digest_at WHERE partition = $1 AND position > $2 "
+            "ORDER BY position LIMIT $3",
+            self.partition,
+            after,
+            limit,
+        )
+        return [Folded(*row) for row in rows]
+
     async def checkpoints(self, after: int, upto: int) -> dict[int, bytes]:
         """Position → digest."""
         rows = await self.db.fetch(
@@ -64,9 +80,20 @@ class HistoryStore:
         )
         return {row["position"]: row["digest"] for row in rows}
 
-    async def outcomes(self) -> Outcomes:
-        put_aside = await self.db.fetch("SELECT position, held FROM quarantine WHERE partition = $1", self.partition)
-        repeated = await self.db.fetch("SELECT position FROM repeated WHERE partition = $1", self.partition)
+    async def outcomes(self, after: int = 0, upto: int = SEQUENCES_MAX) -> Outcomes:
+        """Of events above `after` and not above `upto`."""
+        put_aside = await self.db.fetch(
+            "SELECT position, held FROM quarantine WHERE partition = $1 AND position > $2 AND position <= $3",
+            self.partition,
+            after,
+            upto,
+        )
+        repeated = await self.db.fetch(
+            "SELECT position FROM repeated WHERE partition = $1 AND position > $2 AND position <= $3",
+            self.partition,
+            after,
+            upto,
+        )
         return Outcomes(
             frozenset(row["position"] for row in put_aside if row["held"]),
             frozenset(row["position"] for row in put_aside if not row["held"]),

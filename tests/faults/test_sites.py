@@ -166,10 +166,10 @@ def sites(place: Place) -> list[Site]:
     return place.sites
 
 
-async def person(site: Site, name: str) -> str:
+async def person(site: Site, name: str, *words: str) -> str:
     """At home at `site`."""
     address = f"{name}@example.org"
-    command = (*CLI, "--dir", str(site.config.dir), "account", "add", address, "--name", name, "--password-file", "-")
+    command = (*CLI, "--dir", str(site.config.dir), "account", "add", address, "--name", name, "--password-file", "-", *words)
     process = await asyncio.create_subprocess_exec(
         *command, cwd=REPOSITORY, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )  # fmt: skip

@@ -53,11 +53,13 @@ class Conflict(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Again:
-    """`events`: each with its account, to be appended together. `depends`: keys that they rest on."""
+    """`events`: each with its account, to be appended together. `depends`: keys that they rest on. `others`: facts of
+    other nouns, with their entities."""
 
     events: list[tuple[int, AnyEvent]] = field(default_factory=list)
     depends: dict[str, None] = field(default_factory=dict)
     conflicts: list[Conflict] = field(default_factory=list)
+    others: list[tuple[str, msgspec.Struct]] = field(default_factory=list)
     made: dict[tuple[int, str], int] = field(default_factory=dict)  # mailboxes that `events` make
 
 

@@ -70,6 +70,7 @@ class Source(Protocol):
     ) -> AsyncIterator[tuple[Record, ...]]: ...
     async def known_history(self, partition: str) -> tuple[tuple[int, int], ...]: ...
     async def mark(self, partition: str) -> Position: ...
+    async def home_end(self, partition: str) -> Position: ...
     async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale: ...
     async def upload(
         self, partition: str, entity: str, blobs: AsyncIterator[Blob], timeout_s: float = APPEND_S_MAX
@@ -171,7 +172,8 @@ class _Tail:
             async for record in self._events(earlier, upto):
                 self._then.tell(record)
         self._now.position = fork
-        await self._catch_up()
+        await self._catch_up(await self._source.home_end(self._partition))
+        await self._is_history(self._tail.after)
         group: list[Fact] = []
         async for record in self._events(self._tail, self._tail.last):
             before = self._then.directory
@@ -233,6 +235,13 @@ class _Tail:
                 raise LogUnavailable(f"{self._partition} has not come here up to {shown(goal)} in time")
             await asyncio.sleep(POLL_S)
         self._ahead, self._bound = 0, False
+
+    async def _is_history(self, at: int) -> None:
+        """Raises LogUnavailable when another home goes on from before that: all must be looked at anew."""
+        history = await self._source.known_history(self._partition)
+        epoch, sequence = split(at)
+        if not _in_history(history, at) and (epoch, sequence) not in history:
+            raise LogUnavailable(f"history of {self._partition} goes on without {shown(at)}")
 
     # -- one command --------------------------------------------------------------------------------------------------
 
@@ -318,6 +327,7 @@ class _Tail:
         append = Append(self._partition, command, new, tuple(again.depends), self._now.position, *carried)
         stored = await self._append(append)
         if isinstance(stored, Stale) or stored.repeated:
+            await self._is_history(self._now.position)
             await self._catch_up(stored.changed_at if isinstance(stored, Stale) else stored.last)
             return False
         self._ahead = stored.last

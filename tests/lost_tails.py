@@ -90,6 +90,9 @@ class LosingLog:
     async def mark(self, partition: str, timeout_s: float = APPEND_S_MAX) -> Position:
         return Position(max((record.position for record in self.records() if record.noun), default=0))
 
+    async def home_end(self, partition: str) -> Position:
+        return await self.mark(partition)
+
     async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
         measured(append)
         if self.fail_after <= 0:

@@ -308,6 +308,10 @@ class JetStreamLog:
             return None
         return Position(home.known.event)
 
+    async def home_end(self, partition: str) -> Position:
+        """Position of the last event that the home tells of. Raises LogUnavailable."""
+        return Position((await self._home_of(partition).asked(APPEND_S_MAX)).event)
+
     async def home_asked(self, partition: str) -> Position | None:
         """What the home says now, None = nobody answers for it."""
         try:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 NEVER_LOST = "I1 acknowledged is never gone"
 NOT_ROLLED_BACK = "I1 remote: acknowledged is not rolled back"
+NOT_SALVAGED = "I1 what lies in a tail is salvaged or reported"
 NOT_DOUBLED = "I1 nothing is doubled"
 ONE_CONTENT = "I2 a UID names one content"
 ONE_EVENT = "I2 a position names one event"
@@ -72,7 +73,9 @@ class Checks:
             # RFC 7162 §3.1.3: nothing that changed since is touched.
             box = site.tables.mail.boxes.get(asked.mailbox)
             for uid, message in box.messages.items() if box is not None else ():
-                if ranges.contains(event.uids, uid) and message.modseq > (asked.unchanged_since or 0):
+                changed = ranges.contains(event.uids, uid) and message.modseq > (asked.unchanged_since or 0)
+                # What a tail holds was decided there, on what was known there.
+                if changed and len(self._epochs_of(envelope.id)) == 1:
                     self.world.violated(CACHE_IS_TRUE, f"a conditional change touches UID {uid}, that changed since")
 
     def folded(self, site: "Site", record: Record, event: AnyEvent | None) -> None:
@@ -90,7 +93,7 @@ class Checks:
                     known = truth.names.setdefault((box.id, box.uidvalidity, uid), message.content.hash)
                     if known != message.content.hash:
                         self.world.violated(ONE_CONTENT, f"UID {uid} of {box.name} at {site.name} has another content")
-        if isinstance(event, MessageAppended) and event.content.hash not in site.blobs:
+        if isinstance(event, MessageAppended) and event.content.hash not in site.blobs.kept:
             self._fetch(site, record, event.content.hash)
         if record.position < truth.tops.get(site.name, 0):
             self.world.violated(TOKENS_RISE, f"{site.name} shows {shown(record.position)} after a later one")
@@ -99,9 +102,11 @@ class Checks:
     def _fetch(self, site: "Site", record: Record, content: bytes) -> None:
         """After a failover or the loss of a disk, content may be in no stream any more that the site can reach: then it asks
         the others for their blobs."""
-        others = any(content in other.blobs for other in self.world.sites.values())
-        if (others and (site.lost_blobs or self.truth.moves)) or self.world.setting.loses_disks:
-            site.blobs.add(content)
+        others = [other.blobs.kept[content] for other in self.world.sites.values() if content in other.blobs.kept]
+        if others and (site.lost_blobs or self.truth.moves):
+            site.blobs.kept[content] = others[0]
+        elif self.world.setting.loses_disks:
+            pass  # wanted, until somebody has it again
         else:
             self.world.violated(CONTENT_IS_HERE, f"{shown(record.position)} at {site.name}")
 
@@ -184,14 +189,27 @@ class Checks:
         for command, ack in self.truth.acknowledged.items():
             if command in told.commands:
                 continue
+            if ack.position in told.state.reports:
+                continue
             if command.hex() in lying:
                 self.truth.salvageable += 1
+                if not any(site.waiting for site in sites):
+                    self.world.violated(NOT_SALVAGED, f"command {command.hex()[:8]}, {shown(ack.position)}")
             elif command not in self.truth.destroyed:
                 self.world.violated(NEVER_LOST, f"command {command.hex()[:8]} acknowledged at {shown(ack.position)}")
         self._once_each(told)
         again = Tables.of(told.events)
         if again.state != told.state or again.digest != told.digest:
             self.world.violated(REBUILT, "another state")
+
+    def _epochs_of(self, command: bytes) -> set[str]:
+        return {
+            str(stream.config["name"]).rpartition("-")[2]
+            for site in self.world.sites.values()
+            for stream in site.server.streams.streams.values()
+            for message in stream.messages
+            if message.headers.get(COMMAND_HEADER) == command.hex()
+        }
 
     def _lying(self) -> set[str]:
         """Commands in any stream at any site, in tails too: salvage brings those back."""

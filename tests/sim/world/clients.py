@@ -21,6 +21,7 @@ from cluster.domain.mailbox.events import DELETED, FLAGGED, SEEN, FlagMode, chan
 from cluster.domain.mailbox.state import Box, messages_of, tree_of
 from cluster.domain.refusal import Refusal
 from cluster.log.model import Append, Blob, LogUnavailable, NewEvent, Stale, Stored
+from cluster.tokens import judged
 from tests.sim.world import checks
 from tests.sim.world.tables import ACCOUNT
 
@@ -187,14 +188,17 @@ class Client:
             return  # the tables wait for the token first
         if box.uidvalidity != self.uidvalidity:
             self.cache, self.uidvalidity, self.token = {}, box.uidvalidity, 0
-        if not site.tables.has_in_history(self.token):
-            self.cache, self.token = {}, 0  # lost: all flags, and VANISHED for every other UID that it may know
+        since = judged(site.tables.history, self.token, site.tables.state.salvaged)
+        if since is None:
+            self.cache, since = {}, 0  # lost: all flags, and VANISHED for every other UID that it may know
         for uid, message in box.messages.items():
-            if message.modseq > self.token:
+            if message.modseq > since:
                 self.cache[uid] = (message.content.hash, message.flags, message.keywords)
-        for uid, at in box.expunged.items():
-            if at > self.token:
-                self.cache.pop(uid, None)
+        gone = [uid for uid, at in box.expunged.items() if at > since]
+        for first, last, at in box.vanished:
+            gone.extend(uid for uid in self.cache if first <= uid <= last and at > since and uid not in box.messages)
+        for uid in gone:
+            self.cache.pop(uid, None)
         if box.highestmodseq < self.token:
             self.world.violated(
                 checks.TOKENS_RISE, f"{self.name} had {self.token:x}, {self.at} says {box.highestmodseq:x}"

@@ -4,16 +4,20 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from cluster.control.partitions import Partition, spans
 from cluster.log import jetstream
 from cluster.log.jetstream import Backbone, JetStreamLog
 from cluster.log.model import LogUnavailable, Record, RolledBack
-from cluster.position import Position, shown
+from cluster.log.wire import POSITION_HEADER
+from cluster.position import Position, shown, split
+from storage.salvage import Salvage
 from tests.sim.clock import Owner
 from tests.sim.engine import Stream
+from tests.sim.world.blobs import SimBlobs, SimWorld
 from tests.sim.world.network import Network, SimConnection, as_process
 from tests.sim.world.tables import Tables
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
 
 LOCK_POLL_S = 0.5
 KEEP_EVERY_S = 5.0
+SALVAGE_EVERY_S = 2.0
 RETRY_S = 0.25
 
 log = structlog.get_logger("sim.site")
@@ -40,6 +45,9 @@ class Process:
         chance = random.Random(site.network.chance.getrandbits(64))
         self.connection = SimConnection(site.network, site.name, self.owner)
         self.log = made_log(self.connection, site, name, chance.randbytes)
+        world: Any = SimWorld(site.server.now_ns, site.network.loop.time, chance.randbytes)
+        blobs: Any = site.blobs  # as much of the port as is used
+        self.salvage = Salvage(site.partition, self.log, blobs, world)
         loop = site.network.loop
         as_process(self.owner).run(loop.create_task, self._live(), name=name)
 
@@ -70,6 +78,8 @@ class Process:
             else:
                 self.log.keep(partition.name)
         self.ready = True
+        salvaging = asyncio.create_task(self._salvage(), name=f"salvage at {self.name}")
+        salvaging.add_done_callback(self._salvage_ended)
         while True:
             self.following = asyncio.create_task(self._follow(), name=f"follower at {self.name}")
             await asyncio.wait((self.following,))
@@ -94,6 +104,24 @@ class Process:
             keeper.cancel()
             if site.folding is self:
                 site.folding = None
+
+    async def _salvage(self) -> None:
+        """Whatever lies in a tail here is brought into history, as often as it takes."""
+        while True:
+            await asyncio.sleep(SALVAGE_EVERY_S)
+            if self.site.folding is not self:
+                continue
+            try:
+                outcome = await self.salvage.run(self.site.tables.state.salvaged)
+                if outcome.again or outcome.reported or outcome.waiting:
+                    self.site.world.trace(f"{self.name}: {outcome}")
+                self.site.waiting = outcome.waiting
+            except LogUnavailable as error:
+                log.info("salvage pauses", why=str(error))
+
+    def _salvage_ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.site.world.broken(f"salvage at {self.name} failed", error)
 
     async def _keep(self) -> None:
         """Contents that are on disk as blobs leave the log."""
@@ -134,14 +162,15 @@ class Site:
         self.server = world.network.servers[name]
         self.partition = world.partitions[0].name
         self.tables = Tables()
-        self.blobs: set[bytes] = set()
+        self.blobs = SimBlobs()
         self.rolled_back = 0
+        self.waiting: tuple[int, ...] = ()  # epochs whose tail rests on one that is not here
         self.folding: Process | None = None
         self.moved = asyncio.Event()
         self.processes: dict[int, Process] = {}
         self.lost_blobs = False  # they are fetched from other sites, which is not played here
         self.lost_at = float("-inf")
-        self.saved: tuple[dict[str, Stream], int, set[bytes]] | None = None  # what a backup of the disk holds
+        self.saved: tuple[dict[str, Stream], int, dict[bytes, bytes]] | None = None  # what a backup of the disk holds
         self._numbers = itertools.count(1)
 
     def start_process(self, slot: int) -> None:
@@ -157,7 +186,7 @@ class Site:
     def take(self, batch: tuple[Record, ...]) -> None:
         for record in batch:
             if not record.noun:
-                self.blobs.add(record.hash)
+                self.blobs.take(record)
             elif record.position > self.tables.position:
                 self.world.checks.before_fold(self, record)
                 event = self.tables.fold(record)
@@ -203,9 +232,23 @@ class Site:
     def restart(self) -> None:
         """What was on the disk is there."""
 
+    def has_unsalvaged(self, record: Partition) -> bool:
+        """Whether a tail lies here that its salvage is not through with, nor waits for another one."""
+        ends = dict(spans(record))
+        for stream in self.server.streams.streams.values():
+            kind, _, rest = str(stream.config["name"]).partition(f"-{self.partition}-")
+            if not rest or not stream.messages:
+                continue
+            epoch, newest = int(rest), stream.messages[-1]
+            last = newest.sequence if kind == "EV" else split(int(newest.headers[POSITION_HEADER])).sequence
+            done = max(ends.get(epoch, 0), self.tables.state.salvaged.get(epoch, 0))
+            if epoch < record.epoch and last > done and epoch not in self.waiting:
+                return True
+        return False
+
     # -- disks ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
-        self.saved = self.server.streams.copy(), len(self.tables.events), set(self.blobs)
+        self.saved = self.server.streams.copy(), len(self.tables.events), dict(self.blobs.kept)
 
     def restore(self) -> None:
         assert self.saved is not None
@@ -213,14 +256,14 @@ class Site:
         self._losing()
         self.server.streams.streams = {name: stream.copy() for name, stream in streams.items()}
         self.tables = Tables.of(self.tables.events[:events])
-        self.blobs = set(blobs)
+        self.blobs.kept = dict(blobs)
         self.world.checks.disk_lost(self)
 
     def wipe(self) -> None:
         self._losing()
         self.server.streams.streams = {}
         self.tables = Tables()
-        self.blobs = set()
+        self.blobs.kept = {}
         self.world.checks.disk_lost(self)
 
     def _losing(self) -> None:

@@ -8,10 +8,11 @@ import hashlib
 from collections.abc import Sequence
 
 from cluster import codec
+from cluster.control.partitions import in_history
 from cluster.domain.mailbox.events import AnyEvent, EpochStarted
 from cluster.domain.mailbox.state import AccountMail, Box, MailState, Unappliable, evolve
 from cluster.log.model import Record
-from cluster.position import split
+from cluster.position import SEQUENCE_MAX, split
 
 ACCOUNT = 7
 
@@ -58,10 +59,15 @@ class Tables:
         self.events.append(record)
         return event if outcome == b"a" else None
 
+    @property
+    def history(self) -> tuple[tuple[int, int], ...]:
+        """(epoch, its last sequence in history), as the facts tell it up to where this stands."""
+        epoch = split(self.position).epoch
+        return (*sorted((each, last) for each, last in self.ends.items() if each != epoch), (epoch, SEQUENCE_MAX))
+
     def has_in_history(self, position: int) -> bool:
         """Of those not beyond where it stands."""
-        epoch, sequence = split(position)
-        return epoch == split(self.position).epoch or sequence <= self.ends.get(epoch, 0) or not position
+        return in_history(self.history, position)
 
     @property
     def mail(self) -> AccountMail:

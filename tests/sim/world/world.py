@@ -232,7 +232,8 @@ class World:
             record = self.record(self.partitions[0].name)
             assert record is not None
             shown = (at for at in self.checks.truth.events if in_history(spans(record), at))
-            if len(positions) == 1 and positions.pop() >= max(shown, default=0) and record.holder is not None:
+            level = len(positions) == 1 and positions.pop() >= max(shown, default=0) and record.holder is not None
+            if level and not any(site.has_unsalvaged(record) for site in self.sites.values()):
                 return
             await asyncio.sleep(0.5)
 

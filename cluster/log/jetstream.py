@@ -199,6 +199,11 @@ class JetStreamLog:
         keeper = self._keepers.get(partition)
         return keeper is not None and keeper.appender is not None
 
+    def keeps(self, partition: str) -> bool:
+        """Whether of this site's processes it is this one that leads the partition or keeps its copy."""
+        keeper = self._keepers.get(partition)
+        return keeper is not None and (keeper.appender is not None or keeper.copier.copying)
+
     async def leading(self, partition: str) -> None:
         """Returns when this process is the partition's appender. `lead` first."""
         await self._keepers[partition].leader.leading()

@@ -172,6 +172,45 @@ async def test_a_planned_switchover_there_and_back(sites: list[Site]) -> None:
     await log.stop()
 
 
+async def test_what_only_the_lost_home_had_comes_back_with_it(sites: list[Site]) -> None:
+    """Durability `local`: acknowledged, and on no other site's disk yet when the home was killed."""
+    pune, mumbai, dr = sites
+    gus = await person(dr, "gus")
+    log = await log_of(mumbai)
+    partition = "mail-dr-1"
+    while (home := log.record(partition)) is None or len(home.members) < 2:
+        await log.watch.looked()
+    assert home.home == "dr" and not home.remote
+    await signed_in(mumbai, gus)
+    writer = Writer(dr, gus, 50_000)
+    await writer.more(30)
+    before = await seen(await signed_in(mumbai, gus))
+    # What is acknowledged from here on no copy hears of: both stand still.
+    with pune.freeze("worker-0"), mumbai.freeze("worker-0"):
+        await writer.more(30)
+        assert dr._process is not None
+        dr._process.kill()
+        await asyncio.to_thread(dr._process.wait)
+    acknowledged = await writer.stop()
+    at_mumbai = await signed_in(mumbai, gus)
+    async with asyncio.timeout(40):
+        while (now := log.record(partition)) is None or now.home == "dr":
+            await log.watch.looked()
+    sender = await Smtp.connect(mumbai.config.ports.smtp)
+    await sent(sender, gus, 60_000)
+    missing = set(acknowledged) - set(await subjects(at_mumbai))
+    assert len(missing) >= 20, "the tail is with the lost home only"
+    await dr.start()
+    found = await until_all_there(at_mumbai, [*acknowledged, 60_000])
+    assert len(found) == len(set(found))
+    clients = [at_mumbai, *[await signed_in(site, gus) for site in (pune, dr)]]
+    after = await until_alike(clients, len(found))
+    assert after.uidvalidity == before.uidvalidity
+    assert {row[:2] for row in before.rows} <= {row[:2] for row in after.rows}, "what others knew names the same content"
+    print(f"\n{len(missing)} acknowledged messages that only the lost home had are back")
+    await log.stop()
+
+
 async def test_a_pinned_home_goes_on_while_it_is_cut_off(sites: list[Site]) -> None:
     """Its engine reaches no other: as if the line of an office were down."""
     pune, mumbai, dr = sites

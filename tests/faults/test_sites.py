@@ -173,8 +173,8 @@ async def person(site: Site, name: str, *words: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, cwd=REPOSITORY, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )  # fmt: skip
-    words, _ = await process.communicate(f"{PASSWORD}\n".encode())
-    assert process.returncode == 0, words
+    said, _ = await process.communicate(f"{PASSWORD}\n".encode())
+    assert process.returncode == 0, said
     return address
 
 

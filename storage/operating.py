@@ -325,7 +325,7 @@ def _site(site: str, view: View) -> SiteSeen:
 
 
 def _placed(record: Partition, view: View) -> Placed:
-    members = tuple(member.site for member in record.members)
+    members = view.members(record)
     age = view.ages.get(record.name)
     copies = []
     for site in record.copies:

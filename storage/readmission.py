@@ -43,8 +43,9 @@ class Readmission:
 
     async def _look(self, connection: Connection, began: object) -> None:
         if began != self._goals[0]:
-            marks = await asyncio.gather(*(self._mark(partition) for partition in self._partitions))
-            self._goals = began, dict(zip(self._partitions, marks, strict=True))
+            wanted = tuple(self._partitions)  # More may appear while they are asked.
+            marks = await asyncio.gather(*(self._mark(partition) for partition in wanted))
+            self._goals = began, dict(zip(wanted, marks, strict=True))
         rows = await connection.fetch("SELECT partition, position FROM folded", timeout=ASK_S_MAX)
         folded = {row["partition"]: row["position"] for row in rows}
         for partition, goal in self._goals[1].items():

@@ -69,6 +69,13 @@ class View(NamedTuple):
     def here(self, site: str) -> bool:
         return any(seen.here for seen in self.nodes if seen.node.site == site)
 
+    def members(self, record: Partition) -> tuple[str, ...]:
+        """The sites that may follow the home by themselves: a copy whose engine was started since it was recognised may not,
+        until the home has recognised it again."""
+        lives = {(seen.node.site, seen.node.life) for seen in self.nodes}
+        known = {site for site, _ in lives}
+        return tuple(m.site for m in record.members if m.site not in known or (m.site, m.life) in lives)
+
     def copy(self, partition: str, site: str) -> CopySaid | None:
         """What the copy there last said of itself."""
         said = [(seen.silent_s, copy) for seen in self.nodes if seen.node.site == site for copy in seen.node.copies]

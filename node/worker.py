@@ -17,7 +17,7 @@ import structlog
 import uvloop
 
 from cluster.log.model import LogUnavailable
-from node import logs, relay, salvaging
+from node import logs, relay
 from node.assembly import assembled
 from node.config import Config, load
 from node.first_start import FirstStartFailed, first_start
@@ -44,7 +44,6 @@ async def serve(config: Config, index: int, ready_fd: int | None) -> None:
             tasks = [
                 group.create_task(management.run(), name="measure"),
                 group.create_task(relay.run(parts), name="relay"),
-                group.create_task(salvaging.run(parts), name="salvage"),
             ]
             listeners = Listeners(parts, certificates, management)
             try:

@@ -12,6 +12,7 @@ from cluster.log.jetstream import Backbone, JetStreamLog
 from cluster.log.model import LogUnavailable
 from cluster.world import World
 from node.config import REPLICAS, Config
+from storage.agreement import Tables, Watchman
 from storage.blobs.files import FileBlobs
 from storage.blobs.peers import Fetcher, OnDemand, source
 from storage.credentials import Credentials
@@ -19,6 +20,7 @@ from storage.directory import Directory
 from storage.executor import Executor, Views
 from storage.follower import Follower
 from storage.ingest import Spool
+from storage.inspection import Inspection, Place
 from storage.level import Level
 from storage.news import Hub
 from storage.postgres.directory_view import DirectoryView
@@ -87,6 +89,27 @@ class Assembly:
         level = Level(self.hub, self.log, self.directory.partition_of)
         stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
+
+        self.digests = self.log.digests()
+        self.tables = Tables(self.database, self.log, self.log)
+
+    def inspection(self) -> Inspection:
+        """What compares this site's tables and log with the others' now."""
+        found = {name: record for name, (record, _) in self.log.watch.found.items() if name in self.partitions}
+        placed = {name: Place(record.home, (record.home, *record.copies)) for name, record in found.items()}
+        return Inspection(self.tables, self.digests, placed)
+
+    def _elsewhere(self) -> dict[str, list[str]]:
+        """The other sites that have what is here."""
+        here = self.config.site
+        return {
+            name: [site for site in (record.home, *record.copies) if site != here]
+            for name, (record, _) in self.log.watch.found.items()
+            if name in self.partitions
+        }
+
+    def watchman(self) -> Watchman:
+        return Watchman(self.tables, self.digests, self._elsewhere)
 
     def follower(self, partition: str) -> Follower:
         wanted = WantedContent(partition, self.database, self.blobs, self.fetcher)
@@ -159,6 +182,8 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
         async with asyncio.TaskGroup() as group:
             tasks.append(group.create_task(parts.hub.run(), name="news"))
             tasks.append(group.create_task(parts.peers.serve(source(parts.blobs)), name="blobs for other sites"))
+            tasks.append(group.create_task(parts.digests.serve(parts.tables), name="digests for other sites"))
+            tasks.append(group.create_task(parts.watchman().run(), name="digests of other sites"))
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
                     parts.log.keep(partition, wanted=True)

@@ -17,11 +17,14 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from cluster.position import shown
 from node.certs import Certificate, covers
 from node.child import ChildFailed
 from node.config import DATABASE_SOCKET_NAME, Config, ConfigRefused, load
 from node.engines import nats, postgres
 from node.supervisor import running_pid
+from storage.postgres.folded import Waiting, read_waiting
+from storage.postgres.pool import AWAY, Database
 
 PROBE_S_MAX = 3.0
 DISK_FREE_BYTES_MIN = 1024**3
@@ -136,6 +139,34 @@ def fsync_s(folder: Path) -> float:
 def check_engines(config: Config, now: datetime.datetime) -> list[Finding]:
     running = running_pid(config.run_dir) is not None
     return asyncio.run(_engines(config, running))
+
+
+def check_release(config: Config, now: datetime.datetime) -> list[Finding]:
+    """Whether the tables wait for an event that only a newer release knows."""
+    if running_pid(config.run_dir) is None:
+        return []
+    try:
+        waiting = asyncio.run(asyncio.wait_for(_waiting(config), PROBE_S_MAX))
+    except (*AWAY, TimeoutError):
+        return []  # The check of the engines says so.
+    return [
+        Finding(
+            "release",
+            "error",
+            f"{each.partition} waits at {shown(each.position)} for a newer release: event {each.event}",
+            "upgrade this node: what came before is served, what comes after is safe in the log",
+        )
+        for each in waiting
+    ]
+
+
+async def _waiting(config: Config) -> list[Waiting]:
+    database = Database(config.database_url)
+    await database.start(PROBE_S_MAX)
+    try:
+        return await read_waiting(database)
+    finally:
+        await database.stop()
 
 
 def check_clock(config: Config, now: datetime.datetime) -> list[Finding]:
@@ -254,4 +285,4 @@ def _look(name: str, config: Config) -> str:
 
 
 Check = Callable[[Config, datetime.datetime], list[Finding]]
-CHECKS: tuple[Check, ...] = (check_secrets, check_ports, check_certificates, check_disk, check_engines, check_clock)
+CHECKS: tuple[Check, ...] = (check_secrets, check_ports, check_certificates, check_disk, check_engines, check_release, check_clock)

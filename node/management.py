@@ -82,6 +82,10 @@ class Management:
             if not isinstance(state, Refusal):
                 for partition in state.partitions:
                     self.metrics.projection_lag_events.labels(partition.name).set(partition.lag_events)
+                    waits = any(waiting.partition == partition.name for waiting in state.waiting)
+                    self.metrics.waiting_for_release.labels(partition.name).set(waits)
+                for agreed in state.agreed:
+                    self.metrics.digest_agrees.labels(agreed.partition, agreed.site).set(agreed.differs is None)
                 self.metrics.quarantined_events.set(len(state.quarantine))
             await self._measure_blobs()
             for name, lag in self._assembly.log.lags().items():

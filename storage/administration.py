@@ -16,6 +16,7 @@ from cluster.position import Position, split
 from storage.answers import answered
 from storage.overview import (
     AccountRow,
+    Agreed,
     Alias,
     Domain,
     Engine,
@@ -25,9 +26,11 @@ from storage.overview import (
     Progress,
     Quarantined,
     State,
+    Waiting,
 )
+from storage.postgres.compared import read_agreements
 from storage.postgres.directory_view import DirectoryView
-from storage.postgres.folded import read_folded, read_quarantine
+from storage.postgres.folded import read_folded, read_quarantine, read_waiting
 from storage.postgres.pool import AWAY, Database
 
 LINES_WAITING_MAX = 1000
@@ -196,9 +199,10 @@ class SiteAdministration:
         try:
             folded = await read_folded(self._database)
             quarantine = await read_quarantine(self._database)
+            waiting, agreed = await read_waiting(self._database), await read_agreements(self._database)
             tables = Engine("postgresql", alive=True)
         except AWAY as error:
-            folded, quarantine = {}, []
+            folded, quarantine, waiting, agreed = {}, [], [], []
             tables = Engine("postgresql", alive=False, detail=f"{type(error).__name__}: {error}")
         marks = await asyncio.gather(*(self._mark(name) for name in about.partitions))
         down = [mark for mark in marks if isinstance(mark, str)]
@@ -218,6 +222,8 @@ class SiteAdministration:
             (engine, tables),
             tuple(rows),
             tuple(Quarantined(q.partition, q.position, q.noun, q.entity, q.reason, 0.0) for q in quarantine),
+            tuple(Waiting(*each) for each in waiting),
+            tuple(Agreed(*each) for each in agreed),
         )
 
     async def _mark(self, partition: str) -> int | str:

@@ -64,17 +64,19 @@ class Follower:
             except AWAY:
                 await asyncio.sleep(RETRY_S)
                 continue
+            waits: WaitsForRelease | None = None
             try:
                 await _while_connected(connection, self._locked(connection))
             except (*AWAY, LogUnavailable, BlobsUnavailable) as error:
                 log.warning("following pauses", partition=self.partition, error=f"{type(error).__name__}: {error}")
-            except WaitsForRelease as wait:
-                connection.terminate()  # Another process of the site may have that release.
-                await self._wait(wait)
+            except WaitsForRelease as error:
+                waits = error
             except Exception:
                 log.exception("following failed", partition=self.partition)
             finally:
-                connection.terminate()
+                connection.terminate()  # Its lock too: another process of the site may have that release.
+            if waits is not None:
+                await self._wait(waits)
             await asyncio.sleep(RETRY_S)
 
     async def _locked(self, connection: Connection) -> None:
@@ -168,7 +170,7 @@ class Follower:
     async def _wait(self, wait: WaitsForRelease) -> None:
         if self._waits_at != wait.position:
             self._waits_at = wait.position
-            log.error("waits for a newer release", partition=self.partition, at=shown(wait.position), event=wait.event)
+            log.error("waits for a newer release", partition=self.partition, at=shown(wait.position), fact=wait.event)
         try:
             await note_waiting(self.database, Waiting(self.partition, wait.position, wait.event))
         except AWAY as error:

@@ -89,8 +89,26 @@ class Quarantined(msgspec.Struct, frozen=True):
     at: float
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A partition that goes on only with a later release: the event at `position` is none that this one knows."""
+
+    partition: str
+    position: int
+    event: str
+
+
+class Agreed(msgspec.Struct, frozen=True):
+    """With another site. `agreed`: its tables and ours are equal up to there; `differs`: the first digest that was seen to
+    differ, None = none."""
+
+    partition: str
+    site: str
+    agreed: int
+    differs: int | None
+
+
 class State(msgspec.Struct, frozen=True):
-    """`started_at`: unix seconds."""
+    """`started_at`: unix seconds. `waiting`, `agreed`: as the site noted it of late."""
 
     site: str
     node: str
@@ -99,3 +117,5 @@ class State(msgspec.Struct, frozen=True):
     engines: tuple[Engine, ...]
     partitions: tuple[Partition, ...]
     quarantine: tuple[Quarantined, ...]
+    waiting: tuple[Waiting, ...] = ()
+    agreed: tuple[Agreed, ...] = ()

@@ -69,6 +69,18 @@ class Metrics:
             registry=registry,
         )
         self.quarantined_events = Gauge("angarium_quarantined_events", "Events put aside", registry=registry)
+        self.waiting_for_release = Gauge(
+            "angarium_waiting_for_release",
+            "1 where the next event is of a later release than this",
+            ("partition",),
+            registry=registry,
+        )
+        self.digest_agrees = Gauge(
+            "angarium_digest_agrees",
+            "1 where that site's tables were found equal to ours, 0 where they differ",
+            ("partition", "site"),
+            registry=registry,
+        )
         self.blobs_wanted = Gauge(
             "angarium_blobs_wanted", "Blobs that the site's events name and that it does not have", registry=registry
         )

@@ -244,6 +244,23 @@ class Quarantined(msgspec.Struct, frozen=True):
     at: str
 
 
+class Waiting(msgspec.Struct, frozen=True):
+    """A partition that goes on only with a later release: the event at `position` is none that this one knows."""
+
+    partition: str
+    position: PositionText
+    event: str
+
+
+class Agreed(msgspec.Struct, frozen=True):
+    """`agreed`: that site's tables and ours are equal up to there. `differs`: the first position seen to differ."""
+
+    partition: str
+    site: str
+    agreed: PositionText
+    differs: PositionText | None = None
+
+
 class State(msgspec.Struct, frozen=True):
     """Times in RFC 3339 form, UTC."""
 
@@ -254,6 +271,8 @@ class State(msgspec.Struct, frozen=True):
     engines: tuple[Engine, ...]
     partitions: tuple[Partition, ...]
     quarantine: tuple[Quarantined, ...]
+    waiting: tuple[Waiting, ...] = ()
+    agreed: tuple[Agreed, ...] = ()
 
 
 # -- lines of streams ---------------------------------------------------------------------------------------------------

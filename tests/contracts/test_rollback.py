@@ -9,14 +9,19 @@ from pathlib import Path
 import pytest
 
 from cluster.domain.mailbox import events as m
+from cluster.log.digests import AskMend
+from cluster.partitions import mail
 from cluster.position import position, split
 from node.config import Config
+from storage.follower import lock_key
 from storage.news import Hub
 from storage.projector import Fold
 from tests.contracts.test_follower import ANNA, INBOX, Place
 from tests.contracts.test_follower import place as _place
+from tests.contracts.test_rebuild import dump, lived_in, tables_oid
+from tests.contracts.test_site import MESSAGE, append
 from tests.laws.tables_of_law import site_tables
-from tests.live import eventually
+from tests.live import Live, eventually
 
 place = _place
 AT_US = 1_700_000_000_000_000
@@ -156,3 +161,57 @@ async def test_others_read_the_tables_as_they_were_until_it_is_done(place: Place
             assert await place.database.fetch("SELECT 1 FROM message HAVING count(*) = 2")
         await eventually(place.folded)
         assert await place.site.rows("SELECT count(*) FROM message") == [(1,)]
+
+
+async def _send_projector_away(live: Live, partition: str, then: str, *args: object) -> None:
+    """In one moment, so that whoever comes next meets the tables as `then` leaves them."""
+    async with live.parts.database.connection() as db, db.transaction():
+        await db.execute("LOCK TABLE folded IN ACCESS EXCLUSIVE MODE")
+        await db.execute(then, *args)
+        await db.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted "
+            "AND classid::bigint << 32 | objid::bigint = $1",
+            lock_key(partition),
+        )
+
+
+async def test_over_the_real_log_what_is_folded_again_is_the_same(live_site: Live) -> None:
+    person = await lived_in(live_site)
+    before = await dump(live_site)
+    partition = mail(live_site.parts.config.site)
+    after = [row[1] for row in before["digest_at"] if row[0] == partition][0]
+    assert (await live_site.parts.tables.mend(AskMend(partition, after))).why == ""
+
+    async def is_there() -> bool:
+        return (await dump(live_site))["folded"] == before["folded"]
+
+    await eventually(is_there, 30.0)
+    found = await dump(live_site)
+    assert set(found.pop("content")) >= set(before["content"])
+    assert found == {name: rows for name, rows in before.items() if name != "content"}
+    assert (await append(live_site, person, MESSAGE)).uids
+
+
+async def test_what_is_too_far_back_is_made_anew(live_site: Live) -> None:
+    person = await lived_in(live_site)
+    partition = mail(live_site.parts.config.site)
+    oid, hub = await tables_oid(live_site), live_site.parts.hub
+    last = await live_site.parts.log.mark(partition)
+    await live_site.parts.log.start_epoch(partition, ended_clean=True)
+    assert await hub.reached(partition, await live_site.parts.log.mark(partition), 10.0)
+    with hub.watch(person.id, None) as watch:
+        await _send_projector_away(
+            live_site,
+            partition,
+            "WITH gone AS (DELETE FROM digest_at WHERE partition = $1) "
+            "UPDATE folded SET position = $2 WHERE partition = $1",
+            partition,
+            last + 100,
+        )
+
+        async def anew() -> bool:
+            return await tables_oid(live_site) != oid
+
+        await eventually(anew, 60.0)
+        assert await watch.wait(10.0) and watch.rolled_back
+    assert (await append(live_site, person, MESSAGE)).uids

@@ -7,7 +7,19 @@ from cluster.domain.refusal import Reason, Refusal
 from cluster.position import position, shown
 from protocols.admin.door import Answer, Call, Door
 from protocols.admin.errors import of_refusal
-from protocols.admin.model import Event, Finished, LogLine, NewBackup, Partition, Quarantined, State, Tail, WorkLine
+from protocols.admin.model import (
+    Agreed,
+    Event,
+    Finished,
+    LogLine,
+    NewBackup,
+    Partition,
+    Quarantined,
+    State,
+    Tail,
+    Waiting,
+    WorkLine,
+)
 from protocols.admin.port import Logged, Progress
 from protocols.admin.readable import moment, readable
 from protocols.admin.streams import closed, merged
@@ -96,6 +108,11 @@ async def state(door: Door, call: Call) -> Answer:
         ),
         tuple(
             Quarantined(q.partition, shown(q.position), q.noun, q.entity, q.why, moment(q.at)) for q in found.quarantine
+        ),
+        tuple(Waiting(w.partition, shown(w.position), w.event) for w in found.waiting),
+        tuple(
+            Agreed(a.partition, a.site, shown(a.agreed), None if a.differs is None else shown(a.differs))
+            for a in found.agreed
         ),
     )
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Mapping
+from functools import partial
 from importlib.metadata import version
 
 from cluster.domain.refusal import Refusal
@@ -16,6 +17,7 @@ from protocols.admin.metrics import Metrics, measure_loop
 from protocols.admin.session import Parts
 from storage.administration import SiteAdministration
 from storage.operating import Operating
+from storage.postgres.compared import read_agreements
 from storage.postgres.pool import AWAY
 from storage.postgres.wanted import counts
 
@@ -64,7 +66,8 @@ class Management:
         sites = (config.site,) if backbone is None else backbone.sites
         voters = 1 if backbone is None else len(backbone.members)
         operations = parts.log.operations(sites, voters)
-        self.operating = Operating(operations, parts.site.execute, parts.world.monotonic)
+        agreements = partial(read_agreements, parts.database)
+        self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic)
         door = Door(parts.site, self.administration, parts.credentials, self.operating)
         gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
         self.parts = Parts(door, gate, self.metrics, self.health, about.version)

@@ -5,7 +5,7 @@ the directory, with who did it.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -33,9 +33,11 @@ from cluster.domain.directory.commands import RecordTopology
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import LogUnavailable
 from cluster.log.operations import Operations, View, hindrance
-from cluster.position import shown
 from storage.overview import Progress
+from storage.postgres.compared import Agreement
+from storage.postgres.pool import AWAY
 from storage.shapes import Done
+from storage.sites_seen import Overview, overview
 
 RECORD_S_MAX = 20.0  # for the directory to have a home again that writes down what was done
 TRY_AGAIN_S = 0.5
@@ -43,70 +45,10 @@ TRY_AGAIN_S = 0.5
 log = structlog.get_logger("operating")
 
 Execute = Callable[[Actor, RecordTopology], Awaitable[Done | Refusal]]
+Agreements = Callable[[], Awaitable[Sequence[Agreement]]]
 
 
 # ── what is shown ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class NodeSeen(msgspec.Struct, frozen=True):
-    """`silent_s`: since a new word of it was heard. `leads`: partitions whose appender it is."""
-
-    node: str
-    here: bool
-    version: str
-    silent_s: float
-    leads: tuple[str, ...]
-
-
-class SiteSeen(msgspec.Struct, frozen=True):
-    """`link_ms`: there and back from the site that answers; null = it did not answer, or is that site itself."""
-
-    site: str
-    here: bool
-    link_ms: float | None
-    homes: int
-    nodes: tuple[NodeSeen, ...]
-
-
-class CopySeen(msgspec.Struct, frozen=True):
-    """The last three: how far it is behind what it knows of the home, null = it never said. `member`: it may follow the
-    home by itself, and with durability `remote` every acknowledgement waits for it."""
-
-    site: str
-    here: bool
-    member: bool
-    position: str | None
-    lag_messages: int | None
-    lag_bytes: int | None
-    lag_seconds: float | None
-
-
-class Placed(msgspec.Struct, frozen=True):
-    """`lease_age_s`: since its lease was seen renewed. `digest`: whether the copies were found equal to the home, where
-    that was looked at; null = it was not."""
-
-    partition: str
-    home: str
-    epoch: int
-    node: str | None
-    lease_age_s: float | None
-    durability: Literal["local", "remote"]
-    strict: bool
-    pinned: bool
-    members: tuple[str, ...]
-    copies: tuple[CopySeen, ...]
-    digest: str | None = None
-
-
-class Overview(msgspec.Struct, frozen=True):
-    """As one site sees it. `quorum`: whether the control plane takes its writes; without it the rest is what was last
-    known, and `note` says so."""
-
-    site: str
-    quorum: bool
-    note: str
-    sites: tuple[SiteSeen, ...]
-    partitions: tuple[Placed, ...]
 
 
 class Planned(msgspec.Struct, frozen=True, tag_field="kind", tag="step"):
@@ -151,10 +93,13 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Operating:
-    """`now`: seconds that only rise."""
+    """`agreements`: what the site noted of comparisons with others; raises AWAY. `now`: seconds that only rise."""
 
-    def __init__(self, operations: Operations, execute: Execute, now: Callable[[], float]) -> None:
+    def __init__(
+        self, operations: Operations, execute: Execute, agreements: Agreements, now: Callable[[], float]
+    ) -> None:
         self._operations = operations
+        self._agreements = agreements
         self._execute = execute
         self._now = now
 
@@ -163,7 +108,11 @@ class Operating:
         await self._operations.serve()
 
     async def overview(self) -> Overview:
-        return overview(await self._operations.look())
+        view = await self._operations.look()
+        try:
+            return overview(view, await self._agreements())
+        except AWAY:
+            return overview(view, ())
 
     async def topology(self) -> Topology | Refusal:
         view = await self._operations.look()
@@ -289,62 +238,7 @@ class Operating:
             await asyncio.sleep(TRY_AGAIN_S)
 
 
-# ── from a view to what is shown ─────────────────────────────────────────────────────────────────────────────────────
-
-
-def overview(view: View) -> Overview:
-    note = ""
-    if not view.quorum:
-        when = (
-            "never took a write of it"
-            if view.silent_s is None
-            else f"last took a write of it {view.silent_s:.0f} s ago"
-        )
-        note = (
-            f"{view.site} is without the quorum: the control plane {when}. What stands here is what was known then. Reads go "
-            "on; of the homes here only pinned ones take writes until most members of the backbone see each other again."
-        )
-    return Overview(
-        view.site,
-        view.quorum,
-        note,
-        tuple(_site(site, view) for site in view.sites),
-        tuple(_placed(view.records[name], view) for name in sorted(view.records)),
-    )
-
-
-def _site(site: str, view: View) -> SiteSeen:
-    nodes = tuple(
-        NodeSeen(seen.node.node, seen.here, seen.node.version, round(seen.silent_s, 1), seen.node.leads)
-        for seen in view.nodes
-        if seen.node.site == site
-    )
-    ms = view.links.get(site)
-    homes = sum(record.home == site for record in view.records.values())
-    return SiteSeen(site, view.here(site), None if ms is None else round(ms, 1), homes, nodes)
-
-
-def _placed(record: Partition, view: View) -> Placed:
-    members = view.members(record)
-    age = view.ages.get(record.name)
-    copies = []
-    for site in record.copies:
-        said = view.copy(record.name, site)
-        lag = (None, None, None) if said is None else (said.messages, said.bytes, round(said.seconds, 1))
-        where = None if said is None else shown(said.position)
-        copies.append(CopySeen(site, view.here(site), site in members, where, *lag))
-    return Placed(
-        record.name,
-        record.home,
-        record.epoch,
-        record.holder.node if record.holder is not None else None,
-        None if age is None else round(age, 1),
-        "remote" if record.remote else "local",
-        record.strict,
-        record.pinned,
-        members,
-        tuple(copies),
-    )
+# ── from steps to what is shown ─────────────────────────────────────────────────────────────────────────────────────
 
 
 def _planned(number: int, steps: list[Step], view: View) -> Planned:

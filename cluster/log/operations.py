@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 LOOK_EVERY_S = 1.0
 ASK_S_MAX = 1.0
+ANSWER_S_MAX = 0.25
 LEAVE_S_MAX = 15.0
 SETTLE_S_MAX = 20.0  # for a new home to begin
 TRIES_MAX = 6  # at a switchover that the home refuses for now
@@ -274,12 +275,20 @@ class Operations:
                 while True:
                     record = self._log.record(partition)
                     if record is not None and record.home == site and record.begun and record.holder is not None:
-                        answered = await self._log.home_asked(partition)
+                        answered = await self._answered(partition)
                         if answered is not None and (not record.copies or split(answered).epoch >= record.epoch):
                             return
                     await self._site.watch.looked()
         except TimeoutError:
             raise LogUnavailable(f"{partition} is {site}'s by the record, and {site} does not lead it yet") from None
+
+    async def _answered(self, partition: str) -> int | None:
+        """What the home says, if it says it at once: a question that went to one that has just gone is asked again."""
+        try:
+            async with asyncio.timeout(ANSWER_S_MAX):
+                return await self._log.home_asked(partition)
+        except TimeoutError:
+            return None
 
     async def _leave(self, step: Leave) -> None:
         try:

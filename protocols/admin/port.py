@@ -11,8 +11,9 @@ from typing import Protocol
 from cluster.control.topology import Placement, Topology
 from cluster.domain.actor import Actor
 from cluster.domain.refusal import Refusal
-from storage.operating import Change, Did, Line, Overview, Planned
+from storage.operating import Change, Did, Line, Planned
 from storage.overview import AccountRow, Alias, Domain, Engine, Group, Logged, Partition, Progress, Quarantined, State
+from storage.sites_seen import Overview
 
 __all__ = [
     "AccountRow",

@@ -28,6 +28,7 @@ from storage.postgres.mail_view import MailView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import Database
 from storage.readmission import Readmission
+from storage.salvaging import Reports, Salvaging
 from storage.sign_in import SignIn
 from storage.site import Site, Stores
 from storage.throttle import SignIns
@@ -92,6 +93,7 @@ class Assembly:
 
         self.digests = self.log.digests()
         self.tables = Tables(self.database, self.log, self.log)
+        self.reports = Reports(self.log, self.hub, self.database, world)
 
     def inspection(self) -> Inspection:
         """What compares this site's tables and log with the others' now."""
@@ -115,6 +117,9 @@ class Assembly:
         wanted = WantedContent(partition, self.database, self.blobs, self.fetcher)
         return Follower(partition, self.log, self.database, self.blobs, wanted=wanted)
 
+    def salvaging(self, partition: str) -> Salvaging:
+        return Salvaging(partition, self.log, self.database, self.blobs, self.world)
+
     async def take_what_appears(self, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]) -> None:
         """For ever: partitions that this site was given while it runs are kept and followed too, and blobs are asked of
         sites that joined."""
@@ -128,6 +133,7 @@ class Assembly:
                     self.partitions.append(name)
                     self.log.keep(name)
                     tasks.append(group.create_task(self.follower(name).run(), name=f"follow {name}"))
+                    tasks.append(group.create_task(self.salvaging(name).run(), name=f"salvage {name}"))
             joined = sites - {site, *self.fetcher.others}
             self.fetcher.others = (*self.fetcher.others, *sorted(joined))
 
@@ -190,6 +196,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
                 else:
                     parts.log.lead(partition, others)
                 tasks.append(group.create_task(parts.follower(partition).run(), name=f"follow {partition}"))
+                tasks.append(group.create_task(parts.salvaging(partition).run(), name=f"salvage {partition}"))
             tasks.append(group.create_task(parts.take_what_appears(group, tasks), name="what appears"))
             try:
                 await parts.caught_up()

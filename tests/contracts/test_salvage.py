@@ -213,6 +213,22 @@ async def test_what_would_undo_what_people_did_is_reported(mail: Partition) -> N
     assert into_c in tables.commands
 
 
+async def test_what_was_taken_back_meanwhile_is_not_expunged(mail: Partition) -> None:
+    mail.letter(LETTER)
+    mail.letter(OTHER)
+    mail.tell(m.FlagsChanged(INBOX, ((1, 2),), m.FlagMode.ADD, m.DELETED))
+    kept = mail.end
+    mail.tell(m.MessagesExpunged(INBOX, ((1, 2),)))
+    mail.lose_after(kept)
+    mail.tell(m.FlagsChanged(INBOX, ((1, 1),), m.FlagMode.REMOVE, m.DELETED))
+    await mail.salvage()
+    state = Tables.of([record for record in mail.log.records() if record.noun]).state.accounts[ANNA]
+    assert list(state.boxes[INBOX].messages) == [1]
+    assert [(report.what, report.why) for report in mail.reports()] == [
+        ("Expunging of 1 message in 'INBOX'", "They are not marked as deleted any more.")
+    ]
+
+
 async def test_a_report_is_no_outcome(mail: Partition) -> None:
     mail.letter(LETTER)
     kept = mail.end
@@ -356,9 +372,7 @@ async def site(engines: Config) -> AsyncIterator[Site]:
         yield made
 
 
-async def test_a_client_of_the_lost_home_is_told_the_difference(
-    mail: Partition, site: Site, engines: Config
-) -> None:
+async def test_a_client_of_the_lost_home_is_told_the_difference(mail: Partition, site: Site, engines: Config) -> None:
     """It saw three messages come, one be flagged and one go, at a home that nobody saw again for a while."""
     mail.letter(LETTER)
     mail.letter(OTHER)

@@ -172,6 +172,37 @@ async def test_a_planned_switchover_there_and_back(sites: list[Site]) -> None:
     await log.stop()
 
 
+async def test_losing_members_of_the_backbone_moves_nothing(sites: list[Site]) -> None:
+    """One after the other, so the control plane's leader is among them."""
+    log = await log_of(sites[2])
+    while len(log.watch.found) < 7 or any(not found.partition.members for found in log.watch.found.values()):
+        await log.watch.looked()
+    before = {name: (found.partition.home, found.partition.epoch) for name, found in log.watch.found.items()}
+    hal = await person(next(site for site in sites if site.config.site == before[PARTITION][0]), "hal")
+    await signed_in(sites[1], hal)
+    writer = Writer(sites[1], hal, 70_000)
+    await writer.more(10)
+    pauses = []
+    for site in sites:
+        writer.longest_s = 0
+        old = site.pid("backbone")
+        await site.kill("backbone")
+        async with asyncio.timeout(60):
+            while await site.running("backbone") == old:
+                pass
+        await writer.more(30)
+        pauses.append(f"{writer.longest_s:.1f} s")
+        await log.watch.looked()
+    await writer.stop()
+    async with asyncio.timeout(30):
+        while any(not log.watch.found[name].partition.holder for name in before):
+            await log.watch.looked()
+    after = {name: (found.partition.home, found.partition.epoch) for name, found in log.watch.found.items()}
+    print(f"\nwrites paused while a member of the backbone was lost: {', '.join(pauses)}")
+    assert after == before
+    await log.stop()
+
+
 async def test_what_only_the_lost_home_had_comes_back_with_it(sites: list[Site]) -> None:
     """Durability `local`: acknowledged, and on no other site's disk yet when the home was killed."""
     pune, mumbai, dr = sites

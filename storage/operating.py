@@ -65,8 +65,8 @@ class Planned(msgspec.Struct, frozen=True, tag_field="kind", tag="step"):
 
 
 class Did(msgspec.Struct, frozen=True, tag_field="kind", tag="did"):
-    """`seconds`: how long it took, until the home answered; no writer waited longer. `warning`: what whoever watches should
-    know."""
+    """`seconds`: how long it took, until the home answered; of a move, about what a writer waited. `warning`: what whoever
+    watches should know."""
 
     number: int
     action: str

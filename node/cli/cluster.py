@@ -257,7 +257,7 @@ async def _done(lines: AsyncIterator[Any], as_json: bool) -> None:
             if line["kind"] == "progress" or as_json:
                 work.show(line)
             elif line["kind"] == "did":
-                took = {"move": "writers waited at most ", "force": "after "}.get(line["action"])
+                took = {"move": "writers waited about ", "force": "after "}.get(line["action"])
                 click.echo(f"{line['text']}: done" + ("" if took is None else f", {took}{line['seconds']:.2f} s"))
             if line.get("warning") and not as_json:
                 work.say(f"warning: {line['warning']}")

@@ -98,7 +98,7 @@ async def test_homes_move_there_and_back_while_somebody_writes(sites: list[Site]
         await writer.more(10)
         said = next(line["seconds"] for line in moved if line["partition"] == PARTITION)
         assert writer.longest_s < WAITED_S_MAX, "a writer whom nobody told that the home has gone waits for three seconds"
-        waited.append(f"{writer.longest_s:.2f} s (said: at most {said:.2f} s)")
+        waited.append(f"{writer.longest_s:.2f} s (said: about {said:.2f} s)")
         await until(dr, "copies are members again", well)
     acknowledged = await writer.stop()
     print(f"\nwriters waited at a switchover: {', '.join(waited)}")

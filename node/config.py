@@ -80,11 +80,14 @@ class NatsConfig(msgspec.Struct, frozen=True):
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A site's member of the backbone: where the others reach it. Its ports are `port_base` + 6222 for members, + 7422
-    for sites, + 4223 for its own node."""
+    for sites, + 4223 for its own node. `hostname`: what clients connect to there, where that is not `host`. `ports`: those
+    of its clients' languages that are not `port_base` + the standard one (0 = not offered there)."""
 
     site: str
     host: str
     port_base: int
+    hostname: str = ""
+    ports: dict[str, int] = {}
 
     @property
     def route_port(self) -> int:
@@ -387,6 +390,9 @@ def _backbone(home: Path, file: _File, secrets: _Secrets) -> BackboneConfig | No
     for member in members:
         if not 0 <= member.port_base <= 65535 - 7422:
             raise ConfigRefused(f"{path}: backbone.member.port_base must be between 0 and {65535 - 7422}")
+        for name, port in member.ports.items():
+            if name not in STANDARD_PORTS or not 0 <= port <= 65535:
+                raise ConfigRefused(f"{path}: backbone.member.ports: {name} = {port} is no language with its port, or 0 for none")
     passwords = [Secret(text) for text in msgspec.structs.astuple(secrets.backbone)]
     if not all(passwords):
         raise ConfigRefused(f"{home / 'secrets.toml'}: [backbone] needs route_password, leaf_password, client_password")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.domain.directory import addresses
 from node import certs
 from node.config import STANDARD_PORTS, Config, ConfigRefused, Member, load, valid_domain, valid_site_name
 from node.limits import Limits
@@ -90,7 +91,7 @@ class Plan(msgspec.Struct, frozen=True):
     dir: Path
     site: str
     domain: str
-    hostname: str
+    hostname: str  # empty: the site's own default
     bind: str = "127.0.0.1"
     port_base: int = 0
     demo: bool = False
@@ -105,6 +106,7 @@ def make_site(plan: Plan, now: datetime.datetime) -> Config:
     first = load(plan.like) if plan.like is not None else None
     if first is not None:
         plan = _like(plan, first)
+    plan = _named(plan)
     _refuse_unsound(plan, home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home / "tls").mkdir(mode=0o700)
@@ -156,6 +158,19 @@ def _like(plan: Plan, first: Config) -> Plan:
     return msgspec.structs.replace(plan, members=first.backbone.members)
 
 
+def _named(plan: Plan) -> Plan:
+    """One of several sites has a name that no other has: by default the one at which the others reach it. The first one
+    tells its own to those made like it."""
+    own = next((member for member in plan.members if member.site == plan.site), None)
+    host = (own.hostname or addresses.canonical_domain(own.host)) if own is not None else ""
+    hostname = plan.hostname or host or f"{'mail' if own is None else plan.site}.{plan.domain}"
+    members = plan.members
+    if plan.like is None:
+        named = (msgspec.structs.replace(each, hostname=hostname) if each == own else each for each in members)
+        members = tuple(named)
+    return msgspec.structs.replace(plan, hostname=hostname, members=members)
+
+
 def _refuse_unsound(plan: Plan, home: Path) -> None:
     if not valid_site_name(plan.site):
         raise ConfigRefused(f"--site must be lower-case letters, digits and dashes (at most 31), not {plan.site!r}")
@@ -184,7 +199,9 @@ def _configuration_text(plan: Plan) -> str:
         ports="\n".join(f"# {name} = {plan.port_base + port}" for name, port in STANDARD_PORTS.items()),
         limits="\n".join(f"# {name} = {value}" for name, value in limits.items()),
         backbone="".join(
-            f'[[backbone.member]]\nsite = "{each.site}"\nhost = "{each.host}"\nport_base = {each.port_base}\n\n'
+            f'[[backbone.member]]\nsite = "{each.site}"\nhost = "{each.host}"\nport_base = {each.port_base}\n'
+            + (f'hostname = "{each.hostname}"\n' if each.hostname else '# hostname = ""  # what clients connect to, if not host\n')
+            + "\n"
             for each in plan.members
         ),
     )

@@ -15,7 +15,10 @@ from node.init import Plan, make_site
 @click.argument("directory", type=click.Path(path_type=Path, readable=False))
 @click.option("--site", required=True, help="The site's name, one word; it never changes.")
 @click.option("--domain", required=True, help="The first mail domain.")
-@click.option("--hostname", help="How the server calls itself [mail.DOMAIN].")
+@click.option(
+    "--hostname",
+    help="What clients connect to [mail.DOMAIN; of several sites: the host of its --member, or SITE.DOMAIN].",
+)
 @click.option("--port-base", type=click.IntRange(0, PORT_BASE_MAX), default=0, help="Added to every standard port.")
 @click.option("--bind", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option(
@@ -47,7 +50,7 @@ def command(
     """Make a new site in DIRECTORY: configuration, certificates, secrets."""
     try:
         known = tuple(_member(text) for text in members)
-        plan = Plan(directory, site, domain, hostname or f"mail.{domain}", bind, port_base, demo, known, like)
+        plan = Plan(directory, site, domain, hostname or "", bind, port_base, demo, known, like)
         config = make_site(plan, datetime.datetime.now(datetime.UTC))
     except ConfigRefused as error:
         raise Complaint(str(error)) from None

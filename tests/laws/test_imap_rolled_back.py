@@ -1,0 +1,57 @@
+"""A session that was shown what is not in history any more ends with BYE, whatever its client does next."""
+
+import ipaddress
+
+import pytest
+
+from protocols.imap.server import ImapServer
+from protocols.imap.settings import Settings
+from tests.memory_site import MemorySite
+from tests.transcripts.play import Client
+
+TRUSTED = Settings(plaintext_networks=(ipaddress.ip_network("127.0.0.0/8"),))
+
+
+async def session(server: ImapServer, *, select: bool) -> Client:
+    client = Client(server)
+    await client.line()
+    await client.ask("a1", b"a1 LOGIN anna@example.org secret\r\n")
+    if select:
+        await client.ask("a2", b"a2 SELECT INBOX\r\n")
+    return client
+
+
+def take_back(site: MemorySite) -> None:
+    """As a site does when it took an account's tables back."""
+    for watches in site._watches.values():
+        for watch in watches:
+            watch.rolled_back = True
+            watch.news.set()
+
+
+async def heard(client: Client) -> list[str]:
+    lines = []
+    while (line := await client.line()) is not None:
+        lines.append(line)
+    return lines
+
+
+@pytest.mark.parametrize("idle", [False, True])
+async def test_it_ends(idle: bool) -> None:
+    site = MemorySite()
+    await site.account("anna@example.org", "secret")
+    server = ImapServer(site, TRUSTED)
+    client, other = await session(server, select=True), await session(server, select=False)
+    if idle:
+        await client.send(b"i1 IDLE\r\n", "whole")
+        assert (await client.line() or "").startswith("+ ")
+    take_back(site)
+    if not idle:
+        await client.send(b"s1 UID STORE 1:* +FLAGS (\\Seen)\r\n", "whole")
+    lines = await heard(client)
+    assert lines[0].startswith("* BYE [UNAVAILABLE]") and not any(line.startswith("s1 ") for line in lines)
+    # Who has nothing selected remembers nothing.
+    await other.ask("n1", b"n1 NOOP\r\n")
+    await other.ask("n2", b"n2 SELECT INBOX\r\n")
+    other.transport.close()
+    await server.close()

@@ -87,13 +87,13 @@ class Assembly:
         views = Views(self.mail, self.directory_view, self.outbox, self.directory)
         self.executor = Executor(world, config.site, self.log, self.hub, views)
         self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
-        level = Level(self.hub, self.log, self.directory.partition_of)
+        self.reports = Reports(self.log, self.hub, self.database, world)
+        level = Level(self.hub, self.log, self.directory.partition_of, self.reports.view.salvaged)
         stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
         self.digests = self.log.digests()
         self.tables = Tables(self.database, self.log, self.log)
-        self.reports = Reports(self.log, self.hub, self.database, world)
 
     def inspection(self) -> Inspection:
         """What compares this site's tables and log with the others' now."""

@@ -6,15 +6,17 @@ the home had shown when it was last heard; a site that cannot hear the home answ
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from cluster.control.partitions import Spans, in_history
 from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
 from cluster.position import Position, split
+from cluster.tokens import judged
 from storage.answers import UNAVAILABLE
 from storage.news import Hub
+from storage.postgres.pool import AWAY
 
 LEVEL_S_MAX = 5.0
 LOOK_EVERY_S = 0.5  # whether the home is still there
@@ -37,12 +39,20 @@ class Homes(Protocol):
 
 
 class Level:
-    """`partition_of`: an account's, None = there is no such account."""
+    """`partition_of`: an account's, None = there is no such account. `salvaged`: of a partition, as the tables have it:
+    epoch → sequence up to which its tail is salvaged."""
 
-    def __init__(self, hub: Hub, homes: Homes, partition_of: Callable[[int], Awaitable[str | None]]) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        homes: Homes,
+        partition_of: Callable[[int], Awaitable[str | None]],
+        salvaged: Callable[[str], Awaitable[Mapping[int, int]]],
+    ) -> None:
         self._hub = hub
         self._homes = homes
         self._partition_of = partition_of
+        self._salvaged = salvaged
 
     async def with_home(self, account: int) -> bool:
         """Whether the account's tables have what its home had shown when this was asked; True too while the home is out of
@@ -60,7 +70,8 @@ class Level:
         return False
 
     async def token(self, account: int, token: int) -> int | Refusal | None:
-        """The token, once the tables have reached it; None = it is lost: nobody may reckon from it. UNAVAILABLE where its
+        """The position to reckon from, once the tables have reached it: the token, or the end of its epoch if the tail from
+        which it was given is salvaged. None = it is lost: nobody may reckon from it. UNAVAILABLE where its
         client has seen more than this site comes to have in LEVEL_S_MAX."""
         partition = await self._partition_of(account)
         if partition is None:
@@ -71,7 +82,10 @@ class Level:
             return UNAVAILABLE
         # Below all epochs is before everything; one that nobody here has heard of may have begun meanwhile.
         if history[0][0] <= split(token).epoch <= history[-1][0] and not in_history(history, token):
-            return None
+            try:
+                return judged(history, token, await self._salvaged(partition))
+            except AWAY:
+                return UNAVAILABLE
         if self._hub.position(partition) >= token:
             return token
         said = await self._homes.home_asked(partition)

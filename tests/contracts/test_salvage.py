@@ -175,6 +175,19 @@ async def test_mail_given_twice_in_the_tail_is_there_twice_and_once_meanwhile_st
     assert len(state.boxes[INBOX].messages) == 2
 
 
+async def test_a_delivery_of_the_tail_is_not_taken_for_one_of_its_own(mail: Partition) -> None:
+    """What was decided again is in history when the second one is looked at."""
+    kept = mail.end
+    mail.letter(LETTER)
+    mail.tell(m.FlagsChanged(INBOX, ((1, 1),), m.FlagMode.ADD, m.SEEN))
+    mail.letter(LETTER)
+    mail.tell(m.FlagsChanged(INBOX, ((2, 2),), m.FlagMode.ADD, m.FLAGGED))
+    mail.lose_after(kept)
+    await mail.salvage()
+    state = Tables.of([record for record in mail.log.records() if record.noun]).state.accounts[ANNA]
+    assert [one.flags for one in state.boxes[INBOX].messages.values()] == [m.SEEN, m.FLAGGED]
+
+
 async def test_what_would_undo_what_people_did_is_reported(mail: Partition) -> None:
     mail.letter(LETTER)
     mail.letter(OTHER)

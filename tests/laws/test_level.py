@@ -51,10 +51,13 @@ class Place:
     def __init__(self, home: int | None) -> None:
         self.tables, self.homes = Tables(), Homes(home)
         self.hub = Hub(self.tables)  # type: ignore[arg-type]  # all that it asks of a database
-        self.level = Level(self.hub, self.homes, self._partition_of)
+        self.level = Level(self.hub, self.homes, self._partition_of, self._salvaged)
 
     async def _partition_of(self, account: int) -> str | None:
         return P if account == ANNA else None
+
+    async def _salvaged(self, partition: str) -> dict[int, int]:
+        return {3: 105} if partition == P else {}
 
     def becomes(self, at: int | None) -> None:
         """The tables reach a position, or (None) the home falls silent, or (below 0) they are taken back from there."""
@@ -130,9 +133,14 @@ def test_a_token_below_what_the_tables_have_counts_as_it_is(at: int, home: int |
 
 
 @pytest.mark.parametrize("home", [None, position(5, 10)])
-@pytest.mark.parametrize("at", [position(3, 101), position(4, 1)])
+@pytest.mark.parametrize("at", [position(3, 106), position(4, 1)])
 def test_a_token_beyond_the_end_of_its_epoch_is_lost(at: int, home: int | None) -> None:
     assert answer(home, token(at)) == (None, 0)
+
+
+@pytest.mark.parametrize("at", [position(3, 101), position(3, 105)])
+def test_a_token_from_a_tail_that_is_salvaged_stands_for_the_end_of_its_epoch(at: int) -> None:
+    assert answer(None, token(at)) == (position(3, 100), 0)
 
 
 @pytest.mark.parametrize("at", [position(5, 11), position(6, 1), (1 << 63) - 1])

@@ -8,10 +8,10 @@ import structlog
 
 from cluster import codec
 from cluster.domain.actor import Actor
-from cluster.domain.mailbox.events import PARTITION_ENTITY, SalvageSettled, report_key
+from cluster.domain.mailbox.events import PARTITION_ENTITY, SalvageSettled, TailDestroyed, report_key
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import APPEND_S_MAX, Append, LogUnavailable, NewEvent, Stale, Stored
-from cluster.position import split
+from cluster.position import SEQUENCE_MAX, split
 from cluster.world import World
 from storage.answers import UNAVAILABLE
 from storage.blobs import Blobs, BlobsUnavailable
@@ -101,10 +101,8 @@ class Reports:
     async def settle(self, actor: Actor, partition: str, position: int, *, applied: bool) -> int | Refusal:
         """The operator did what it says, or does not want it. The position of the fact."""
         command = self._world.entropy(COMMAND_ID_BYTES)
-        event = SalvageSettled(position, applied)
-        payload = codec.encode(event, at_us=int(self._world.now() * 1_000_000), by=actor, command=command)
         key = report_key(position)
-        new = NewEvent("mailbox", PARTITION_ENTITY, payload, (key,))
+        new = self._encoded(actor, command, SalvageSettled(position, applied), (key,))
         try:
             for _ in range(TRIES_MAX):
                 read_at = self._hub.position(partition)
@@ -119,3 +117,26 @@ class Reports:
         except (*AWAY, LogUnavailable):
             pass
         return UNAVAILABLE
+
+    async def give_up(self, actor: Actor, partition: str, epoch: int) -> int | Refusal:
+        """The operator says that nobody will bring what is left of the epoch's tail: clients' tokens from there may be
+        clamped after it. The position of the fact."""
+        command = self._world.entropy(COMMAND_ID_BYTES)
+        try:
+            if (await self.view.salvaged(partition)).get(epoch, 0) >= SEQUENCE_MAX:
+                return Refusal(Reason.CONFLICT, "This tail was given up already.")
+            new = self._encoded(actor, command, TailDestroyed(epoch))
+            stored = await self._source.append(Append(partition, command, (new,), (), self._hub.position(partition)))
+        except (*AWAY, LogUnavailable):
+            return UNAVAILABLE
+        if isinstance(stored, Stale):
+            return UNAVAILABLE
+        await self._hub.reached(partition, stored.last, SETTLED_S_MAX)
+        return stored.last
+
+    def _encoded(
+        self, actor: Actor, command: bytes, event: SalvageSettled | TailDestroyed, changes: tuple[str, ...] = ()
+    ) -> NewEvent:
+        at_us = int(self._world.now() * 1_000_000)
+        payload = codec.encode(event, at_us=at_us, by=actor, command=command)
+        return NewEvent("mailbox", PARTITION_ENTITY, payload, changes)

@@ -8,6 +8,7 @@ import pytest
 from cluster.domain.actor import Actor
 from cluster.domain.mailbox import events as m
 from cluster.domain.refusal import Refusal
+from cluster.position import SEQUENCE_MAX
 from node.config import Config
 from storage.news import Hub
 from storage.postgres.pool import Database
@@ -79,4 +80,16 @@ async def test_a_tail_is_salvaged_by_one_process_and_its_report_settled_once(sit
     assert after.state == "applied" and after._replace(state="open") == report
     assert await view.report("p", report.position) == after
     assert isinstance(await reports.settle(operator, "p", report.position, applied=False), Refusal)
+
+    given_up = asyncio.create_task(reports.give_up(operator, "p", 1))
+
+    async def is_given_up() -> bool:
+        return isinstance(place.new()[-1], m.TailDestroyed)
+
+    await eventually(is_given_up)
+    await fold_all(site, place)
+    async with asyncio.timeout(10):
+        assert await given_up == place.log.records()[-1].position
+    assert await view.salvaged("p") == {1: SEQUENCE_MAX}
+    assert isinstance(await reports.give_up(operator, "p", 1), Refusal)
     listening.cancel()

@@ -69,23 +69,18 @@ class Hold(Lease):
         """Changes the record under the lease. Raises LeaseLost; Unreachable: it may have come through, or still may
         until the next renewal did (`asked` holds it)."""
         async with self._one:
-            known, wanted = self.record, make(self.record)
+            wanted = make(self.record)
+            # Until it came through, both what is known and what was asked for may be in force.
             self.asked.append(wanted)
-            self.record = wanted
+            before = self._clock()
             try:
-                before = self._clock()
-                await self._write(self._revision)
+                await self._put(wanted, self._revision)
                 self._deadline = before + LEASE_S
-                self.asked.clear()
             except Conflict:
-                self.record = known
                 if not await self._mine_after_all():
                     self._lost = True
                     raise LeaseLost(self._key) from None
                 raise Unreachable("the record changed meanwhile") from None
-            except Unreachable:
-                self.record = known
-                raise
 
     async def hand_over(self, make: Callable[[Partition], Partition]) -> None:
         """Writes the end of our time: from here on not a word. Returns when it surely came through (or raises LeaseLost
@@ -123,8 +118,11 @@ class Hold(Lease):
                     log.warning("lease not released", key=self._key, why=str(error))
 
     async def _write(self, after: int) -> None:
+        await self._put(self.record, after)
+
+    async def _put(self, record: Partition, after: int) -> None:
         self._beat += 1
-        record = msgspec.structs.replace(self.record, holder=self._me, beat=self._beat)
+        record = msgspec.structs.replace(record, holder=self._me, beat=self._beat)
         self._revision = await self._keys.put(self._key, encode(record), after, RENEW_S_MAX)
         self.record = record
         self.asked.clear()

@@ -82,6 +82,9 @@ class Pulse:
             except (Unreachable, Conflict) as error:
                 self._since = None
                 log.debug("our own write did not go through", why=str(error))
+            except Exception:
+                self._since = None
+                log.exception("our own write did not go through")  # Our bug; a process that writes no more is worse.
             await asyncio.sleep(RENEW_EVERY_S if self._since is not None else LOOK_EVERY_S)
 
     async def _write(self) -> None:
@@ -119,6 +122,9 @@ class Watch:
             except Unreachable as error:
                 self._seen.clear()
                 log.debug("the control plane does not answer", why=str(error))
+            except Exception:
+                self._seen.clear()
+                log.exception("the control plane is not understood")  # A record of a later release, or our bug.
             self._looked.set()
             self._looked = asyncio.Event()
             with contextlib.suppress(TimeoutError):

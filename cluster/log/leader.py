@@ -203,6 +203,8 @@ class Leader:
 
     async def _begun(self, known: Known | None) -> None:
         """The record says afterwards in which epoch we go on, and that it was begun with this life of the engine."""
+        if not self._site.connection.life:
+            raise Unreachable("the engine went away")
         if self._hold.detached:
             return  # Nobody can be told now: it goes on as it was.
         record, life = self._hold.record, self._site.connection.life
@@ -213,8 +215,8 @@ class Leader:
             self._again.clear()
         elif not record.begun:
             await self._begin_clean(here)
-        elif record.life == life or (record.closed >= 0 and here in (0, position(record.epoch, record.closed))):
-            pass  # The same stream, as it was left.
+        elif record.life == life or _as_left(record, here):
+            pass  # The same stream.
         elif restored or record.copies:
             await self._begin_anew(known, here, restored)
         if (self._hold.record.life, self._hold.record.closed) != (life, -1):
@@ -345,6 +347,12 @@ class Leader:
             return "the control plane did not take it; nothing has changed"
         await self._site.watch.say_changed()
         return ""
+
+
+def _as_left(record: Partition, here: int) -> bool:
+    """Whether the stream ends where an orderly end left it; a disk that is empty now does not."""
+    at = split(here)
+    return record.closed >= 0 and (at.sequence if at.epoch == record.epoch else 0) == record.closed
 
 
 def _kept(known: Known, record: Partition, own: Stream) -> Stream:

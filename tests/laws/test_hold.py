@@ -1,0 +1,79 @@
+"""The lease that is part of a partition's record: what may be in force while a change is under way or in doubt."""
+
+import pytest
+from msgspec.structs import replace
+
+from cluster.control.bucket import Conflict
+from cluster.control.hold import Hold
+from cluster.control.holder import Holder
+from cluster.control.lease import LEASE_S
+from cluster.control.partitions import Found, Member, Partition, Partitions, switchover
+from cluster.log.connection import Unreachable
+from cluster.log.members import Members
+from cluster.position import SEQUENCE_MAX
+from tests.laws.test_lease import Clock, Keys, never
+
+BOTH = (Member("dr", "x"), Member("mumbai", "y"))
+
+
+async def held(keys: Keys, clock: Clock) -> tuple[Hold, Partitions]:
+    partitions = Partitions(keys)
+    await partitions.create(Partition("p", "pune", copies=("dr", "mumbai"), members=BOTH, remote=True))
+    hold = Hold(keys, "p", Holder("a", "pune-0"), clock=clock, gone=never)
+    found = await partitions.get("p")
+    assert found is not None
+    await hold.take(found, found.partition)
+    return hold, partitions
+
+
+async def test_until_a_change_came_through_words_wait_for_old_and_new_members() -> None:
+    keys = Keys()
+    hold, _ = await held(keys, Clock())
+    members = Members(hold)
+    seen: list[int] = []
+    keys.on_put = lambda: seen.append(members.promised())
+    await hold.change(lambda record: replace(record, members=()))
+    assert seen == [0], "while the answer is out, who was on the record is waited for"
+    assert members.promised() == SEQUENCE_MAX
+
+
+async def test_a_change_whose_answer_was_lost_counts_on_both_sides_until_a_renewal_settles_it() -> None:
+    keys = Keys()
+    hold, partitions = await held(keys, Clock())
+    members = Members(hold)
+    keys.lose_answers = True
+    with pytest.raises(Unreachable):
+        await hold.change(lambda record: replace(record, members=()))
+    assert set(hold.record.members) == set(BOTH)
+    assert members.promised() == 0
+    keys.lose_answers = False
+    with pytest.raises(Unreachable, match="changed meanwhile"):
+        await hold.change(lambda record: record)
+    found = await partitions.get("p")
+    assert found is not None
+    assert not found.partition.members and not hold.record.members
+    assert members.promised() == SEQUENCE_MAX and hold.held()
+
+
+async def test_after_its_end_was_sent_a_home_says_nothing_until_it_surely_did_not_come_through() -> None:
+    keys, clock = Keys(), Clock()
+    hold, partitions = await held(keys, clock)
+    said: list[bool] = []
+    keys.on_put = lambda: said.append(hold.held())
+    await hold.hand_over(lambda record: switchover(record, "dr", 5))
+    assert said == [False] and not hold.held()
+    found = await partitions.get("p")
+    assert found is not None and (found.partition.home, found.partition.begun) == ("dr", False)
+
+
+async def test_an_end_that_was_refused_leaves_the_home_as_it_was() -> None:
+    keys, clock = Keys(), Clock()
+    hold, partitions = await held(keys, clock)
+    found = await partitions.get("p")
+    assert found is not None
+    await partitions.change(replace(found.partition, strict=True), found.revision)  # an operator was faster
+    with pytest.raises(Conflict):
+        await hold.hand_over(lambda record: switchover(record, "dr", 5))
+    assert hold.held() and hold.record.strict and hold.record.home == "pune"
+    clock.now += LEASE_S
+    assert not hold.held()

@@ -8,6 +8,7 @@ from node.management import Management
 from node.tls import Certificates
 from protocols.admin import server as admin
 from protocols.admin.session import application
+from protocols.autoconfig import session as autoconfig
 from protocols.imap import server as imap
 from protocols.imap.parser import Limits as ImapLimits
 from protocols.imap.settings import Settings as ImapSettings
@@ -99,14 +100,22 @@ class Listeners:
 
     async def _start_admin(self) -> None:
         config = self._parts.config
+        app = application(self._management.parts)
+        autoconfig.add_routes(app, self._asked_how)
         server = await admin.start(
-            application(self._management.parts),
+            app,
             config.bind,
             config.ports.http or None,
             config.ports.https or None,
             self._certificates.context(),
         )
         self._stops.append(server.stop)
+
+    def _asked_how(self) -> autoconfig.Door:
+        """To set a mail program up."""
+        offered = self._management.parts.door.offers
+        home = next(offer for offer in offered if offer.site == self._parts.config.site)
+        return autoconfig.Door(self._management.administration, offered, home, self._parts.world.now())
 
     def _count(self, protocol: str, sessions: Callable[[], int]) -> None:
         self._management.metrics.sessions.labels(protocol).set_function(sessions)

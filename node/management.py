@@ -10,6 +10,7 @@ from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
 from node.assembly import Assembly
 from node.backup import backup_work, rebuild_work
+from node.offers import offers
 from protocols.admin.door import Door
 from protocols.admin.gate import Gate
 from protocols.admin.health import Health
@@ -68,7 +69,7 @@ class Management:
         operations = parts.log.operations(sites, voters)
         agreements = partial(read_agreements, parts.database)
         self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic)
-        door = Door(parts.site, self.administration, parts.credentials, self.operating)
+        door = Door(parts.site, self.administration, parts.credentials, self.operating, offers(config))
         gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
         self.parts = Parts(door, gate, self.metrics, self.health, about.version)
 

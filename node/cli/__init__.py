@@ -16,6 +16,7 @@ VERBS: dict[str, str] = {
     "demo": "node.cli.demo",
     "account": "node.cli.account",
     "domain": "node.cli.domain",
+    "dns": "node.cli.dns",
     "alias": "node.cli.alias",
     "group": "node.cli.group",
     "cluster": "node.cli.cluster",

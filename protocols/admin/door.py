@@ -8,6 +8,7 @@ from cluster.domain.actor import Actor
 from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
 from cluster.domain.directory.events import Verifier
 from cluster.domain.refusal import Refusal
+from cluster.offers import Offer
 from protocols.admin.port import Administration, Cluster
 from protocols.port import Account, Done, World
 
@@ -36,12 +37,13 @@ class Passwords(Protocol):
 
 
 class Door(NamedTuple):
-    """`cluster` None: there is no control plane behind this door."""
+    """`cluster` None: there is no control plane behind this door. `offers`: where clients reach the sites."""
 
     site: Directory
     administration: Administration
     passwords: Passwords
     cluster: Cluster | None = None
+    offers: tuple[Offer, ...] = ()
 
 
 class Call(NamedTuple):

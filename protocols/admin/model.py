@@ -180,6 +180,24 @@ class Domains(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
+class DnsRecord(msgspec.Struct, frozen=True):
+    """`name` absolute, `ttl` in seconds, `data` as in a zone file (RFC 1035 §5.1)."""
+
+    name: str
+    ttl: int
+    type: str
+    data: str
+
+
+class Dns(msgspec.Struct, frozen=True):
+    """What belongs into a domain's zone. `notes`: what an administrator has to see to. `zone`: all of it as zone-file text."""
+
+    domain: str
+    records: tuple[DnsRecord, ...]
+    notes: tuple[str, ...]
+    zone: str
+
+
 class Account(msgspec.Struct, frozen=True):
     """`app_passwords`: their labels. `messages` and `size_bytes`: what the mailboxes hold; null where not counted."""
 

@@ -37,6 +37,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/domains", "Add a domain", Domain, domains.add, body=model.NewDomain, status=201),
     Route("GET", "/domains/{domain}", "One domain", Domain, domains.show),
     Route("PATCH", "/domains/{domain}", "Change a domain", Domain, domains.change, body=model.DomainChange),
+    Route("GET", "/domains/{domain}/dns", "What belongs into a domain's zone", model.Dns, domains.dns),
     Route("DELETE", "/domains/{domain}", "Remove a domain without addresses", None, domains.remove, status=204),
 
     Route("GET", "/accounts", "Accounts, ordered by address", model.Accounts, accounts.show_all, query=model.Paging),

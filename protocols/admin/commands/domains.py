@@ -8,6 +8,7 @@ from protocols.admin.commands.paging import page
 from protocols.admin.door import Answer, Call, Door
 from protocols.admin.model import DomainChange, DomainPaging, Domains, NewDomain
 from protocols.admin.port import Domain
+from protocols.admin.zone import published
 
 
 async def show_all(door: Door, call: Call) -> Answer:
@@ -24,6 +25,11 @@ async def add(door: Door, call: Call) -> Answer:
 
 async def show(door: Door, call: Call) -> Answer:
     return await door.administration.domain(call.path["domain"])
+
+
+async def dns(door: Door, call: Call) -> Answer:
+    found = await door.administration.domain(call.path["domain"])
+    return found if isinstance(found, Refusal) else published(found.domain, door.offers)
 
 
 async def change(door: Door, call: Call) -> Answer:

@@ -243,12 +243,15 @@ class Leader:
         """We know nothing of what we may have said before this start: the disk may have been put back to an earlier state.
         So no position is used that could have been used before."""
         record = self._hold.record
-        heard = await asked_positions(self._site, record)
+        heard = await asked_positions(self._site, record, recognised=False)
         ahead = [said.site for said in heard if clip(spans(record), said.position) > here]
         if record.remote and record.members and not heard:
             raise HomeLost("none of the copies that promises were made on answers: nobody knows whether this one has all")
         if ahead:
-            raise HomeLost(f"{' and '.join(ahead)} have more of it than this site, which gives way")
+            raise HomeLost(
+                f"{' and '.join(ahead)} have more of it than this site, which gives way; if nothing happens: "
+                f"angarium cluster failover {record.name} --to {ahead[0]} --force"
+            )
         if not record.life and not restored:
             return  # Nobody ever led it.
         if known is None:
@@ -361,8 +364,8 @@ def _kept(known: Known, record: Partition, own: Stream) -> Stream:
     return stream_of(record.name, record.epoch, copy=True) if there and there.startswith("CP-") else own
 
 
-async def asked_positions(site: Site, record: Partition) -> list[Confirmed]:
-    """What the members say they have, of those that answer at once."""
+async def asked_positions(site: Site, record: Partition, *, recognised: bool = True) -> list[Confirmed]:
+    """What the members say they have, of those that answer at once. `recognised`: only those that were not started since."""
 
     async def asked(of: str, life: str) -> Confirmed | None:
         try:
@@ -370,7 +373,7 @@ async def asked_positions(site: Site, record: Partition) -> list[Confirmed]:
         except Unreachable:
             return None
         said = decode_confirmed(answer.data)
-        return said if said.life == life else None
+        return said if said.life == life or not recognised else None
 
     others = [member for member in record.members if member.site != site.name]
     answers = await asyncio.gather(*(asked(member.site, member.life) for member in others))

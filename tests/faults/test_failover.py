@@ -274,3 +274,28 @@ async def sent(sender: Smtp, address: str, number: int) -> None:
     async with asyncio.timeout(10):
         while await sender.send([address], message(number, 500)) != 250:
             pass
+
+
+async def test_all_sites_lose_their_power_at_once(sites: list[Site]) -> None:
+    log = await log_of(sites[0])
+    home = (await until(log, "there is a home", lambda record: len(record.members) == 2 and record.remote)).home
+    ida = await person(next(site for site in sites if site.config.site == home), "ida")
+    await signed_in(sites[0], ida)
+    writer = Writer(sites[0], ida, 80_000)
+    await writer.more(30)
+    await log.stop()
+    for site in sites:
+        assert site._process is not None
+        site._process.kill()
+    acknowledged = await writer.stop()
+    for site in sites:
+        assert site._process is not None
+        await asyncio.to_thread(site._process.wait)
+    await asyncio.gather(*(site.start() for site in sites))
+    sender = await Smtp.connect(sites[1].config.ports.smtp)
+    async with asyncio.timeout(60):
+        while await sender.send([ida], message(90_000, 500)) != 250:
+            pass
+    clients = [await signed_in(site, ida) for site in sites]
+    found = [await until_all_there(client, [*acknowledged, 90_000]) for client in clients]
+    assert all(len(each) == len(set(each)) for each in found)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from cluster.offers import Offer
 from node.assembly import Assembly
 from node.management import Management
 from node.tls import Certificates
@@ -113,8 +114,9 @@ class Listeners:
 
     def _asked_how(self) -> autoconfig.Door:
         """To set a mail program up."""
-        offered = self._management.parts.door.offers
-        home = next(offer for offer in offered if offer.site == self._parts.config.site)
+        config, offered = self._parts.config, self._management.parts.door.offers()
+        # Of a site that is not among them any more nothing is offered.
+        home = next((offer for offer in offered if offer.site == config.site), Offer(config.site, config.hostname, {}))
         return autoconfig.Door(self._management.administration, offered, home, self._parts.world.now())
 
     def _count(self, protocol: str, sessions: Callable[[], int]) -> None:

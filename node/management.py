@@ -69,7 +69,7 @@ class Management:
         operations = parts.log.operations(sites, voters)
         agreements = partial(read_agreements, parts.database)
         self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic)
-        door = Door(parts.site, self.administration, parts.credentials, self.operating, offers(config))
+        door = Door(parts.site, self.administration, parts.credentials, self.operating, partial(offers, config))
         gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
         self.parts = Parts(door, gate, self.metrics, self.health, about.version)
 

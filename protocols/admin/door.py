@@ -1,5 +1,6 @@
 """What a handler is given: the door it stands in, and the call it answers."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -36,14 +37,21 @@ class Passwords(Protocol):
     def generate(self) -> str: ...
 
 
+Offers = Callable[[], tuple[Offer, ...]]
+
+
+def _nobody() -> tuple[Offer, ...]:
+    return ()
+
+
 class Door(NamedTuple):
-    """`cluster` None: there is no control plane behind this door. `offers`: where clients reach the sites."""
+    """`cluster` None: there is no control plane behind this door. `offers`: where clients reach the sites now."""
 
     site: Directory
     administration: Administration
     passwords: Passwords
     cluster: Cluster | None = None
-    offers: tuple[Offer, ...] = ()
+    offers: Offers = _nobody
 
 
 class Call(NamedTuple):

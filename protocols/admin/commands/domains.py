@@ -29,7 +29,7 @@ async def show(door: Door, call: Call) -> Answer:
 
 async def dns(door: Door, call: Call) -> Answer:
     found = await door.administration.domain(call.path["domain"])
-    return found if isinstance(found, Refusal) else published(found.domain, door.offers)
+    return found if isinstance(found, Refusal) else published(found.domain, door.offers())
 
 
 async def change(door: Door, call: Call) -> Answer:

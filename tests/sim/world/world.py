@@ -77,7 +77,7 @@ class World:
         self.setting = Setting(setting.random() < 0.6, setting.random() < 0.2, setting.random() < 0.5)
         self.pause_s = setting.choice((0.3, 0.6, 1.5))
         self.trouble_every_s = setting.choice((1.5, 3.0, 6.0))
-        self.seconds = setting.choice((12, 20, 30))
+        self.seconds = setting.choice((10, 16, 24))
         for link in self.network.links.values():
             link.delay_s = setting.choice((0.001, 0.02))
         self.sites = {name: Site(self, name) for name in SITES}

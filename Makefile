@@ -51,7 +51,7 @@ test-fast: $(STAMP)
 	$(PY) -m pytest -n 2 --dist loadfile tests/laws tests/contracts tests/transcripts $(PYTEST_ARGS)
 
 test-faults: $(STAMP)
-	ANGARIUM_FAULT_ROUNDS=$(FAULT_ROUNDS) $(PY) -m pytest --timeout 7200 tests/faults $(PYTEST_ARGS)
+	ANGARIUM_FAULT_ROUNDS=$(FAULT_ROUNDS) $(PY) -m pytest --timeout 7200 -m "long or not long" tests/faults tests/clients/test_demo.py $(PYTEST_ARGS)
 
 # Three sites in one process on a virtual clock, 500 seeds; SEED=n replays one with its trace.
 sim: $(STAMP)

@@ -18,7 +18,7 @@ MESSAGES = 500
 FAILOVER_S_MAX = 20.0
 STOP_S_MAX = 90.0
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @contextmanager

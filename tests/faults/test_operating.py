@@ -15,7 +15,7 @@ from tests.faults.test_failover import Writer, until_all_there
 from tests.faults.test_sites import made, person, seen, signed_in, until_alike
 from tests.live import CLI, REPOSITORY
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 SEEN_S_MAX = 30.0
 WAITED_S_MAX = 2.5

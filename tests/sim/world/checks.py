@@ -189,8 +189,11 @@ class Checks:
         for command, ack in self.truth.acknowledged.items():
             if command in told.commands:
                 continue
+            epoch, sequence = split(ack.position)
             if ack.position in told.state.reports:
                 continue
+            if not ack.content and sequence <= told.state.salvaged.get(epoch, 0):
+                continue  # Others had done the same meanwhile: nothing was left to do.
             if command.hex() in lying:
                 self.truth.salvageable += 1
                 if not any(site.waiting for site in sites):

@@ -8,10 +8,12 @@ from importlib.metadata import version
 import structlog
 
 from cluster import partitions
+from cluster.control.roster import Rosters
 from cluster.log.jetstream import Backbone, JetStreamLog
 from cluster.log.model import LogUnavailable
 from cluster.world import World
-from node.config import REPLICAS, Config
+from node import roster
+from node.config import Config
 from storage.agreement import Tables, Watchman
 from storage.blobs.files import FileBlobs
 from storage.blobs.peers import Fetcher, OnDemand, source
@@ -60,7 +62,7 @@ class Assembly:
             config.nats.password,
             node_id=name,
             site=config.site,
-            backbone=Backbone(BACKBONE_DOMAIN, REPLICAS) if backbone is not None else None,
+            backbone=Backbone(BACKBONE_DOMAIN, backbone.replicas) if backbone is not None else None,
             version=version("angarium"),
             now_us=lambda: int(world.now() * 1_000_000),
             entropy=world.entropy,
@@ -92,6 +94,8 @@ class Assembly:
         stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
+        keyed = backbone is not None and backbone.roster is not None
+        self.rosters = Rosters(self.log.control_plane()) if keyed else None
         self.digests = self.log.digests()
         self.tables = Tables(self.database, self.log, self.log)
 
@@ -187,6 +191,9 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
     try:
         async with asyncio.TaskGroup() as group:
             tasks.append(group.create_task(parts.hub.run(), name="news"))
+            if (rosters := parts.rosters) is not None:
+                following = roster.follow(rosters, config.roster_file, config.site)
+                tasks.append(group.create_task(following, name="roster"))
             tasks.append(group.create_task(parts.peers.serve(source(parts.blobs)), name="blobs for other sites"))
             tasks.append(group.create_task(parts.digests.serve(parts.tables), name="digests for other sites"))
             tasks.append(group.create_task(parts.watchman().run(), name="digests of other sites"))

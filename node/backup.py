@@ -33,7 +33,7 @@ def config_files(config: Config) -> dict[str, Path]:
     """Name below the site's folder → file. What the configuration names outside of the folder is the operator's own."""
     tls = config.tls
     files = [config.dir / "angarium.toml", config.dir / "secrets.toml", config.demo_file]
-    files += [tls.ca, tls.ca_key, tls.certificate, tls.key]
+    files += [tls.ca, tls.ca_key, tls.certificate, tls.key, tls.link_certificate, tls.link_key, config.roster_file]
     inside = [file for file in files if file.is_relative_to(config.dir) and file.exists()]
     return {str(file.relative_to(config.dir)): file for file in inside}
 

@@ -3,6 +3,7 @@ other. `cryptography` does the work: X.509 and its encodings are not written twi
 """
 
 import datetime
+import hashlib
 import ipaddress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CA_DAYS = 3650
 SERVER_DAYS = 820  # Apple's systems refuse longer ones, also of an authority that the user added
+SITE_URI = "angarium://site/"  # with the site's name after it, in the alternative names of its certificate (RFC 5280 §4.2.1.6)
 BACKDATE = datetime.timedelta(hours=1)  # clients' clocks are not ours
 
 
@@ -33,30 +35,81 @@ def make_authority(site: str, now: datetime.datetime) -> tuple[bytes, bytes]:
 
 
 def issue(
-    authority: bytes, authority_key: bytes, names: tuple[str, ...], now: datetime.datetime
+    authority: bytes, authority_key: bytes, names: tuple[str, ...], now: datetime.datetime, site: str = ""
 ) -> tuple[bytes, bytes]:
     """A server certificate (PEM chain, key) for `names`, which are host names or addresses; the first is its subject.
-    It also serves as a client certificate, because sites authenticate to each other with it."""
+    It also serves as a client certificate, because sites authenticate to each other with it: then `site` is its name."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return sign(authority, authority_key, key.public_key(), names, now, site), _key_pem(key)
+
+
+def sign(
+    authority: bytes,
+    authority_key: bytes,
+    public: ec.EllipticCurvePublicKey,
+    names: tuple[str, ...],
+    now: datetime.datetime,
+    site: str = "",
+) -> bytes:
+    """The certificate chain (PEM) for a key that somebody else has. Raises ValueError."""
     issuer = x509.load_pem_x509_certificate(authority)
     issuer_key = serialization.load_pem_private_key(authority_key, None)
     if not isinstance(issuer_key, ec.EllipticCurvePrivateKey):
         raise ValueError("the authority's key is not an elliptic-curve key")
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
-    public = issuer_key.public_key()
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, (site or names[0])[:64])])
+    alternatives = [_general_name(name) for name in names]
+    if site:
+        alternatives.append(x509.UniformResourceIdentifier(SITE_URI + site))
+    issuer_public = issuer_key.public_key()
     certificate = (
-        _builder(subject, issuer.subject, key.public_key(), now, SERVER_DAYS)
+        _builder(subject, issuer.subject, public, now, SERVER_DAYS)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(signs_certificates=False), critical=True)
         .add_extension(
             x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False
         )
-        .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_public), critical=False)
         .sign(issuer_key, hashes.SHA256())
     )
-    return certificate.public_bytes(serialization.Encoding.PEM) + authority, _key_pem(key)
+    return certificate.public_bytes(serialization.Encoding.PEM) + authority
+
+
+def make_request(name: str) -> tuple[bytes, bytes]:
+    """A new key and what is sent to have it certified (RFC 2986): (request, key) as PEM. What the certificate is for is
+    said beside it, and decided by who signs."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
+    request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    return request.public_bytes(serialization.Encoding.PEM), _key_pem(key)
+
+
+def requested_key(request: bytes) -> ec.EllipticCurvePublicKey:
+    """The key of a request, whose sender has shown that it is his. Raises ValueError."""
+    read = x509.load_pem_x509_csr(request)
+    public = read.public_key()
+    if not isinstance(public, ec.EllipticCurvePublicKey) or not isinstance(public.curve, ec.SECP256R1):
+        raise ValueError("the key is not an elliptic-curve key on P-256")
+    if not read.is_signature_valid:
+        raise ValueError("the request is not signed with the key that it names")
+    return public
+
+
+def fingerprint(certificate: bytes) -> str:
+    """Hex SHA-256 of a certificate (PEM; of a chain the first). Raises ValueError."""
+    return x509.load_pem_x509_certificate(certificate).fingerprint(hashes.SHA256()).hex()
+
+
+def pin(certificate: bytes) -> str:
+    """Hex SHA-256 of a certificate's public key (DER): stays when it is renewed for the same key. Raises ValueError."""
+    return pin_of(x509.load_pem_x509_certificate(certificate).public_key())
+
+
+def pin_of(public: object) -> str:
+    assert isinstance(public, ec.EllipticCurvePublicKey)
+    form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+    return hashlib.sha256(public.public_bytes(*form)).hexdigest()
 
 
 class Certificate:

@@ -14,10 +14,14 @@ from urllib.parse import quote
 
 import msgspec
 
+from cluster.control.roster import Member as Member
+from node.backbone import REPLICAS as REPLICAS
+from node.backbone import ROSTER_NAME, BackboneConfig, read_roster
+from node.backbone import ConfigRefused as ConfigRefused
+from node.backbone import Secret as Secret
 from node.limits import Limits
 
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 with its final NUL (unix(7)); a margin for the engine's own suffixes
-REPLICAS = 3  # of the control plane: one on each member of the backbone
 PORT_BASE_MAX = 65535 - 4222
 DATABASE_SOCKET_NAME = ".s.PGSQL.5432"
 
@@ -25,19 +29,6 @@ STANDARD_PORTS: dict[str, int] = {
     "smtp": 25, "submission": 587, "submissions": 465, "lmtp": 24, "imap": 143, "imaps": 993,
     "http": 80, "https": 443, "nats": 4222,
 }
-
-
-class ConfigRefused(Exception):
-    """The configuration cannot be used; the text is one line that says where and what to do."""
-
-
-class Secret(str):
-    """A string that does not show itself in a repr, so that a logged struct gives nothing away."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "Secret(…)"
 
 
 T = TypeVar("T")
@@ -65,6 +56,8 @@ class TlsConfig(msgspec.Struct, frozen=True):
     ca_key: Path
     certificate: Path
     key: Path
+    link_certificate: Path  # between sites, always by the own authority, while the other may be a public one
+    link_key: Path
 
 
 class NatsConfig(msgspec.Struct, frozen=True):
@@ -76,46 +69,6 @@ class NatsConfig(msgspec.Struct, frozen=True):
     own: bool
     domain: str
     system_password: Secret
-
-
-class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A site's member of the backbone: where the others reach it. Its ports are `port_base` + 6222 for members, + 7422
-    for sites, + 4223 for its own node. `hostname`: what clients connect to there, where that is not `host`. `ports`: those
-    of its clients' languages that are not `port_base` + the standard one (0 = not offered there)."""
-
-    site: str
-    host: str
-    port_base: int
-    hostname: str = ""
-    ports: dict[str, int] = {}
-
-    @property
-    def route_port(self) -> int:
-        return self.port_base + 6222
-
-    @property
-    def leaf_port(self) -> int:
-        return self.port_base + 7422
-
-    @property
-    def client_port(self) -> int:
-        return self.port_base + 4223
-
-
-class BackboneConfig(msgspec.Struct, frozen=True):
-    """What links the sites. `members`: one a site, the home of the directory first. The passwords are the same at all."""
-
-    members: tuple[Member, ...]
-    route_password: Secret
-    leaf_password: Secret
-    client_password: Secret
-
-    @property
-    def sites(self) -> tuple[str, ...]:
-        return tuple(member.site for member in self.members)
-
-    def of(self, site: str) -> Member:
-        return next(member for member in self.members if member.site == site)
 
 
 class SmarthostConfig(msgspec.Struct, frozen=True):
@@ -133,6 +86,7 @@ class Config(msgspec.Struct, frozen=True):
 
     dir: Path
     site: str
+    witness: bool  # nothing but a member of the backbone
     domain: str
     hostname: str
     bind: str
@@ -140,7 +94,7 @@ class Config(msgspec.Struct, frozen=True):
     ports: Ports
     tls: TlsConfig
     nats: NatsConfig
-    backbone: BackboneConfig | None  # None = this is the only site
+    backbone: BackboneConfig | None  # None = this is the only site, for ever
     database_url: str
     database_own: bool
     workers: int
@@ -168,6 +122,10 @@ class Config(msgspec.Struct, frozen=True):
         return self.dir / "blobs"
 
     @property
+    def roster_file(self) -> Path:
+        return self.dir / ROSTER_NAME
+
+    @property
     def demo_file(self) -> Path:
         return self.dir / "demo.toml"
 
@@ -191,6 +149,7 @@ class _Site(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     name: str
     domain: str
     hostname: str = ""
+    witness: bool = False
 
 
 class _Listen(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -216,6 +175,8 @@ class _Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ca_key: str = "tls/ca.key"
     certificate: str = "tls/server.pem"
     key: str = "tls/server.key"
+    link_certificate: str = "tls/link.pem"
+    link_key: str = "tls/link.key"
 
 
 class _Engines(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -268,6 +229,7 @@ class _BackboneSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     route_password: str = ""
     leaf_password: str = ""
     client_password: str = ""
+    leaf_seed: str = ""
 
 
 class _SmarthostSecrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -297,12 +259,13 @@ def load(directory: Path) -> Config:
     return Config(
         dir=home,
         site=file.site.name,
+        witness=file.site.witness,
         domain=file.site.domain.lower(),
         hostname=file.site.hostname or f"mail.{file.site.domain}",
         bind=file.listen.bind,
         port_base=file.listen.port_base,
         ports=ports,
-        tls=TlsConfig(*(home / path for path in (file.tls.ca, file.tls.ca_key, file.tls.certificate, file.tls.key))),
+        tls=_tls(home, file.tls),
         nats=NatsConfig(
             url=file.engines.nats_url or f"nats://127.0.0.1:{ports.nats}",
             user=secrets.nats.user,
@@ -375,28 +338,45 @@ def _ports(file: _File) -> Ports:
     return Ports(**{name: base + std if chosen[name] is None else chosen[name] for name, std in STANDARD_PORTS.items()})
 
 
+def _tls(home: Path, files: _Tls) -> TlsConfig:
+    paths = {name: home / path for name, path in msgspec.structs.asdict(files).items()}
+    if not paths["link_certificate"].exists():  # of a site alone, or of sites that were listed by hand
+        paths |= {"link_certificate": paths["certificate"], "link_key": paths["key"]}
+    return TlsConfig(**paths)
+
+
 def _backbone(home: Path, file: _File, secrets: _Secrets) -> BackboneConfig | None:
     """Raises ConfigRefused."""
+    path, listed = home / "angarium.toml", file.backbone.member if file.backbone is not None else ()
+    for member in listed:
+        if not 0 <= member.port_base <= 65535 - 7422:
+            raise ConfigRefused(f"{path}: backbone.member.port_base must be between 0 and {65535 - 7422}")
+    passwords = {name: Secret(text) for name, text in msgspec.structs.asdict(secrets.backbone).items()}
+    roster = read_roster(home / ROSTER_NAME)
+    if roster is not None:
+        if not passwords["client_password"] or not (passwords["leaf_seed"] or file.site.witness):
+            raise ConfigRefused(f"{home / 'secrets.toml'}: [backbone] needs client_password and leaf_seed")
+        # What is written by hand is how this site reaches the others, whatever the others say.
+        reached = {member.site: member for member in listed}
+        members = tuple(
+            msgspec.structs.replace(each, host=reached[each.site].host, port_base=reached[each.site].port_base)
+            if each.site in reached
+            else each
+            for each in roster.members
+        )
+        return BackboneConfig(members, roster, **passwords)
     if file.backbone is None:
         return None
-    path, members = home / "angarium.toml", file.backbone.member
-    sites = [member.site for member in members]
+    sites = [member.site for member in listed]
     if len(set(sites)) != len(sites) or not all(valid_site_name(site) for site in sites):
         raise ConfigRefused(f"{path}: backbone.member.site must be names of sites, each one once, not {', '.join(sites)}")
     if file.site.name not in sites:
         raise ConfigRefused(f"{path}: no backbone.member is this site, {file.site.name}")
     if len(sites) != REPLICAS:
         raise ConfigRefused(f"{path}: a backbone has {REPLICAS} members, not {len(sites)}: with two neither can decide alone")
-    for member in members:
-        if not 0 <= member.port_base <= 65535 - 7422:
-            raise ConfigRefused(f"{path}: backbone.member.port_base must be between 0 and {65535 - 7422}")
-        for name, port in member.ports.items():
-            if name not in STANDARD_PORTS or not 0 <= port <= 65535:
-                raise ConfigRefused(f"{path}: backbone.member.ports: {name} = {port} is no language with its port, or 0 for none")
-    passwords = [Secret(text) for text in msgspec.structs.astuple(secrets.backbone)]
-    if not all(passwords):
+    if not all(passwords[name] for name in ("route_password", "leaf_password", "client_password")):
         raise ConfigRefused(f"{home / 'secrets.toml'}: [backbone] needs route_password, leaf_password, client_password")
-    return BackboneConfig(members, *passwords)
+    return BackboneConfig(listed, None, **passwords)
 
 
 def _smarthost(file: _File, secrets: _Secrets) -> SmarthostConfig | None:
@@ -456,6 +436,10 @@ def _check(path: Path, file: _File) -> None:
     for name, port in msgspec.structs.asdict(file.ports).items():
         if port is not None and not (1 if name == "nats" else 0) <= port <= 65535:
             raise ConfigRefused(f"{path}: ports.{name} must be a port number" + (", or 0 for none" * (name != "nats")))
+    for member in file.backbone.member if file.backbone is not None else ():
+        for name, port in member.ports.items():
+            if name not in STANDARD_PORTS or not 0 <= port <= 65535:
+                raise ConfigRefused(f"{path}: backbone.member.ports: {name} = {port} is no language with its port, or 0 for none")
     for name, value in msgspec.structs.asdict(file.limits).items():
         if value <= 0:
             raise ConfigRefused(f"{path}: limits.{name} must be above 0")

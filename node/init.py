@@ -8,13 +8,15 @@ from pathlib import Path
 
 import msgspec
 
+from cluster.control.roster import founded
 from cluster.domain.directory import addresses
-from node import certs
+from node import certs, nkeys
+from node.backbone import ROSTER_NAME
 from node.config import STANDARD_PORTS, Config, ConfigRefused, Member, load, valid_domain, valid_site_name
 from node.limits import Limits
 
 DEMO_PEOPLE = (("anna", "Anna Example"), ("ben", "Ben Example"))
-OWN_FILES = ("angarium.toml", "secrets.toml", "demo.toml", "tls")
+OWN_FILES = ("angarium.toml", "secrets.toml", "demo.toml", "tls", ROSTER_NAME)
 
 CONFIGURATION = """\
 # The configuration of one Angarium site. What is not set here has the default that the comment shows.
@@ -97,6 +99,7 @@ class Plan(msgspec.Struct, frozen=True):
     demo: bool = False
     members: tuple[Member, ...] = ()  # of a backbone, the first site's first; none = a single site
     like: Path | None = None  # the folder of the first site, whose authority and backbone this one shares
+    host: str = ""  # where other sites reach it, if any shall ever join; empty = it stays alone
 
 
 def make_site(plan: Plan, now: datetime.datetime) -> Config:
@@ -107,7 +110,7 @@ def make_site(plan: Plan, now: datetime.datetime) -> Config:
     if first is not None:
         plan = _like(plan, first)
     plan = _named(plan)
-    _refuse_unsound(plan, home)
+    refuse_unsound(plan, home)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     (home / "tls").mkdir(mode=0o700)
     if first is None:
@@ -116,16 +119,28 @@ def make_site(plan: Plan, now: datetime.datetime) -> Config:
         authority, authority_key = first.tls.ca.read_bytes(), first.tls.ca_key.read_bytes()
     names = certificate_names(plan.hostname, *(member.host for member in plan.members if member.site == plan.site))
     certificate, key = certs.issue(authority, authority_key, names, now)
-    _write(home / "tls" / "ca.pem", authority, 0o644)
-    _write(home / "tls" / "ca.key", authority_key, 0o600)
-    _write(home / "tls" / "server.pem", certificate, 0o644)
-    _write(home / "tls" / "server.key", key, 0o600)
-    _write(home / "secrets.toml", _secrets_text(plan, first).encode(), 0o600)
+    write(home / "tls" / "ca.pem", authority, 0o644)
+    write(home / "tls" / "ca.key", authority_key, 0o600)
+    write(home / "tls" / "server.pem", certificate, 0o644)
+    write(home / "tls" / "server.key", key, 0o600)
+    seed, leaf_key = nkeys.make()
+    write(home / "secrets.toml", _secrets_text(plan, first, seed).encode(), 0o600)
+    if plan.host:
+        _found(plan, home, (authority, authority_key), leaf_key, now)
     if plan.demo:
-        _write(home / "demo.toml", _demo_text(plan.domain).encode(), 0o600)
+        write(home / "demo.toml", _demo_text(plan.domain).encode(), 0o600)
     # Last, because it is what makes the folder a site.
-    _write(home / "angarium.toml", _configuration_text(plan).encode(), 0o600)
+    write(home / "angarium.toml", configuration_text(plan).encode(), 0o600)
     return load(home)
+
+
+def _found(plan: Plan, home: Path, authority: tuple[bytes, bytes], leaf_key: str, now: datetime.datetime) -> None:
+    """What a first site has beside, so that others can join it."""
+    certificate, key = certs.issue(*authority, certificate_names(plan.host), now, plan.site)
+    write(home / "tls" / "link.pem", certificate, 0o644)
+    write(home / "tls" / "link.key", key, 0o600)
+    own = Member(plan.site, plan.host, plan.port_base, plan.hostname, leaf_key=leaf_key, pin=certs.pin(certificate))
+    write(home / ROSTER_NAME, msgspec.json.format(msgspec.json.encode(founded(own))), 0o600)
 
 
 def certificate_names(hostname: str, *more: str) -> tuple[str, ...]:
@@ -145,7 +160,7 @@ def renew_certificate(config: Config, now: datetime.datetime) -> None:
     for path, content, mode in ((config.tls.key, key, 0o600), (config.tls.certificate, certificate, 0o644)):
         fresh = path.with_name(path.name + ".new")
         fresh.unlink(missing_ok=True)
-        _write(fresh, content, mode)
+        write(fresh, content, mode)
         fresh.replace(path)
 
 
@@ -171,13 +186,15 @@ def _named(plan: Plan) -> Plan:
     return msgspec.structs.replace(plan, hostname=hostname, members=members)
 
 
-def _refuse_unsound(plan: Plan, home: Path) -> None:
+def refuse_unsound(plan: Plan, home: Path) -> None:
     if not valid_site_name(plan.site):
         raise ConfigRefused(f"--site must be lower-case letters, digits and dashes (at most 31), not {plan.site!r}")
     for option, name in (("--domain", plan.domain), ("--hostname", plan.hostname)):
         if not valid_domain(name):
             raise ConfigRefused(f"{option} must be a name like example.org, not {name!r}")
     bases = [member.port_base for member in plan.members if member.site == plan.site]
+    if plan.host and plan.members:
+        raise ConfigRefused("--host is of a site that others join by a token; with --member and --like they are listed")
     if plan.members and bases != [plan.port_base]:
         raise ConfigRefused(f"--member must name site {plan.site} once, with its --port-base {plan.port_base}")
     there = [name for name in OWN_FILES if (home / name).exists()]
@@ -187,7 +204,7 @@ def _refuse_unsound(plan: Plan, home: Path) -> None:
         raise ConfigRefused(f"{home} is not a folder: choose another")
 
 
-def _configuration_text(plan: Plan) -> str:
+def configuration_text(plan: Plan) -> str:
     limits = msgspec.structs.asdict(Limits())
     return CONFIGURATION.format(
         site=plan.site,
@@ -207,7 +224,20 @@ def _configuration_text(plan: Plan) -> str:
     )
 
 
-def _secrets_text(plan: Plan, first: Config | None) -> str:
+def keyed_secrets(hmac_key: str, seed: str) -> str:
+    """The secrets of a site that others know by its public keys."""
+    backbone = f'\n[backbone]\nclient_password = "{secrets.token_urlsafe(24)}"\nleaf_seed = "{seed}"\n'
+    return SECRETS.format(
+        api_token=secrets.token_urlsafe(32),
+        hmac_key=hmac_key,
+        nats_password=secrets.token_urlsafe(24),
+        nats_system_password=secrets.token_urlsafe(24),
+    ) + backbone
+
+
+def _secrets_text(plan: Plan, first: Config | None, seed: str) -> str:
+    if plan.host:
+        return keyed_secrets(secrets.token_hex(32), seed)
     shared = first.backbone if first is not None else None
     backbone = BACKBONE_SECRETS.format(
         route=shared.route_password if shared else secrets.token_urlsafe(24),
@@ -231,7 +261,7 @@ def _demo_text(domain: str) -> str:
     return text
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
+def write(path: Path, content: bytes, mode: int) -> None:
     """A new file with its mode from its first moment; refuses one that is there."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(descriptor, "wb") as file:

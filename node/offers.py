@@ -11,7 +11,7 @@ def offers(config: Config) -> tuple[Offer, ...]:
     own = Offer(config.site, _spelt(config.hostname), here)
     if config.backbone is None:
         return (own,)
-    return tuple(own if member.site == config.site else _of(member) for member in config.backbone.members)
+    return tuple(own if member.site == config.site else _of(member) for member in config.backbone.members if member.role == "site")
 
 
 def _of(member: Member) -> Offer:

@@ -18,13 +18,14 @@ import structlog
 
 from cluster.control.partitions import Ended
 from cluster.domain.mailbox.events import UID_GAP
-from cluster.log.jetstream import JetStreamLog
+from cluster.log.jetstream import Backbone, JetStreamLog
 from cluster.log.model import LogUnavailable, Record
+from node.assembly import BACKBONE_DOMAIN
 from node.backup import config_files
 from node.child import Child, ChildFailed, end_leftovers
 from node.config import Config, ConfigRefused, load, remove_short_sockets
 from node.engines import nats, postgres
-from node.supervisor import StartFailed, engine_parts, lock
+from node.supervisor import StartFailed, engine_parts, keeps_alone, lock
 from node.world import SystemWorld
 from storage import archive
 from storage.archive import BackupFailed, Manifest, Part
@@ -217,7 +218,15 @@ async def _engines(config: Config) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _stores(config: Config) -> AsyncIterator[tuple[JetStreamLog, Database, FileBlobs]]:
     there = config.nats
-    source = JetStreamLog(there.url, there.user, there.password, node_id="restore", site=config.site)
+    own = config.backbone if keeps_alone(config) else None
+    source = JetStreamLog(
+        there.url,
+        there.user,
+        there.password,
+        node_id="restore",
+        site=config.site,
+        backbone=Backbone(BACKBONE_DOMAIN, own.replicas) if own is not None else None,
+    )
     database = Database(config.database_url)
     blobs = await asyncio.to_thread(FileBlobs, config.blob_dir)
     try:

@@ -21,6 +21,7 @@ import msgspec
 from node.child import Child, ChildFailed, Spec, describe, end_leftovers
 from node.config import Config, remove_short_sockets
 from node.engines import nats, postgres
+from node.membership import Membership
 
 FIRST_TRIES_MAX = 3  # a program that has never been ready is given up, with its last words, after so many ends
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.1, 30.0
@@ -88,6 +89,10 @@ class Keeper:
             self._tell(Happening(self._part.name, "stopping"))
             await self._child.stop()
             self._tell(Happening(self._part.name, "stopped"))
+
+    async def ready(self) -> None:
+        """Returns when it serves for the first time. Raises StartFailed when it never will."""
+        await asyncio.shield(self.first_ready)
 
     def send(self, number: signal.Signals) -> None:
         if self._child is not None:
@@ -192,9 +197,16 @@ def worker_parts(config: Config) -> list[Part]:
     return [part(index) for index in range(config.workers)]
 
 
+def keeps_alone(config: Config) -> bool:
+    """Whether the control plane lies in a member of the backbone that this site needs no other for."""
+    return config.backbone is not None and config.backbone.roster is not None and not config.backbone.clustered(config.site)
+
+
 def engine_parts(config: Config) -> list[Part]:
-    """Those that are ours, in the order in which they stop reversed."""
-    parts = []
+    """Those that are ours, as they are without other sites, in the order in which they stop reversed."""
+    backbone, parts = config.backbone, []
+    if backbone is not None and keeps_alone(config):
+        parts.append(Part(nats.BACKBONE_NAME, lambda: nats.prepare_backbone(config, backbone)))
     if config.nats.own:
         parts.append(Part(nats.NAME, lambda: nats.prepare(config)))
     if config.database_own:
@@ -202,12 +214,46 @@ def engine_parts(config: Config) -> list[Part]:
     return parts
 
 
-def backbone_parts(config: Config) -> list[Part]:
-    """Stands before the site's engine starts, which else would link itself to another site's member, and stay there."""
-    backbone = config.backbone
-    if backbone is None:
-        return []
-    return [Part(nats.BACKBONE_NAME, lambda: nats.prepare_backbone(config, backbone))]
+class _Site:
+    """The parts of a site that runs, floor by floor, and their tasks."""
+
+    def __init__(self, config: Config, tell: Tell, group: asyncio.TaskGroup) -> None:
+        self._config, self._tell, self._group = config, tell, group
+        self.membership = Membership(config, self._keep_prepared, lambda part, what: tell(Happening(part, what)))
+        self.engines: list[Keeper] = []
+        self.workers: list[Keeper] = []
+
+    async def start(self, stop: asyncio.Event) -> bool:
+        """True when all serve, False when the operator stopped us before. Raises StartFailed."""
+        # The member of the backbone stands before the site's engine, which else would link itself to another's.
+        member = self.membership.start_member()
+        if isinstance(member, Keeper) and not await _first_ready([member], stop):
+            return False
+        if self._config.witness:
+            return True
+        engine = self.membership.start_log()
+        if isinstance(engine, Keeper):
+            self.engines.append(engine)
+        if self._config.database_own:
+            self.engines.append(self._keep(Part(postgres.NAME, lambda: postgres.prepare(self._config))))
+        if not await _first_ready(self.engines, stop):
+            return False
+        self.workers += [self._keep(part) for part in worker_parts(self._config)]
+        return await _first_ready(self.workers, stop)
+
+    async def stop(self) -> None:
+        await asyncio.gather(*(keeper.stop() for keeper in self.workers))
+        for keeper in reversed(self.engines):
+            await keeper.stop()
+        await self.membership.stop()
+
+    def _keep_prepared(self, name: str, prepare: Callable[[], Awaitable[Spec]]) -> Keeper:
+        return self._keep(Part(name, prepare))
+
+    def _keep(self, part: Part) -> Keeper:
+        keeper = Keeper(part, self._config.run_dir, self._tell)
+        self._group.create_task(keeper.keep())
+        return keeper
 
 
 @contextlib.contextmanager
@@ -229,28 +275,19 @@ def _signals() -> Iterator[tuple[asyncio.Event, asyncio.Event]]:
 async def _run_site(
     config: Config, tell: Tell, ready_file: Path | None, stop: asyncio.Event, reload: asyncio.Event
 ) -> None:
-    links = [Keeper(part, config.run_dir, tell) for part in backbone_parts(config)]
-    engines = [Keeper(part, config.run_dir, tell) for part in engine_parts(config)]
-    workers = [Keeper(part, config.run_dir, tell) for part in worker_parts(config)]
     failure: StartFailed | None = None
     async with asyncio.TaskGroup() as group:
+        site = _Site(config, tell, group)
         try:
-            for floor in (links, engines, workers):
-                for keeper in floor:
-                    group.create_task(keeper.keep())
-                if not await _first_ready(floor, stop):
-                    break
-            else:
+            if await site.start(stop):
                 _write_ready_file(ready_file)
                 tell(Happening("site", "serving"))
-                await _until_stopped(stop, reload, workers)
+                await _until_stopped(stop, reload, site)
         except StartFailed as error:
             failure = error
         finally:
             _remove_ready_file(ready_file)
-            await asyncio.gather(*(keeper.stop() for keeper in workers))
-            for keeper in reversed([*links, *engines]):
-                await keeper.stop()
+            await site.stop()
     if failure is not None:
         raise failure
 
@@ -270,11 +307,15 @@ async def _first_ready(keepers: list[Keeper], stop: asyncio.Event) -> bool:
         stopped.cancel()
 
 
-async def _until_stopped(stop: asyncio.Event, reload: asyncio.Event, workers: list[Keeper]) -> None:
+async def _until_stopped(stop: asyncio.Event, reload: asyncio.Event, site: _Site) -> None:
     async with asyncio.TaskGroup() as group:
-        forward = group.create_task(_forward_reloads(reload, workers))
+        tasks = [
+            group.create_task(_forward_reloads(reload, site.workers)),
+            group.create_task(site.membership.run()),
+        ]
         await stop.wait()
-        forward.cancel()
+        for task in tasks:
+            task.cancel()
 
 
 async def _forward_reloads(reload: asyncio.Event, workers: list[Keeper]) -> None:

@@ -70,7 +70,7 @@ def port_base() -> int:
 
 
 def init(directory: Path, *, site: str = "test", domain: str = "example.org") -> Config:
-    command = ("init", str(directory), "--site", site, "--domain", domain, "--port-base", str(port_base()))
+    command = ("init", str(directory), "--site", site, "--domain", domain, "--port-base", str(port_base()), "--alone")
     subprocess.run((*CLI, *command), cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     return load(directory)
 

@@ -81,10 +81,18 @@ class Subscribed:
 
 
 class Connection:
-    """`url`: one or several, comma-separated. Every call raises Unreachable and nothing else when the engine is away."""
+    """`url`: one or several, comma-separated. `inbox`: a token under which alone this one's answers come, where that is
+    all that may be heard. Every call raises Unreachable and nothing else when the engine is away."""
 
     def __init__(
-        self, url: str, user: str = "", password: str = "", *, name: str = "angarium", tls: ssl.SSLContext | None = None
+        self,
+        url: str,
+        user: str = "",
+        password: str = "",
+        *,
+        name: str = "angarium",
+        inbox: str = "",
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self._servers = [part.strip() for part in url.split(",")]
         self._options: dict[str, Any] = {"name": name}
@@ -97,7 +105,7 @@ class Connection:
         self._keeper: asyncio.Task[None] | None = None
         self._subscribed: list[Subscribed] = []
         self._waiting: dict[str, _Waiting] = {}
-        self._inbox = f"_INBOX.{os.urandom(9).hex()}"
+        self._inbox = f"_INBOX.{inbox}{'.' * bool(inbox)}{os.urandom(9).hex()}"
         self._token = 0
         self._stopping = False
         self._up = asyncio.Event()

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import structlog
 
-from cluster.control.bucket import Bucket, Conflict
+from cluster.control.bucket import Bucket, Conflict, Keys
 from cluster.control.hold import Hold
 from cluster.control.holder import this_process
 from cluster.control.lease import Lease, boot_clock
@@ -99,7 +99,7 @@ class JetStreamLog:
         now_us: Callable[[], int] = _now_us,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        self._connection = Connection(url, user, password, name=f"angarium {node_id}")
+        self._connection = Connection(url, user, password, name=f"angarium {node_id}", inbox=wire.token(site))
         self._engine = Engine(self._connection)
         self._near = self._bucket = Bucket(self._connection, replicas=replicas)
         if backbone is not None:
@@ -171,6 +171,9 @@ class JetStreamLog:
     def peers(self) -> Peers:
         """The way to the other sites' blobs, and theirs to ours, over this log's connection."""
         return Peers(self._connection, self._site.name)
+
+    def control_plane(self) -> Keys:
+        return self._bucket
 
     def operations(self, sites: tuple[str, ...], voters: int) -> Operations:
         """What an operator sees and does. `voters`: members of the backbone."""

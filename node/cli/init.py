@@ -33,6 +33,8 @@ from node.init import Plan, make_site
     type=click.Path(path_type=Path, readable=False),
     help="The folder of the first site: another site of the same organisation, with its members and its authority.",
 )
+@click.option("--host", help="Where other sites will reach this one [--bind; if that is all addresses, --hostname].")
+@click.option("--alone", is_flag=True, help="Other sites shall never join: one process less.")
 @click.option("--demo", is_flag=True, help="With two people, whose passwords are printed.")
 @json_option
 def command(
@@ -44,19 +46,26 @@ def command(
     bind: str,
     members: tuple[str, ...],
     like: Path | None,
+    host: str | None,
+    alone: bool,
     demo: bool,
     as_json: bool,
 ) -> None:  # one parameter for each option of the verb: more than six is what the verb is
     """Make a new site in DIRECTORY: configuration, certificates, secrets."""
     try:
         known = tuple(_member(text) for text in members)
-        plan = Plan(directory, site, domain, hostname or "", bind, port_base, demo, known, like)
+        reached = "" if alone or known or like else host or _reached(bind, hostname or f"mail.{domain}")
+        plan = Plan(directory, site, domain, hostname or "", bind, port_base, demo, known, like, reached)
         config = make_site(plan, datetime.datetime.now(datetime.UTC))
     except ConfigRefused as error:
         raise Complaint(str(error)) from None
     except OSError as error:
         raise Complaint(f"{error.filename}: {error.strerror}: choose a folder that you may write to") from None
     answer(as_json, _facts(config), f"Made site {site} in {config.dir}. Start it: angarium up {directory}")
+
+
+def _reached(bind: str, hostname: str) -> str:
+    return hostname if bind in ("0.0.0.0", "::") else bind  # noqa: S104 (compared, not bound)
 
 
 def _member(text: str) -> Member:

@@ -11,13 +11,16 @@ import signal
 import sys
 from pathlib import Path
 
+from cluster.log.wire import token
+from node.backbone import BackboneConfig
 from node.child import ChildFailed, Spec
-from node.config import BackboneConfig, Config
+from node.config import Config
 
 NAME = "nats"
 BACKBONE_NAME = "backbone"
 PAYLOAD_BYTES_MAX = 8_389_632  # 8 MiB and a KiB for headers
 INFO_BYTES_MAX = 64 * 1024
+STORE_ALONE, STORE_SHARED = "store", "shared"
 READY_S_MAX = 120.0  # a big log is checked block by block at start
 STOP_S = 20.0
 DEATH_SIGNAL = signal.SIGTERM
@@ -50,13 +53,13 @@ LEAF = """leafnodes {{ reconnect: "1s", remotes: [ {{
   urls: {urls}
   no_randomize: true
   account: MAIL
-  deny_imports: {within}
+  {nkey}deny_imports: {within}
   deny_exports: {within}
   tls {{ {tls}, verify: true }}
 }} ] }}
 """
 
-BACKBONE = """# Written anew at every start; what can be set is in angarium.toml.
+BACKBONE = """# Written anew at every start and change; what can be set is in angarium.toml.
 server_name: {server_name}
 listen: "127.0.0.1:{port}"
 max_payload: {payload}
@@ -65,24 +68,32 @@ write_deadline: "10s"
 ping_interval: "5s"
 ping_max: 2
 jetstream {{ store_dir: {store}, domain: backbone, sync_interval: always, max_memory_store: 64MB }}
-cluster {{
-  name: backbone
-  listen: {route_listen}
-  tls {{ {tls}, verify: true }}
-  # A certificate of our authority alone lets nobody in.
-  authorization {{ user: route, password: {route_password} }}
-  no_advertise: true
-  ping_interval: "2s"
-  routes: {routes}
-}}
-leafnodes {{ listen: {leaf_listen}, no_advertise: true, tls {{ {tls}, verify: true }} }}
+{cluster}leafnodes {{ listen: {leaf_listen}, no_advertise: true, tls {{ {tls}, verify: true }} }}
 accounts {{
   MAIL {{ jetstream: enabled, users: [
-    {{ user: leaf, password: {leaf_password} }}, {{ user: {user}, password: {client_password} }}
-  ] }}
+    {{ user: {user}, password: {client_password} }}
+{links}  ] }}
   SYS {{ users: [ {{ user: system, password: {system_password} }} ] }}
 }}
 system_account: SYS
+"""
+
+CLUSTER = """cluster {{
+  name: backbone
+  listen: {route_listen}
+  # A certificate of our authority alone lets nobody in.
+  tls {{ {tls}, verify: true{pins} }}
+  {authorization}no_advertise: true
+  ping_interval: "2s"
+  routes: {routes}
+}}
+"""
+
+
+APART = """server_name: apart
+listen: "127.0.0.1:{port}"
+jetstream {{ store_dir: {store}, domain: backbone, sync_interval: always }}
+accounts {{ MAIL {{ jetstream: enabled, users: [ {{ user: {user}, password: {password} }} ] }} }}
 """
 
 
@@ -104,14 +115,35 @@ async def prepare(config: Config) -> Spec:
 async def prepare_backbone(config: Config, backbone: BackboneConfig) -> Spec:
     """The same for the site's member of the backbone. Raises ChildFailed."""
     home = config.dir / "backbone"
+    # What it kept alone is not taken over when it becomes one of several: it lies apart.
+    alone = backbone.roster is None or not backbone.clustered(config.site)
+    store = home / (STORE_ALONE if alone else STORE_SHARED)
     door = backbone.of(config.site).client_port, backbone.client_password
-    return _spec(config, BACKBONE_NAME, home, backbone_configuration(config, backbone, home / "store"), door)
+    return _spec(config, BACKBONE_NAME, home, backbone_configuration(config, backbone, store), door)
 
 
-def _spec(config: Config, name: str, home: Path, text: str, door: tuple[int, str]) -> Spec:
+def prepare_alone(config: Config, backbone: BackboneConfig) -> Spec:
+    """The member without any links, for its own site's supervisor to read what it has. Raises ChildFailed."""
+    home, door = config.dir / "backbone", (backbone.of(config.site).client_port, backbone.client_password)
+    text = APART.format(
+        port=door[0],
+        store=json.dumps(str(home / STORE_ALONE)),
+        user=json.dumps(config.nats.user),
+        password=json.dumps(backbone.client_password),
+    )
+    return _spec(config, BACKBONE_NAME, home, text, door, "apart.conf")
+
+
+def member_name(site: str) -> str:
+    return f"backbone-{site}"
+
+
+def _spec(
+    config: Config, name: str, home: Path, text: str, door: tuple[int, str], file_name: str = "nats.conf"
+) -> Spec:
     """`door`: the port and the password by which it is asked whether it serves."""
     home.mkdir(exist_ok=True, mode=0o700)
-    file = home / "nats.conf"
+    file = home / file_name
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as out:
         out.write(text)
@@ -142,39 +174,96 @@ def configuration(config: Config, store: Path) -> str:
 
 
 def _leaf(config: Config, backbone: BackboneConfig) -> str:
-    own = backbone.of(config.site)
-    members = [own, *(member for member in backbone.members if member != own)]
-    urls = [f"tls://leaf:{backbone.leaf_password}@{_host(member.host)}:{member.leaf_port}" for member in members]
-    return LEAF.format(urls=json.dumps(urls), within=json.dumps(WITHIN_A_SITE), tls=_tls(config))
+    formed = [member for member in backbone.members if member.site in backbone.formed]
+    members = sorted(formed, key=lambda member: member.site != config.site)
+    user = "" if backbone.roster is not None else f"leaf:{backbone.leaf_password}@"
+    urls = [f"tls://{user}{_host(member.host)}:{member.leaf_port}" for member in members]
+    nkey = f"nkey: {json.dumps(backbone.leaf_seed)}\n  " if backbone.roster is not None else ""
+    return LEAF.format(urls=json.dumps(urls), nkey=nkey, within=json.dumps(WITHIN_A_SITE), tls=_tls(config))
 
 
 def backbone_configuration(config: Config, backbone: BackboneConfig, store: Path) -> str:
+    """Of this site's member: as the only one, or as one of several."""
     quoted, own = json.dumps, backbone.of(config.site)
-    routes = [
-        f"nats-route://route:{backbone.route_password}@{_host(member.host)}:{member.route_port}"
-        for member in backbone.members
-        if member != own
-    ]
     return BACKBONE.format(
-        server_name=quoted(f"backbone-{config.site}"),
+        server_name=quoted(member_name(config.site)),
         port=own.client_port,
         payload=PAYLOAD_BYTES_MAX,
         store=quoted(str(store)),
-        route_listen=quoted(f"{_host(own.host)}:{own.route_port}"),
-        leaf_listen=quoted(f"{_host(own.host)}:{own.leaf_port}"),
-        routes=quoted(routes),
+        cluster=_cluster(config, backbone) if backbone.clustered(config.site) else "",
+        leaf_listen=quoted(_listen(config, backbone, own.leaf_port)),
         tls=_tls(config),
-        route_password=quoted(backbone.route_password),
-        leaf_password=quoted(backbone.leaf_password),
+        links=_links(backbone),
         user=quoted(config.nats.user),
         client_password=quoted(backbone.client_password),
         system_password=quoted(config.nats.system_password),
     )
 
 
+def _cluster(config: Config, backbone: BackboneConfig) -> str:
+    quoted, own = json.dumps, backbone.of(config.site)
+    voters = [backbone.of(site) for site in backbone.voters]
+    user, authorization, pins = "", "", f", pinned_certs: {quoted([voter.pin for voter in voters])}"
+    if backbone.roster is None:
+        user, pins = f"route:{backbone.route_password}@", ""
+        authorization = f"authorization {{ user: route, password: {quoted(backbone.route_password)} }}\n  "
+    return CLUSTER.format(
+        route_listen=quoted(_listen(config, backbone, own.route_port)),
+        tls=_tls(config),
+        pins=pins,
+        authorization=authorization,
+        routes=quoted([f"nats-route://{user}{_host(each.host)}:{each.route_port}" for each in voters if each != own]),
+    )
+
+
+def _links(backbone: BackboneConfig) -> str:
+    if backbone.roster is None:
+        return f"    {{ user: leaf, password: {json.dumps(backbone.leaf_password)} }}\n"
+    sites = [member for member in backbone.roster.members if member.role == "site"]
+    return "".join(
+        f"    {{ nkey: {each.leaf_key}, permissions: {json.dumps(permissions(each.site, backbone.roster.authority))} }}\n"
+        for each in sites
+    )
+
+
+def permissions(site: str, authority: str) -> dict[str, dict[str, list[str]]]:
+    """What a site's log may say to the others' and hear from them. Of the control plane everybody writes the records of
+    partitions, as homes move by it; who belongs to the organisation is written by the authority's site alone. Other
+    sites' streams may be read and no more."""
+    name, bucket = token(site), "KV_control"
+    keys = ["partition.>", f"node.{name}.>"] if site != authority else [">"]
+    return {
+        "publish": {
+            "allow": [
+                *(f"{word}.>" for word in ("ap", "cf", "cq", "mk", "rc", "fc", "cs", "nd", "bl", "dg", "dm")),
+                *(f"$JS.backbone.API.$KV.control.{key}" for key in keys),
+                f"$JS.backbone.API.STREAM.CREATE.{bucket}",  # there it changes nothing
+                *(f"$JS.*.API.{verb}.>" for verb in ("STREAM.INFO", "STREAM.MSG.GET", "DIRECT.GET")),
+                "_INBOX.>",
+            ]
+        },
+        "subscribe": {
+            "allow": [
+                *(f"{word}.>" for word in ("ap", "cf", "mk")),
+                "rc.changed",
+                *(f"{word}.{name}.>" for word in ("rc", "fc", "cq", "nd", "dm")),
+                *(f"{word}.{name}" for word in ("cs", "bl", "dg")),
+                f"_INBOX.{name}.>",
+                f"$JS.site-{site}.API.>",
+            ]
+        },
+    }
+
+
 def _tls(config: Config) -> str:
-    files = {"cert_file": config.tls.certificate, "key_file": config.tls.key, "ca_file": config.tls.ca}
+    files = {"cert_file": config.tls.link_certificate, "key_file": config.tls.link_key, "ca_file": config.tls.ca}
     return ", ".join(f"{name}: {json.dumps(str(path))}" for name, path in files.items())
+
+
+def _listen(config: Config, backbone: BackboneConfig, port: int) -> str:
+    """Behind another address the host by which others reach it is none of this machine's."""
+    host = config.bind if backbone.roster is not None else backbone.of(config.site).host
+    return f"{_host(host)}:{port}"
 
 
 def _host(host: str) -> str:

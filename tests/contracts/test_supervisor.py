@@ -86,7 +86,7 @@ def free_port_base() -> int:
 
 
 def make(directory: Path) -> Site:
-    arguments = ("init", str(directory), "--site", "north", "--domain", "example.org", "--port-base")
+    arguments = ("init", str(directory), "--site", "north", "--domain", "example.org", "--alone", "--port-base")
     subprocess.run((*CLI, *arguments, str(free_port_base())), cwd=REPOSITORY, env=environment(), check=True)
     file = directory / "angarium.toml"
     fake = '[node]\nworkers = 2\nworker_module = "tests.contracts.supervised_worker"\n'

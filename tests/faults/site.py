@@ -115,6 +115,7 @@ def made(folder: Path, *, workers: int = 1) -> Site:
         "--port-base",
         str(port_base()),
         "--demo",
+        "--alone",
     )
     subprocess.run((*CLI, *words), cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
     file = folder / "angarium.toml"

@@ -1,0 +1,172 @@
+"""Keeps a site's engines in step with the roster while it runs: who joins or is revoked is let in or shut out by a reload,
+without a session dropped, and a member of the backbone is started where the roster says so.
+"""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from cluster.control.bucket import Bucket
+from cluster.control.moving import MoveFailed
+from cluster.control.roster import Rosters
+from cluster.log.connection import Connection, Unreachable
+from node import forming
+from node.backbone import BackboneConfig, ConfigRefused
+from node.child import ChildFailed, Spec
+from node.config import Config, load
+from node.engines import nats
+from node.roster import follow
+
+LOOK_EVERY_S = 1.0
+CONNECT_S_MAX = 30.0
+
+log = structlog.get_logger("membership")
+
+Say = Callable[[str, str], None]
+
+
+class Running(Protocol):
+    """A part that is kept running."""
+
+    async def stop(self) -> None: ...
+
+    async def ready(self) -> None: ...
+
+    def send(self, number: signal.Signals) -> None: ...
+
+
+Keep = Callable[[str, Callable[[], Awaitable[Spec]]], Running]
+
+
+def current(config: Config) -> Config:
+    """The same, with the roster as it is now: of the rest what was read at the start holds until the next one."""
+    if config.backbone is None or config.backbone.roster is None:
+        return config
+    return msgspec.structs.replace(config, backbone=load(config.dir).backbone)
+
+
+def is_member(config: Config) -> bool:
+    """Whether a member of the backbone runs here."""
+    backbone = config.backbone
+    if backbone is None or config.site not in (member.site for member in backbone.members):
+        return False
+    return backbone.roster is None or config.site in (*backbone.voters, *backbone.formed)
+
+
+class Membership:
+    """`keep`: starts to keep a part. `say`: (part, what) for the operator."""
+
+    def __init__(self, config: Config, keep: Keep, say: Say) -> None:
+        self._config = config
+        self._keep = keep
+        self._say = say
+        self._member: Running | None = None
+        self._log: Running | None = None
+
+    def start_member(self) -> Running | None:
+        if self._member is None and is_member(current(self._config)):
+            self._member = self._keep(nats.BACKBONE_NAME, self._prepare_member)
+        return self._member
+
+    def start_log(self) -> Running | None:
+        if self._config.nats.own and not self._config.witness:
+            self._log = self._keep(nats.NAME, self._prepare_log)
+        return self._log
+
+    async def stop(self) -> None:
+        if self._member is not None:
+            await self._member.stop()
+
+    async def run(self) -> None:
+        """For ever."""
+        config = current(self._config)
+        if config.backbone is None or config.backbone.roster is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            if config.witness:
+                group.create_task(self._listen(config, config.backbone))
+            number = 0
+            while True:
+                try:
+                    config = current(self._config)
+                    assert config.backbone is not None and config.backbone.roster is not None
+                    if forming.wanted(config) or forming.pending(config):
+                        await self._form(config, config.backbone)
+                    elif config.backbone.roster.number != number:
+                        await self._apply(config, config.backbone, first=number == 0)
+                        number = config.backbone.roster.number
+                except (ConfigRefused, ChildFailed, OSError, Unreachable) as error:
+                    log.warning("the roster is not obeyed yet", why=str(error))
+                await asyncio.sleep(LOOK_EVERY_S)
+
+    async def _apply(self, config: Config, backbone: BackboneConfig, *, first: bool) -> None:
+        roster = backbone.roster
+        assert roster is not None
+        if roster.find(config.site) is None:
+            self._say("site", "this site was revoked: the others do not let it in any more")
+            return
+        self.start_member()
+        if self._member is not None and await _rewritten(config, nats.BACKBONE_NAME, self._prepare_member):
+            self._member.send(signal.SIGHUP)
+        if self._log is not None and await _rewritten(config, nats.NAME, self._prepare_log):
+            self._log.send(signal.SIGHUP)
+        if not first:
+            self._say("site", f"members: {', '.join(member.site for member in roster.members)}")
+        if roster.revoked and roster.authority == config.site and len(backbone.formed) > 1:
+            for gone in roster.revoked:
+                await forming.forget(config, gone.site)
+
+    async def _form(self, config: Config, backbone: BackboneConfig) -> None:
+        """Raises ChildFailed, OSError, Unreachable; then it is as it was, and tried again."""
+        if not forming.pending(config):
+            if not await forming.reachable(backbone, config.site):
+                return
+            self._say("site", f"the control plane goes to {', '.join(backbone.voters)}")
+            await self.stop()
+            self._member = None
+            try:
+                await forming.set_aside(config)
+            except (MoveFailed, TimeoutError) as error:
+                raise ChildFailed(str(error)) from None
+            finally:
+                self.start_member()
+        assert self._member is not None
+        await self._member.ready()
+        try:
+            await forming.put_in(current(config))
+        except forming.FormingFailed as error:
+            log.warning("the control plane stays here alone", why=str(error))
+            await self.stop()
+            self._member = None
+            forming.give_up(config, backbone)
+            self.start_member()
+
+    async def _listen(self, config: Config, backbone: BackboneConfig) -> None:
+        """A witness has no other process that hears of the roster."""
+        url = f"nats://127.0.0.1:{backbone.of(config.site).client_port}"
+        connection = Connection(url, config.nats.user, backbone.client_password, name="witness")
+        await connection.start(CONNECT_S_MAX)
+        try:
+            await follow(Rosters(Bucket(connection)), config.roster_file, config.site)
+        finally:
+            await connection.stop()
+
+    async def _prepare_member(self) -> Spec:
+        config = current(self._config)
+        assert config.backbone is not None
+        return await nats.prepare_backbone(config, config.backbone)
+
+    async def _prepare_log(self) -> Spec:
+        return await nats.prepare(current(self._config))
+
+
+async def _rewritten(config: Config, name: str, prepare: Callable[[], Awaitable[Spec]]) -> bool:
+    """Whether the engine's configuration is another one now."""
+    file = config.dir / name / "nats.conf"
+    before = await asyncio.to_thread(file.read_bytes)
+    await prepare()
+    return await asyncio.to_thread(file.read_bytes) != before

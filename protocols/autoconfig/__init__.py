@@ -3,7 +3,7 @@ administrator's listener; XML by expat.
 
 Obeyed: Thunderbird's configuration file, version 1.1, as draft-ietf-mailmaint-autoconfig describes it
 (/.well-known/autoconfig/mail/config-v1.1.xml and /mail/config-v1.1.xml), and Outlook's Autodiscover in plain old XML
-([MS-OXDSCLI] §2.2, schemas outlook/requestschema/2006 and outlook/responseschema/2006a).
+([MS-OXDSCLI], schemas outlook/requestschema/2006 and outlook/responseschema/2006a).
 
 All sites are named, in the order of the configuration: programs try the first, people may choose another. Nobody signs in,
 and the answer depends on the domain alone, so that nothing can be learnt of who has an account. It names nothing but what

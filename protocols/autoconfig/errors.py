@@ -10,7 +10,7 @@ from cluster.domain.refusal import Reason
 
 
 class OutlookError(IntEnum):
-    """[MS-OXDSCLI] §2.2.4.1.1.2: of the element ErrorCode."""
+    """[MS-OXDSCLI]: of the element ErrorCode."""
 
     NO_SUCH_ADDRESS = 500
     INVALID_REQUEST = 600

@@ -17,7 +17,7 @@ PREFIXES = ("autoconfig.", "autodiscover.")
 
 
 def outlook(data: bytes) -> OutlookRequest:
-    """[MS-OXDSCLI] §2.2.3: Autodiscover/Request with EMailAddress and AcceptableResponseSchema. Raises SyntaxRefused."""
+    """[MS-OXDSCLI]: Autodiscover/Request with EMailAddress and AcceptableResponseSchema. Raises SyntaxRefused."""
     if len(data) > REQUEST_BYTES_MAX:
         raise SyntaxRefused(f"a request may have {REQUEST_BYTES_MAX} bytes")
     reading = _Reading()

@@ -32,7 +32,7 @@ KINDS = (
 
 
 def thunderbird(domain: str, offers: Sequence[Offer]) -> bytes:
-    """draft-ietf-mailmaint-autoconfig §4: of several servers the first one is preferred. The program puts the address in
+    """draft-ietf-mailmaint-autoconfig: of several servers the first one is preferred. The program puts the address in
     itself, so that the answer is the same for everybody."""
     root = ElementTree.Element("clientConfig", version="1.1")
     provider = ElementTree.SubElement(root, "emailProvider", id=domain)
@@ -52,7 +52,7 @@ def thunderbird(domain: str, offers: Sequence[Offer]) -> bytes:
 
 
 def outlook(address: str, offers: Sequence[Offer]) -> bytes:
-    """[MS-OXDSCLI] §2.2.4.1: Protocol elements in order of preference. `address` as it was sent: it is the sign-in name."""
+    """[MS-OXDSCLI]: Protocol elements in order of preference. `address` as it was sent: it is the sign-in name."""
     root, response = _outlook_root(OUTLOOK_ANSWER)
     account = ElementTree.SubElement(response, "Account")
     ElementTree.SubElement(account, "AccountType").text = "email"
@@ -78,7 +78,7 @@ def outlook(address: str, offers: Sequence[Offer]) -> bytes:
 
 
 def outlook_error(code: OutlookError, message: str, now: float) -> bytes:
-    """[MS-OXDSCLI] §2.2.4.1.1.2. `now`: unix seconds."""
+    """[MS-OXDSCLI]. `now`: unix seconds."""
     root, response = _outlook_root(_OUTLOOK_ROOT)
     time = datetime.datetime.fromtimestamp(now, datetime.UTC).strftime("%H:%M:%S.%f")
     error = ElementTree.SubElement(response, "Error", Time=time, Id="0")

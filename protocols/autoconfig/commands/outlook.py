@@ -28,7 +28,7 @@ def looked_at(door: Door) -> Answer:
 
 
 def elsewhere(door: Door) -> str | None:
-    """Where a GET in the clear is led: Outlook tries it to find the place that speaks TLS ([MS-OXDSCLI] §3.1.5.4). Our own
+    """Where a GET in the clear is led: Outlook tries it to find the place that speaks TLS ([MS-OXDSCLI]). Our own
     name, whatever the program called us. None where we do not speak it."""
     port, host = door.home.port("https"), door.home.hostname
     authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -123,13 +123,15 @@ class HistoryStore:
         rows = await self.db.fetch(
             "DELETE FROM command WHERE partition = $1 AND position > $2 RETURNING id", self.partition, end
         )
-        await self.db.execute(
-            "WITH known AS (DELETE FROM command_before WHERE partition = $1 AND position > $2 RETURNING *) "
-            "INSERT INTO command SELECT partition, id, events, was_position, at FROM known WHERE was_position <= $2",
+        # What was forgotten beyond may itself have been told beyond, and before that too.
+        forgotten = await self.db.fetch(
+            "WITH known AS (DELETE FROM command_before WHERE partition = $1 AND position > $2 RETURNING *), "
+            "again AS (INSERT INTO command SELECT partition, id, events, was_position, at FROM known "
+            "WHERE was_position <= $2) SELECT id FROM known WHERE was_position > $2",
             self.partition,
             end,
         )
-        return [row["id"] for row in rows]
+        return [row["id"] for row in (*rows, *forgotten)]
 
     async def note_touched(self, last: Mapping[tuple[str, str], int]) -> None:
         await self.db.execute(

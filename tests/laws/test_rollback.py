@@ -81,6 +81,17 @@ def test_tables_taken_back_are_those_that_never_saw_the_tail(
     law.runner.run(_equal(law, records, min(kept, len(records)), first, second))
 
 
+def test_a_command_that_was_told_on_both_sides_of_the_end_and_then_forgotten(law: Tables) -> None:
+    two_days = 49 * 3600
+    story = [
+        Step(7, m.Subscribed("a", True)),
+        Step(7, m.Subscribed("b", True), same_command=True),
+        Step(7, m.Subscribed("c", True), later_s=two_days),
+    ]
+    for apart in (1, 400, 2_000):
+        law.runner.run(_equal(law, spread(story, apart), 1, [1, 2], []))
+
+
 async def _equal(law: Tables, records: list[Record], kept: int, first: list[int], second: list[int]) -> None:
     await law.empty()
     await folded(await _fold(law), records[:kept], first)

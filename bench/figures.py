@@ -1,6 +1,7 @@
 """What is measured. Each figure is a function of a running site and gives values with the goal that they are held to."""
 
 import asyncio
+import json
 import os
 import shutil
 import statistics
@@ -12,6 +13,8 @@ from typing import NamedTuple
 from bench import machine
 from bench.wire import Imap
 from tests.faults.site import Site
+from tests.faults.test_sites import bases
+from tests.live import CLI, REPOSITORY
 
 MESSAGE_BYTES = 10_240
 SMTP_RUNS = ((1, 400), (10, 4000), (100, 6000))  # connections, messages
@@ -128,12 +131,32 @@ async def memory(site: Site) -> list[Value]:
     return [Value("idle site, PSS", sum(parts.values()) / 1e6, "MB", "≤ 400", notes)]
 
 
+async def failover(_: Site) -> list[Value]:
+    """A site of three killed in the middle of the mail, as `angarium demo` does it and its clients count it."""
+    command = (*CLI, "demo", "--json", "--port-bases", ",".join(map(str, bases())))
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    out, told = await process.communicate()
+    if process.returncode != 0:
+        raise RuntimeError(told.decode())
+    verdict = json.loads(out.splitlines()[-1])
+    times = verdict["times"]
+    notes = f"{verdict['acknowledged']} messages, {verdict['lost']} lost; new home after {times['to_new_home']:.1f} s"
+    without, waited = verdict["seconds_without_service"], times["waited_at_switchover"]
+    return [
+        Value("a site of three killed: longest time without an acknowledgement", without, "s", "≤ 10", notes),
+        Value("planned switchover: longest time without an acknowledgement", waited, "s", "≤ 1"),
+    ]
+
+
 FIGURES: dict[str, Callable[[Site], Awaitable[list[Value]]]] = {
     "memory": memory,
     "smtp": smtp,
     "idle": idle,
     "fetch": fetch,
     "bodies": bodies,
+    "failover": failover,
 }
 
 

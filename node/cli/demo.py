@@ -76,12 +76,12 @@ async def _shown(home: Path, bases: tuple[int, ...], messages: int, durability: 
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     sites = await asyncio.to_thread(Sites, home, bases, datetime.datetime.now(datetime.UTC))
-    async with Page(loop.time, quiet=as_json) as page:
-        try:
+    try:
+        async with Page(loop.time, quiet=as_json) as page:
             return await Story(sites, page, messages, durability, loop.time).run()
-        finally:
-            page.step("all sites are stopped")
-            await sites.stop()
+    finally:
+        click.echo("All sites are being stopped.", err=True)
+        await sites.stop()
 
 
 def _bases(text: str) -> tuple[int, ...]:

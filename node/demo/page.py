@@ -18,7 +18,8 @@ from node.demo.traffic import Tally
 from node.demo.verdict import Verdict
 from node.demo.watching import Watcher
 
-EVENTS_SHOWN = 14
+EVENTS_SHOWN_MIN, EVENTS_SHOWN_MAX = 4, 14
+OTHER_LINES = 20  # of the page
 DRAWN_PER_S = 5
 TELL_EVERY_S = 5.0
 WAITING_S = 0.7  # without an acknowledgement: told in red
@@ -102,10 +103,15 @@ class Page:
         )
         return f"acknowledged {len(scene.tally.acknowledged)} of {scene.goal}; readers see: {there}"
 
+    def _room(self) -> int:
+        """For so many events there are lines on the terminal."""
+        height = self._live.console.height if self._live is not None else 0
+        return min(max(height - OTHER_LINES, EVENTS_SHOWN_MIN), EVENTS_SHOWN_MAX)
+
     def _page(self) -> RenderableType:
         step = Text(f"\n{self._step} … {self._clock() - self._stepped:.0f} s", style="bold")
         events = [
-            Text.assemble((f"{at:7.1f} s  ", "dim"), _coloured(text)) for at, text in self._events[-EVENTS_SHOWN:]
+            Text.assemble((f"{at:7.1f} s  ", "dim"), _coloured(text)) for at, text in self._events[-self._room() :]
         ]
         if self.scene is None:
             return Group(step, "", *events)

@@ -11,7 +11,8 @@ from node.demo.clients import GONE, Imap, Refused, Status
 from node.demo.place import HOST, DemoSite
 
 LOOK_EVERY_S = 0.4
-ALIKE_S_MAX = 120.0
+ALIKE_S_MAX = 60.0
+BACK_S_MAX = 30.0
 
 
 class Box(NamedTuple):
@@ -81,8 +82,8 @@ class Readers:
         return {number for person in self._people for _, number in (await self._box(site, person)).numbers}
 
     async def until_there(self, site: DemoSite, wanted: set[int]) -> set[int]:
-        """Those of them that came there within ALIKE_S_MAX."""
-        there, deadline = set[int](), self._now() + ALIKE_S_MAX
+        """Those of them that came there within BACK_S_MAX. Raises one of GONE, Refused."""
+        there, deadline = set[int](), self._now() + BACK_S_MAX
         while not wanted <= there and self._now() < deadline:
             there = await self.numbers_at(site)
             await asyncio.sleep(LOOK_EVERY_S)
@@ -99,7 +100,8 @@ class Readers:
                     try:
                         found[site.name, person.address] = await self._box(site, person)
                     except (*GONE, Refused):
-                        await asyncio.sleep(LOOK_EVERY_S)
+                        continue
+            await asyncio.sleep(LOOK_EVERY_S)
         return found
 
     async def _box(self, site: DemoSite, person: DemoPerson) -> Box:

@@ -75,8 +75,11 @@ class Story:
         await self._watcher.until("there are partitions", ("directory",), led)
         await self._whole()
         homes = self._watcher.homes_at(self._victim.name)
+        if not homes:
+            raise DemoFailed(f"nothing is at home at {self._victim.name}")
         await self._watcher.promise(homes, remote=self._remote)
         await self._watcher.until("durability", homes, lambda record: record.remote == self._remote)
+        self._say(f"{', '.join(homes)}: at home at {self._victim.name}, durability {self._durability}")
         await self._whole()
         self._readers.start()
         pairs = len(self._sites.all) * len(self._sites.people)

@@ -40,9 +40,12 @@ class Watcher:
         self._log = joined(site)
         self._operations: Operations | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self.records: Mapping[str, Partition] = {}
         self.view: View | None = None
         self.killed_at: float | None = None
+
+    @property
+    def records(self) -> Mapping[str, Partition]:
+        return {name: found.partition for name, found in self._log.watch.found.items()}
 
     async def start(self) -> None:
         """Raises LogUnavailable."""
@@ -85,19 +88,29 @@ class Watcher:
             pass
 
     async def _follow(self) -> None:
+        before = self.records
         while True:
-            found = {name: each.partition for name, each in self._log.watch.found.items()}
-            for line in changes(self.records, found, self._since_the_kill()):
+            now = self.records
+            for line in changes(before, now, self._since_the_kill()):
                 self._say(line)
-            self.records = found
+            before = now
             await self._log.watch.looked()
 
     def _since_the_kill(self) -> float | None:
         return None if self.killed_at is None else self._now() - self.killed_at
 
     async def _look(self, operations: Operations) -> None:
+        had = False  # the quorum: at the beginning it is not there yet
+        lost_at: float | None = None
         while True:
             self.view = await operations.look()
+            if had and not self.view.quorum:
+                lost_at = self._now()
+                self._say("the control plane takes no writes: it lost the member that led it, and elects another one")
+            elif lost_at is not None and self.view.quorum:
+                self._say(f"the control plane takes writes again, {self._now() - lost_at:.1f} s later")
+                lost_at = None
+            had = self.view.quorum
             await asyncio.sleep(LOOK_EVERY_S)
 
 

@@ -51,7 +51,14 @@ def test_mail_outlives_a_site(tmp_path: Path) -> None:
     assert verdict["lost"] == verdict["doubled"] == verdict["uidvalidity_changes"] == 0
     assert verdict["alike"]
     assert 0 < verdict["seconds_without_service"] < FAILOVER_S_MAX
-    for what in ("pune killed", "mail-pune-1", "took over after", "first acknowledged write", "pune's copy is level", "moved back"):
+    for what in (
+        "pune killed",
+        "mail-pune-1",
+        "took over after",
+        "first acknowledged write",
+        "pune's copy is level",
+        "moved back",
+    ):
         assert what in told, what
     assert not list(tmp_path.iterdir()), "nothing stays behind"
 

@@ -7,7 +7,7 @@ import pytest
 
 from tests.clients.test_demo import demo
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.long]
 
 
 def test_mail_that_only_the_killed_site_had_comes_back_with_it(tmp_path: Path) -> None:

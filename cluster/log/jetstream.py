@@ -12,6 +12,7 @@ Appends go to the appender directly when it lives in this process, else by reque
 """
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -57,6 +58,7 @@ RETRY_WAIT_S = 0.03
 START_S_MAX = 30.0
 RESTORE_BATCH_MAX = 500
 MOVE_S_MAX = 20.0
+TAKEN_UP_S_MAX = 4.0
 
 
 log = structlog.get_logger("cluster.log.jetstream")
@@ -225,7 +227,8 @@ class JetStreamLog:
         await self._told(f"fc.{site}.{wire.named(partition)}", b"", timeout_s)
 
     async def place(self, change: Callable[[Partition], Partition], partition: str) -> Partition:
-        """Changes a partition's record (copies, durability, pinned), not its home or epochs. Raises LogUnavailable."""
+        """Changes a partition's record (copies, durability, pinned), not its home or epochs. Returns when its home goes by
+        it, if there is one. Raises LogUnavailable."""
         try:
             async with asyncio.timeout(MOVE_S_MAX):
                 while True:
@@ -237,9 +240,18 @@ class JetStreamLog:
                     except Conflict:
                         continue
                     await self.watch.say_changed()
+                    await self._taken_up(wire.named(partition), change(found.partition))
                     return change(found.partition)
         except (Unreachable, TimeoutError) as error:
             raise LogUnavailable(f"the control plane does not answer: {error}") from error
+
+    async def _taken_up(self, name: str, changed: Partition) -> None:
+        """Returns when its home has renewed its lease on the changed record; a home that does not is lost, or reads it
+        first thing when it is back."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKEN_UP_S_MAX):
+                while (now := self.record(name)) is None or (now.epoch, now.beat) <= (changed.epoch, changed.beat):
+                    await self.watch.looked()
 
     async def _told(self, subject: str, data: bytes, timeout_s: float) -> None:
         try:

@@ -10,6 +10,7 @@ from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
 from cluster.domain.directory.events import Verifier
 from cluster.domain.refusal import Refusal
 from cluster.offers import Offer
+from protocols.admin.joining import Joining
 from protocols.admin.port import Administration, Cluster
 from protocols.port import Account, Done, World
 
@@ -52,6 +53,7 @@ class Door(NamedTuple):
     passwords: Passwords
     cluster: Cluster | None = None
     offers: Offers = _nobody
+    joining: Joining | None = None
 
 
 class Call(NamedTuple):

@@ -11,7 +11,7 @@ from cluster.domain.directory.events import Verifier
 from cluster.domain.refusal import Refusal
 from cluster.offers import Offer
 from protocols.admin.joining import Joining
-from protocols.admin.port import Administration, Cluster
+from protocols.admin.port import Administration, Cluster, Mending
 from protocols.port import Account, Done, World
 
 
@@ -46,7 +46,7 @@ def _nobody() -> tuple[Offer, ...]:
 
 
 class Door(NamedTuple):
-    """`cluster` None: there is no control plane behind this door. `offers`: where clients reach the sites now."""
+    """`cluster`, `mending` None: there is no control plane behind this door. `offers`: where clients reach the sites now."""
 
     site: Directory
     administration: Administration
@@ -54,6 +54,7 @@ class Door(NamedTuple):
     cluster: Cluster | None = None
     offers: Offers = _nobody
     joining: Joining | None = None
+    mending: Mending | None = None
 
 
 class Call(NamedTuple):

@@ -23,7 +23,7 @@ CONFIGURATION = """\
 # Domains, people, aliases and groups are not here: they are in the log (`angarium --dir DIR account add …`).
 
 [site]
-name = "{site}"  # one word, unique among the sites of the organisation; never changes
+{witness}name = "{site}"  # one word, unique among the sites of the organisation; never changes
 domain = "{domain}"  # the first start adds this domain if the directory is empty
 hostname = "{hostname}"  # how this server calls itself to others, and what clients connect to
 
@@ -100,6 +100,7 @@ class Plan(msgspec.Struct, frozen=True):
     members: tuple[Member, ...] = ()  # of a backbone, the first site's first; none = a single site
     like: Path | None = None  # the folder of the first site, whose authority and backbone this one shares
     host: str = ""  # where other sites reach it, if any shall ever join; empty = it stays alone
+    witness: bool = False  # nothing but a member of the backbone
 
 
 def make_site(plan: Plan, now: datetime.datetime) -> Config:
@@ -207,6 +208,7 @@ def refuse_unsound(plan: Plan, home: Path) -> None:
 def configuration_text(plan: Plan) -> str:
     limits = msgspec.structs.asdict(Limits())
     return CONFIGURATION.format(
+        witness="witness = true\n" if plan.witness else "",
         site=plan.site,
         domain=plan.domain.lower(),
         hostname=plan.hostname.lower(),

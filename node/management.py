@@ -10,6 +10,7 @@ from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
 from node.assembly import Assembly
 from node.backup import backup_work, rebuild_work
+from node.joining import JoinDoor
 from node.offers import offers
 from protocols.admin.door import Door
 from protocols.admin.gate import Gate
@@ -17,6 +18,7 @@ from protocols.admin.health import Health
 from protocols.admin.metrics import Metrics, measure_loop
 from protocols.admin.session import Parts
 from storage.administration import SiteAdministration
+from storage.mending import Mending
 from storage.operating import Operating
 from storage.postgres.compared import read_agreements
 from storage.postgres.pool import AWAY
@@ -65,11 +67,21 @@ class Management:
         self.health = Health({"log": self._log_answers, "tables": self._tables_answer})
         backbone = config.backbone
         sites = (config.site,) if backbone is None else backbone.sites
-        voters = 1 if backbone is None else len(backbone.members)
+        voters = 1 if backbone is None else len(backbone.formed)
         operations = parts.log.operations(sites, voters)
         agreements = partial(read_agreements, parts.database)
         self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic)
-        door = Door(parts.site, self.administration, parts.credentials, self.operating, partial(offers, config))
+        joining = JoinDoor(parts, parts.rosters) if parts.rosters is not None else None
+        mending = Mending(parts.reports, parts.log, lambda: parts.partitions, parts.inspection, parts.world.now)
+        door = Door(
+            parts.site,
+            self.administration,
+            parts.credentials,
+            self.operating,
+            partial(offers, config),
+            joining=joining,
+            mending=mending,
+        )
         gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
         self.parts = Parts(door, gate, self.metrics, self.health, about.version)
 

@@ -34,7 +34,7 @@ class Running(Protocol):
 
     async def stop(self) -> None: ...
 
-    async def ready(self) -> None: ...
+    async def ready(self) -> bool: ...
 
     def send(self, number: signal.Signals) -> None: ...
 
@@ -135,8 +135,9 @@ class Membership:
             finally:
                 self.start_member()
         assert self._member is not None
-        await self._member.ready()
         try:
+            if not await self._member.ready():
+                raise forming.FormingFailed("the member does not start as one of several")
             await forming.put_in(current(config))
         except forming.FormingFailed as error:
             log.warning("the control plane stays here alone", why=str(error))

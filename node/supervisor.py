@@ -90,9 +90,10 @@ class Keeper:
             await self._child.stop()
             self._tell(Happening(self._part.name, "stopped"))
 
-    async def ready(self) -> None:
-        """Returns when it serves for the first time. Raises StartFailed when it never will."""
-        await asyncio.shield(self.first_ready)
+    async def ready(self) -> bool:
+        """Returns when it serves for the first time, or False when it never will."""
+        await asyncio.wait((self.first_ready,))
+        return self.first_ready.exception() is None
 
     def send(self, number: signal.Signals) -> None:
         if self._child is not None:

@@ -6,7 +6,7 @@ flipped on a disk since then is in no digest yet.
 """
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -67,12 +67,19 @@ class Inspection:
         self._placed = placed
         self._here = others.site
 
-    async def verify(self, *, deep: bool = False, heal: bool = False) -> AsyncGenerator[Progress | Finding, None]:
-        """One finding for each partition and each site that has it; for ours only with `deep`."""
-        done, total = 0, sum(len(place.sites) for place in self._placed.values())
-        for partition, place in sorted(self._placed.items()):
-            if self._here not in place.sites:
-                continue
+    @property
+    def partitions(self) -> tuple[str, ...]:
+        """Those that are here, and so can be compared from here."""
+        return tuple(sorted(name for name, place in self._placed.items() if self._here in place.sites))
+
+    async def verify(
+        self, partitions: Collection[str] = (), *, deep: bool = False, heal: bool = False
+    ) -> AsyncGenerator[Progress | Finding, None]:
+        """One finding for each partition (of those named, or all) and each site that has it; for ours only with `deep`."""
+        chosen = [name for name in self.partitions if name in (partitions or self.partitions)]
+        done, total = 0, sum(len(self._placed[name].sites) for name in chosen)
+        for partition in chosen:
+            place = self._placed[partition]
             for site in sorted(place.sites, key=lambda site: site != self._here):
                 yield Progress("comparing sites", done, total, "copies")
                 done += 1

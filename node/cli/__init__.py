@@ -12,6 +12,8 @@ import click
 # A module is imported when its verb is used, so that each starts fast. Help shows them in this order.
 VERBS: dict[str, str] = {
     "init": "node.cli.init",
+    "join": "node.cli.join",
+    "witness": "node.cli.witness",
     "up": "node.cli.up",
     "demo": "node.cli.demo",
     "account": "node.cli.account",

@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.live import Live
 
 from node.cli.client import Api, path, run
+from node.cli.cluster_mending import salvage, verify
 from node.cli.cluster_tables import plan_table, status_lines, status_page, topology_toml
+from node.cli.membership import revoke, token
 from node.cli.output import Work
 from node.cli.shape import Complaint, json_option
 
@@ -29,6 +31,12 @@ copies_option = click.option("--copies", default=None, metavar="SITE,SITE", help
 @click.group()
 def command() -> None:
     """All sites: what is where, and how it is moved."""
+
+
+command.add_command(token)
+command.add_command(salvage)
+command.add_command(verify)
+command.add_command(revoke)
 
 
 @command.command()

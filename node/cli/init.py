@@ -54,8 +54,8 @@ def command(
     """Make a new site in DIRECTORY: configuration, certificates, secrets."""
     try:
         known = tuple(_member(text) for text in members)
-        reached = "" if alone or known or like else host or _reached(bind, hostname or f"mail.{domain}")
-        plan = Plan(directory, site, domain, hostname or "", bind, port_base, demo, known, like, reached)
+        host = "" if alone or known or like else host or reached(bind, hostname or f"mail.{domain}")
+        plan = Plan(directory, site, domain, hostname or "", bind, port_base, demo, known, like, host)
         config = make_site(plan, datetime.datetime.now(datetime.UTC))
     except ConfigRefused as error:
         raise Complaint(str(error)) from None
@@ -64,7 +64,7 @@ def command(
     answer(as_json, _facts(config), f"Made site {site} in {config.dir}. Start it: angarium up {directory}")
 
 
-def _reached(bind: str, hostname: str) -> str:
+def reached(bind: str, hostname: str) -> str:
     return hostname if bind in ("0.0.0.0", "::") else bind  # noqa: S104 (compared, not bound)
 
 

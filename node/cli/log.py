@@ -34,13 +34,13 @@ def tail(directory: Path, follow: bool, partition: str, lines: int, after: str |
 
     async def print_all(api: Api) -> None:
         async for event in api.lines("GET", path("log"), **query):
-            click.echo(json.dumps(event, ensure_ascii=False) if as_json else _line(event))
+            click.echo(json.dumps(event, ensure_ascii=False) if as_json else event_line(event))
 
     with contextlib.suppress(KeyboardInterrupt):
         run(directory, print_all)
 
 
-def _line(event: dict[str, Any]) -> str:
+def event_line(event: dict[str, Any]) -> str:
     """When, where in the log, what, of whom; then who did it from where, then the details."""
     by = " ".join(word for word in (event["by"], event["protocol"], event["address"]) if word)
     details = " ".join(

@@ -231,7 +231,7 @@ def permissions(site: str, authority: str) -> dict[str, dict[str, list[str]]]:
     partitions, as homes move by it; who belongs to the organisation is written by the authority's site alone. Other
     sites' streams may be read and no more."""
     name, bucket = token(site), "KV_control"
-    keys = ["partition.>", f"node.{name}.>"] if site != authority else [">"]
+    keys = ["partition.>", f"node.{name}.>", f"kept.*.{name}"] if site != authority else [">"]
     return {
         "publish": {
             "allow": [

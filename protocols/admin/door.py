@@ -10,7 +10,8 @@ from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
 from cluster.domain.directory.events import Verifier
 from cluster.domain.refusal import Refusal
 from cluster.offers import Offer
-from protocols.admin.port import Administration, Cluster
+from protocols.admin.joining import Joining
+from protocols.admin.port import Administration, Cluster, Mending
 from protocols.port import Account, Done, World
 
 
@@ -45,13 +46,15 @@ def _nobody() -> tuple[Offer, ...]:
 
 
 class Door(NamedTuple):
-    """`cluster` None: there is no control plane behind this door. `offers`: where clients reach the sites now."""
+    """`cluster`, `mending` None: there is no control plane behind this door. `offers`: where clients reach the sites now."""
 
     site: Directory
     administration: Administration
     passwords: Passwords
     cluster: Cluster | None = None
     offers: Offers = _nobody
+    joining: Joining | None = None
+    mending: Mending | None = None
 
 
 class Call(NamedTuple):

@@ -172,6 +172,27 @@ class PartitionChange(Asked, frozen=True):
     plan: bool = False
 
 
+class ReportsWanted(Asked, frozen=True):
+    """`all`: those that are settled too."""
+
+    all: bool = False
+
+
+class Settle(Asked, frozen=True):
+    """`applied`: the operator did what the report is about; `dismissed`: nobody wants it."""
+
+    state: Literal["applied", "dismissed"]
+
+
+class Verify(Asked, frozen=True):
+    """`partitions` empty: all that are here. `deep`: every site's log is read whole and reckoned against the digests.
+    `heal`: what differs is mended where nothing is lost by it."""
+
+    partitions: PartitionNames = ()
+    deep: bool = False
+    heal: bool = False
+
+
 # -- what is answered ---------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +361,57 @@ class Event(msgspec.Struct, frozen=True, tag_field="kind", tag="event"):
     data: dict[str, Any]
 
 
+class Report(msgspec.Struct, frozen=True):
+    """What of a tail could not be decided again. `what`, `why`: sentences. `whose`: address of the account it is about.
+    `event`: what stood in the tail, null where it was too large to be kept. `advice`: what an operator can do."""
+
+    partition: str
+    position: PositionText
+    state: Literal["open", "applied", "dismissed"]
+    what: str
+    why: str
+    whose: str
+    by: str
+    reported_at: str
+    age_s: float
+    event: Event | None
+    advice: tuple[str, ...]
+
+
+class WaitingTail(msgspec.Struct, frozen=True):
+    """What lies at this site from a lost home and is not in history yet: above `after`, up to `last`; done up to `done`."""
+
+    partition: str
+    epoch: int
+    after: PositionText
+    last: PositionText
+    done: PositionText
+
+
+class Reports(msgspec.Struct, frozen=True):
+    """`unread`: partitions whose log did not say whether there is a tail of them here."""
+
+    items: tuple[Report, ...]
+    waiting: tuple[WaitingTail, ...]
+    unread: tuple[str, ...]
+
+
+class Found(msgspec.Struct, frozen=True, tag_field="kind", tag="finding"):
+    """How a site stands to this one. `upto`: there is no difference up to there. `first`: the first event that differs.
+    `differs_in`: `log`, `tables` (only what was made of the log) or `disk` (the log is not what was once folded from it).
+    `healed`: it was mended and found equal afterwards."""
+
+    partition: str
+    site: str
+    verdict: Literal["equal", "behind", "differs", "unknown"]
+    upto: PositionText
+    first: PositionText | None
+    differs_in: str
+    why: str
+    healed: bool
+
+
+VerifyLine = Progress | Found | Finished | Problem
 ClusterLine = Planned | Did | Progress | Finished | Problem
 WorkLine = Progress | Finished | Problem
 ImportLine = Progress | Imported | Finished | Problem

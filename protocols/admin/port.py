@@ -11,6 +11,8 @@ from typing import Protocol
 from cluster.control.topology import Placement, Topology
 from cluster.domain.actor import Actor
 from cluster.domain.refusal import Refusal
+from storage.inspection import Finding
+from storage.mending import Report, Salvaged
 from storage.operating import Change, Did, Line, Planned
 from storage.overview import AccountRow, Alias, Domain, Engine, Group, Logged, Partition, Progress, Quarantined, State
 from storage.sites_seen import Overview
@@ -23,9 +25,11 @@ __all__ = [
     "Cluster",
     "Did",
     "Domain",
+    "Finding",
     "Engine",
     "Group",
     "Line",
+    "Mending",
     "Logged",
     "Overview",
     "Partition",
@@ -33,6 +37,8 @@ __all__ = [
     "Planned",
     "Progress",
     "Quarantined",
+    "Report",
+    "Salvaged",
     "State",
     "Topology",
 ]
@@ -108,3 +114,27 @@ class Cluster(Protocol):
     def apply(self, actor: Actor, topology: Topology, *, only_plan: bool) -> AsyncIterator[Line]: ...
 
     def drain_node(self, actor: Actor, node: str, *, only_plan: bool) -> AsyncIterator[Line]: ...
+
+
+class Mending(Protocol):
+    """What a failover or a disk left for an operator to settle, as far as it lies in this site's tables and log."""
+
+    async def salvaged(self, *, settled: bool) -> Salvaged | Refusal:
+        """Open reports, or all; and the tails that lie here and are not in history yet."""
+        ...
+
+    async def report(self, partition: str, position: int) -> Report | Refusal: ...
+
+    async def settle(self, actor: Actor, partition: str, position: int, *, applied: bool) -> Report | Refusal:
+        """Once: CONFLICT where it is settled already, NO_SUCH_ENTRY where there is none."""
+        ...
+
+    async def give_up(self, actor: Actor, partition: str, epoch: int) -> Refusal | None:
+        """Nobody will bring what is left of that epoch's tail."""
+        ...
+
+    def verify(
+        self, partitions: tuple[str, ...], *, deep: bool, heal: bool
+    ) -> AsyncIterator[Progress | Finding | Refusal]:
+        """Compares with every other site; all partitions that are here if none is named. `deep`: reads every log whole."""
+        ...

@@ -5,12 +5,14 @@ document (openapi.py) are both made from it.
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
+from protocols.admin import joining as entry
 from protocols.admin import model
-from protocols.admin.commands import accounts, aliases, cluster, domains, groups, imports, work
+from protocols.admin.commands import accounts, aliases, cluster, domains, groups, imports, joining, mending, work
 from protocols.admin.door import Answer, Call, Door
 from protocols.admin.port import Alias, Domain, Group, Overview, Topology
 
 PREFIX = "/api/v1"
+JOIN_PATH = f"{PREFIX}/cluster/join"  # asks for a token of its own kind instead of an administrator
 
 Answers = Callable[[Door, Call], Awaitable[Answer]]
 Streams = Callable[[Door, Call], AsyncIterator[Any]]
@@ -85,6 +87,23 @@ ROUTES: tuple[Route, ...] = (
           body=model.NewPartition),
     Route("PATCH", "/cluster/partitions/{partition}", "Home, copies and durability of a partition", model.ClusterLine,
           streams=cluster.change, body=model.PartitionChange),
+
+    Route("GET", "/cluster/salvage", "What of lost tails is for an operator to settle", model.Reports, mending.show_all,
+          query=model.ReportsWanted),
+    Route("GET", "/cluster/salvage/{partition}/{position}", "One report, and what can be done", model.Report,
+          mending.show),
+    Route("PATCH", "/cluster/salvage/{partition}/{position}", "Settle a report", model.Report, mending.settle,
+          body=model.Settle),
+    Route("DELETE", "/cluster/salvage/{partition}/tails/{epoch}", "Say that nobody will bring the rest of a tail", None,
+          mending.give_up, status=204),
+    Route("POST", "/cluster/verify", "Compare what all sites have, and mend it", model.VerifyLine,
+          streams=mending.verify, body=model.Verify),
+
+    Route("POST", "/cluster/tokens", "Make a token by which a site may join, shown only now", entry.TokenGiven, joining.token,
+          body=entry.NewToken, status=201),
+    Route("GET", "/cluster/join", "Whose door this is, for whoever has a token", entry.Hello, joining.hello),
+    Route("POST", "/cluster/join", "Join with a token", entry.Joined, joining.join, body=entry.Join, status=201),
+    Route("POST", "/cluster/sites/{site}/revoke", "Shut a site out for ever", entry.Revoked, joining.revoke),
 
     Route("GET", "/log", "Events as people read them", model.LogLine, streams=work.log, query=model.Tail),
     Route("GET", "/state", "Engines, partitions, what was put aside", model.State, work.state),

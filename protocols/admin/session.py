@@ -19,7 +19,7 @@ from protocols.admin.health import Health
 from protocols.admin.metrics import CONTENT_TYPE, Metrics
 from protocols.admin.model import BODY_BYTES_MAX, IMPORT_BYTES_MAX, Problem
 from protocols.admin.openapi import CSV, JSON, LINES, PROBLEM, document
-from protocols.admin.routes import PREFIX, ROUTES, Route
+from protocols.admin.routes import JOIN_PATH, PREFIX, ROUTES, Route
 from protocols.admin.streams import closed
 from storage.credentials import CredentialsBusy
 
@@ -116,7 +116,11 @@ def _guard(parts: Parts) -> Any:
 async def _admitted(parts: Parts, request: web.Request, handler: Handler, session: str) -> web.StreamResponse:
     try:
         open_page = not request.path.startswith("/api/") and (request.path != "/metrics" or trusted(parts.gate, request))
-        if not open_page:
+        if request.path == JOIN_PATH:
+            if not trusted(parts.gate, request):
+                return _problem(of_fault(Fault.INSECURE, "use https: a token may not be sent in the clear"))
+            request[ACTOR] = Actor("join token", site=parts.gate.site, protocol="admin", address=request.remote or "", session=session)
+        elif not open_page:
             actor = await admit(parts.gate, parts.door.site, request, session)
             if isinstance(actor, Problem):
                 log.warning("not admitted", reason=actor.reason, peer=request.remote, path=request.path)

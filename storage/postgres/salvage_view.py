@@ -33,6 +33,11 @@ class SalvageView:
         rows = await self.database.fetch("SELECT epoch, upto FROM salvaged WHERE partition = $1", partition)
         return {row["epoch"]: row["upto"] for row in rows}
 
+    async def addresses(self, accounts: list[int]) -> dict[int, str]:
+        """Of those that are still there."""
+        rows = await self.database.fetch("SELECT id, address FROM account WHERE id = ANY ($1::bigint[])", accounts)
+        return {row["id"]: row["address"] for row in rows}
+
     async def reports(self, *, only_open: bool = True) -> list[ReportRow]:
         """In the order of the tails, REPORTS_SHOWN_MAX at most."""
         rows = await self.database.fetch(

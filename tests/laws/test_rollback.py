@@ -11,6 +11,8 @@ from structlog.testing import capture_logs
 
 from cluster import codec
 from cluster.domain.mailbox import events as m
+from cluster.domain.mailbox.content import Content
+from cluster.domain.outbox import events as o
 from cluster.log.model import Record
 from cluster.position import position
 from node.config import Config
@@ -72,27 +74,60 @@ def spread(story: Sequence[Step], apart: int) -> list[Record]:
     return records
 
 
-@given(stories(), st.integers(0, 70), st.sampled_from((1, 40, 40, 400)), cuts, cuts)
+@given(stories(), st.integers(0, 70), st.sampled_from((1, 40, 400, 2_000)), cuts, cuts, st.booleans())
 @LAW
 def test_tables_taken_back_are_those_that_never_saw_the_tail(
-    law: Tables, story: list[Step], kept: int, apart: int, first: list[int], second: list[int]
+    law: Tables, story: list[Step], kept: int, apart: int, first: list[int], second: list[int], far: bool
 ) -> None:
     records = spread(story, apart)
-    law.runner.run(_equal(law, records, min(kept, len(records)), first, second))
+    law.runner.run(_equal(law, records, min(kept, len(records)), first, second, far * (apart * 3 // 4)))
 
 
-def test_a_command_that_was_told_on_both_sides_of_the_end_and_then_forgotten(law: Tables) -> None:
-    two_days = 49 * 3600
-    story = [
-        Step(7, m.Subscribed("a", True)),
-        Step(7, m.Subscribed("b", True), same_command=True),
-        Step(7, m.Subscribed("c", True), later_s=two_days),
-    ]
-    for apart in (1, 400, 2_000):
-        law.runner.run(_equal(law, spread(story, apart), 1, [1, 2], []))
+CONTENT = Content(b"c" * 32, 5, (), b"d")
+OPENED = [Step(account, m.MailboxesCreated((m.Made(0, "INBOX"),))) for account in (7, 8)]
+TWO_DAYS_S = 49 * 3600
 
 
-async def _equal(law: Tables, records: list[Record], kept: int, first: list[int], second: list[int]) -> None:
+@pytest.mark.parametrize("apart", [1, 400, 2_000])
+@pytest.mark.parametrize(
+    ("story", "kept"),
+    [
+        # A command that was told on both sides of the end, and forgotten since.
+        (
+            [
+                Step(7, m.Subscribed("a", True)),
+                Step(7, m.Subscribed("b", True), same_command=True),
+                Step(7, m.Subscribed("c", True), later_s=TWO_DAYS_S),
+            ],
+            1,
+        ),
+        # The same, and not forgotten.
+        ([Step(7, m.Subscribed("a", True)), Step(7, m.Subscribed("b", True), same_command=True)], 1),
+        # An epoch's beginning beyond the end raised everybody's UIDs.
+        ([*OPENED, Step(7, m.MessageAppended(0, CONTENT, 0)), Step(7, m.EpochStarted(((1, 2, 3),)))], 3),
+        # One that is in history stays.
+        ([*OPENED, Step(7, m.EpochStarted(((1, 2, 3),))), Step(7, m.MessageAppended(0, CONTENT, 0))], 3),
+        # A message that still waits had been tried once more beyond.
+        (
+            [
+                Step(7, o.MessageQueued(1, "anna@a.org", ("x@else.org", "y@else.org"), CONTENT, 1, False)),
+                Step(7, o.DeliveryAttempted(1, (o.Attempt("x@else.org", "sent", 250, ""),), 9)),
+            ],
+            1,
+        ),
+        # What is repeated beyond changed nothing, nor does it afterwards.
+        ([*OPENED, Step(7, m.MessageAppended(0, CONTENT, 0)), Step(7, None), Step(7, None, repeats=2)], 3),
+    ],
+)
+def test_what_lies_on_both_sides_of_the_end(law: Tables, story: list[Step], kept: int, apart: int) -> None:
+    for beyond in {0, apart * 3 // 4}:
+        law.runner.run(_equal(law, spread(story, apart), kept, [1, 2], [], beyond))
+
+
+async def _equal(
+    law: Tables, records: list[Record], kept: int, first: list[int], second: list[int], beyond: int
+) -> None:
+    """`beyond`: so far after the last event the end of history lies, at a piece of content."""
     await law.empty()
     await folded(await _fold(law), records[:kept], first)
     before = await law.dump()
@@ -101,7 +136,7 @@ async def _equal(law: Tables, records: list[Record], kept: int, first: list[int]
     whole = await law.dump()
     fold = await _fold(law)
     with capture_logs():
-        await roll_back(fold, Kept(records), records[kept - 1].position if kept else 0)
+        await roll_back(fold, Kept(records), records[kept - 1].position + beyond if kept else 0)
     _same(await law.dump(), before)
     await folded(fold, records, first)
     _same(await law.dump(), whole)

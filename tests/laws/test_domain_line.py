@@ -1,7 +1,7 @@
 """A line knows the same mail as the pure fold; and its names of things hold where UIDs do not."""
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import Phase, given, settings
 
 from cluster import codec
 from cluster.domain.mailbox import events as m
@@ -13,7 +13,7 @@ from tests.laws.tables_story import ACCOUNTS, NOT_IN_THE_TABLES, Model, Step, st
 HELLO, WORLD = Content(b"h" * 32, 5, (), b"d"), Content(b"w" * 32, 7, (), b"d")
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate))
 @given(stories())
 def test_a_line_is_the_fold_of_its_accounts(story: list[Step]) -> None:
     # No site forgets a command in the time that a line spans, and what no table can hold no command can say.

@@ -120,7 +120,7 @@ class Line:
 
     def tell(self, account: int, event: AnyEvent, command: bytes, n: int, position: int) -> Effect:
         """Of an event that repeats a command, has no meaning or is of another account: NOTHING."""
-        if account in self._wanted or command in self.commands or not account:
+        if account in self._wanted or command in self.commands or isinstance(event, OF_PARTITION):
             if n < self.commands.get(command, 0):
                 return NOTHING
             self.commands[command] = n + 1
@@ -149,7 +149,7 @@ class Line:
         if self._ordinal[0] != command:
             self._ordinal = (command, {})
         ordinal = self._ordinal[1][mail.id] = self._ordinal[1].get(mail.id, 0) + 1
-        thing = _thing(b"a", command, mail.id, ordinal.to_bytes(4, "big"))
+        thing = self._unused(_thing(b"a", command, mail.id, ordinal.to_bytes(4, "big")))
         uid = self._put(mail, box, thing, event.flags)
         if event.delivered and position > self._since:
             self.delivered.setdefault((mail.id, box.id), []).append((thing, event.content))
@@ -178,7 +178,10 @@ class Line:
             return NOTHING
         uids = _there(source, event.uids)
         things = tuple(source.messages[uid] for uid in uids)
-        new = [self._put(mail, target, copied_thing(command, mail.id, thing), self.flags[thing]) for thing in things]
+        new = [
+            self._put(mail, target, self._unused(copied_thing(command, mail.id, thing)), self.flags[thing])
+            for thing in things
+        ]
         touched = [_touched(target, new)]
         if event.moved:
             self._take(source, uids)
@@ -266,6 +269,12 @@ class Line:
     def _landing(self, mail: Account, mailbox: int) -> Box | None:
         return mail.boxes.get(mailbox) or mail.boxes.get(mail.names.get(INBOX, 0))
 
+    def _unused(self, thing: Thing) -> Thing:
+        """A name is given once, also where one command makes the same thing twice (which none does that we decide)."""
+        while thing in self.made:
+            thing = _thing(b"again", thing, 0, b"")
+        return thing
+
     def _put(self, mail: Account, box: Box, thing: Thing, flags: int) -> int:
         uid = box.uidnext
         box.uidnext += 1
@@ -302,6 +311,7 @@ def _thing(kind: bytes, command: bytes, account: int, what: bytes) -> Thing:
     return hashlib.blake2b(text, digest_size=THING_BYTES).digest()
 
 
+OF_PARTITION = EpochStarted | TailSalvaged | TailDestroyed | SalvageReported
 TELLS: dict[type, Callable[[Line, Account, Any, bytes, int], Effect]] = {
     MailboxesCreated: Line.created,
     MailboxesRenamed: Line.renamed,

@@ -28,6 +28,10 @@ class Tails(Protocol):
     """What lies at this site beyond the ends of epochs: cluster.log.jetstream."""
 
     async def tails(self, partition: str) -> Sequence[Stretch]: ...
+    async def known_history(self, partition: str) -> tuple[tuple[int, int], ...]:
+        """(epoch, last sequence of it) in order; the present epoch is the last one."""
+        ...
+
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -114,6 +118,13 @@ class Mending:
         """Writes down that nobody will bring what is left of that epoch's tail."""
         if partition not in self._partitions():
             return _no_partition(partition, self._partitions())
+        try:
+            history = await self._tails.known_history(partition)
+        except LogUnavailable:
+            return UNAVAILABLE
+        if epoch not in [ended for ended, _ in history[:-1]]:
+            # What it may still lose would not be brought back.
+            return Refusal(Reason.CONFLICT, f"No epoch {epoch} of {partition} has ended: it has no tail to give up.")
         done = await self._reports.give_up(actor, partition, epoch)
         return done if isinstance(done, Refusal) else None
 

@@ -148,6 +148,7 @@ async def test_a_report_whose_event_was_too_large_is_dismissed(operator: Operato
         ("GET", "salvage?every=1", None, 400, "unknown field `every`"),
         ("DELETE", "salvage/nix/tails/1", None, 404, "There is no partition nix here; there are directory"),
         ("DELETE", f"salvage/{MAIL}/tails/x", None, 404, "An epoch is a number"),
+        ("DELETE", f"salvage/{MAIL}/tails/1", None, 409, "No epoch 1 of mail-test-1 has ended"),
         ("POST", "verify", {"partitions": ["nix"]}, 404, "There is no partition nix here; there are directory"),
         ("POST", "verify", {"heel": True}, 400, "unknown field `heel`"),
     ],
@@ -227,6 +228,7 @@ async def test_a_tail_that_is_not_salvaged_yet_is_shown_and_can_be_given_up(engi
             and not found.reports
             and not found.unread
         )
+        assert isinstance(await mending.give_up(Actor("carla"), "p", 2), Refusal)
         given_up = asyncio.create_task(mending.give_up(Actor("carla"), "p", 1))
 
         async def is_told() -> bool:

@@ -134,6 +134,9 @@ class Leader:
                     served.append(await self._site.connection.subscribe(subject, handler))
                 self._members.serve(appender)
                 self._appender = appender
+                # Told even if nothing may be shown yet: copies, on whom the first word waits, would not know that it is there.
+                if self._hold.held():
+                    await self._tell(appender.mark)
                 await appender.advance(self._tell)
                 log.info("leading", partition=self._hold.record.name, epoch=appender.stream.epoch, after=appender.last)
                 self._changed.set()

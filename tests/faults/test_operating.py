@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -79,6 +80,45 @@ async def test_every_site_shows_all_of_them(sites: list[Site]) -> None:
         assert [each["site"] for each in status["sites"]] == ["pune", "mumbai", "dr"]
         assert all((each["link_ms"] is None) == (each["site"] == name) for each in status["sites"])
         assert len(status["partitions"]) == 7 and of(status, PARTITION)["home"] == "pune"
+
+
+async def test_tables_that_differ_are_found_and_mended_from_another_site(sites: list[Site]) -> None:
+    pune, mumbai, _ = sites
+    await until(pune, "everything is well", well)
+    client = await signed_in(pune, await person(pune, "vera"))
+    await client.ask("CREATE kept")
+    await until_level(pune, PARTITION)
+    database = await asyncpg.connect(mumbai.config.database_url, server_settings={"search_path": "live"})
+    try:
+        spoil = "UPDATE folded SET digest = set_byte(digest, 0, get_byte(digest, 0) # 1) WHERE partition = $1"
+        assert await database.execute(spoil, PARTITION) == "UPDATE 1"
+    finally:
+        await database.close()
+
+    command = (*CLI, "--dir", str(pune.config.dir), "cluster", "verify", PARTITION)
+    found = await asyncio.to_thread(
+        subprocess.run, command, cwd=REPOSITORY, capture_output=True, text=True, check=False
+    )
+    verdicts = {line.split("\t")[1]: line.split("\t")[2] for line in found.stdout.splitlines()}
+    assert found.returncode == 1 and verdicts == {"mumbai": "differs in tables", "dr": "equal"}, (
+        found.stdout + found.stderr
+    )
+    assert "say --yes" in await refused(pune, "verify", PARTITION, "--heal")
+
+    lines = await cluster(pune, "verify", PARTITION, "--heal", "--yes")
+    assert any(line["kind"] == "finding" and line["site"] == "mumbai" and line["healed"] for line in lines), lines
+    found_again = [line for line in await cluster(pune, "verify", PARTITION, "--deep") if line["kind"] == "finding"]
+    assert {line["site"] for line in found_again} == {"pune", "mumbai", "dr"}
+    assert all(line["verdict"] in ("equal", "behind") for line in found_again), found_again
+
+
+async def until_level(site: Site, name: str) -> None:
+    """Where every site has told the same end."""
+    async with asyncio.timeout(SEEN_S_MAX):
+        while any(
+            line["verdict"] != "equal" for line in await cluster(site, "verify", name) if line["kind"] == "finding"
+        ):
+            pass
 
 
 async def test_homes_move_there_and_back_while_somebody_writes(sites: list[Site]) -> None:

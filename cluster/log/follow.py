@@ -217,6 +217,21 @@ class Reader:
             except (Unreachable, EngineRefused):
                 await asyncio.sleep(RETRY_WAIT_S)
 
+    async def drop_contents(self, stream: Stream, end: int, upto: int) -> None:
+        """Content not above `upto`, of one stream whose last sequence in history is `end`. What tells how far it goes stays:
+        its last message, and the one where history ends, with the tail above that. Raises Unreachable, EngineRefused."""
+        epoch, sequence = split(upto)
+        last = await self._engine.last_sequence(stream.name)
+        if stream.copy:
+            below = min(await self.sequence_after(stream, upto), last)
+            newest = await self._engine.last_on(stream.name, ">")
+            if newest is not None and position_of(stream, newest) > position(stream.epoch, end):
+                below = min(below, await self.sequence_after(stream, position(stream.epoch, end) - 1))
+        else:
+            below = min(sequence + 1 if stream.epoch == epoch else last, last, end)
+        if below > 1:
+            await self._engine.purge(stream.name, stream.contents, below)
+
     async def known(self) -> Known | None:
         """What lies there now."""
         try:

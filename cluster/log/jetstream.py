@@ -352,20 +352,11 @@ class JetStreamLog:
                 await confirm_kept(self._bucket, partition, self._site.name, upto)
             elif copies := (self.record(partition) or record).copies:
                 upto = Position(min(upto, await kept_by_all(self._bucket, partition, copies)))
-            for stream, _ in epochs.segments(known):
+            for stream, end in epochs.segments(known):
                 if stream.epoch <= split(upto).epoch:
-                    await self._purge(partition, stream, upto)
+                    await self._reader_of(partition).drop_contents(stream, end, upto)
         except (Unreachable, EngineRefused, Conflict) as error:
             raise LogUnavailable(str(error)) from error
-
-    async def _purge(self, partition: str, stream: wire.Stream, upto: Position) -> None:
-        epoch, sequence = split(upto)
-        last = await self._engine.last_sequence(stream.name)
-        if stream.copy:
-            below = min(await self._reader_of(partition).sequence_after(stream, upto), last + 1)
-        else:
-            below = sequence + 1 if stream.epoch == epoch else last + 1
-        await self._engine.purge(stream.name, stream.contents, below)
 
     async def known_history(self, partition: str) -> Spans:
         """(epoch, its last sequence in history) of all epochs, as this site knows them. Raises LogUnavailable."""

@@ -133,6 +133,16 @@ class Certificate:
         return self._certificate.public_key().public_bytes(*form) == self._key.public_key().public_bytes(*form)
 
     @property
+    def site(self) -> str:
+        """Of which site it is, empty = of none."""
+        try:
+            found = self._certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        except x509.ExtensionNotFound:
+            return ""
+        uris = found.get_values_for_type(x509.UniformResourceIdentifier)
+        return next((uri.removeprefix(SITE_URI) for uri in uris if uri.startswith(SITE_URI)), "")
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Host names and addresses of the subject alternative name (RFC 9525 §6: nothing else counts)."""
         try:

@@ -12,7 +12,7 @@ from typing import Protocol
 from cluster.control.partitions import Spans, in_history
 from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
-from cluster.position import Position, split
+from cluster.position import Position, position, split
 from cluster.tokens import judged
 from storage.answers import UNAVAILABLE
 from storage.news import Hub
@@ -83,9 +83,10 @@ class Level:
         # Below all epochs is before everything; one that nobody here has heard of may have begun meanwhile.
         if history[0][0] <= split(token).epoch <= history[-1][0] and not in_history(history, token):
             try:
-                return judged(history, token, await self._salvaged(partition))
+                worth = judged(history, token, await self._salvaged(partition))
             except AWAY:
                 return UNAVAILABLE
+            return await self._lost(partition, token) if worth is None else worth
         if self._hub.position(partition) >= token:
             return token
         said = await self._homes.home_asked(partition)
@@ -93,4 +94,11 @@ class Level:
             return None  # No site ever gave it to anybody, or its epoch has lost it.
         if await self._hub.reached(partition, token, LEVEL_S_MAX):
             return token
-        return None if await self._hub.is_lost(partition, token) else UNAVAILABLE
+        return await self._lost(partition, token) if await self._hub.is_lost(partition, token) else UNAVAILABLE
+
+    async def _lost(self, partition: str, token: int) -> Refusal | None:
+        """None, once the tables are past the token's epoch. Only then UIDNEXT is above every UID that a tail gave, so that
+        all of them can be said to have vanished."""
+        after = position(split(token).epoch + 1, 0)
+        came = await self._hub.reached(partition, after, LEVEL_S_MAX) or self._hub.position(partition) >= after
+        return None if came else UNAVAILABLE

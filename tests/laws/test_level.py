@@ -123,7 +123,12 @@ def test_what_the_home_had_shown_and_was_rolled_back_is_followed_by_the_next_epo
     later = (1.25, -position(5, 10)), (3, position(6, 1))
     given, took_s = answer(position(5, 12), with_home, *later)
     assert given is True and 3 <= took_s < 4
-    assert answer(position(5, 12), token(position(5, 12)), *later) == (None, 1.25)
+    assert answer(position(5, 12), token(position(5, 12)), *later) == (None, 3)
+
+
+def test_a_lost_token_is_answered_when_the_next_epoch_has_raised_uidnext_above_all_that_the_tail_gave() -> None:
+    given, took_s = answer(position(5, 12), token(position(5, 12)), (1.25, -position(5, 10)))
+    assert is_unavailable(given) and took_s == 1.25 + LEVEL_S_MAX
 
 
 @pytest.mark.parametrize("home", [None, position(5, 10)])

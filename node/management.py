@@ -10,7 +10,9 @@ from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
 from node.assembly import Assembly
 from node.backup import backup_work, rebuild_work
+from node.config import Config
 from node.joining import JoinDoor
+from node.membership import current
 from node.offers import offers
 from protocols.admin.door import Door
 from protocols.admin.gate import Gate
@@ -67,8 +69,7 @@ class Management:
         self.health = Health({"log": self._log_answers, "tables": self._tables_answer})
         backbone = config.backbone
         sites = (config.site,) if backbone is None else backbone.sites
-        voters = 1 if backbone is None else len(backbone.formed)
-        operations = parts.log.operations(sites, voters)
+        operations = parts.log.operations(sites, lambda: _voters(config))
         agreements = partial(read_agreements, parts.database)
         self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic)
         joining = JoinDoor(parts, parts.rosters) if parts.rosters is not None else None
@@ -133,3 +134,9 @@ class Management:
         except AWAY as error:
             return f"the database does not answer: {type(error).__name__}"
         return ""
+
+
+def _voters(config: Config) -> int:
+    """How many keep the control plane now."""
+    backbone = current(config).backbone
+    return 1 if backbone is None else len(backbone.formed)

@@ -38,7 +38,7 @@ from storage.projector import Fold
 from storage.rebuild import fold_range
 from storage.verification import verify
 
-DATA = ("postgres", "blobs", "nats")  # in the order in which they are moved into place: the log, which is the truth, last
+DATA = ("postgres", "blobs", "backbone", "nats")  # in the order in which they are moved into place: the log, which is the truth, last
 STAGING = "restoring"
 RESTORED = "restored"  # in the backup's folder: a line for each time that it was restored
 DAY_S = 86_400.0

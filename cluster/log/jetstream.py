@@ -177,8 +177,8 @@ class JetStreamLog:
     def control_plane(self) -> Keys:
         return self._bucket
 
-    def operations(self, sites: tuple[str, ...], voters: int) -> Operations:
-        """What an operator sees and does. `voters`: members of the backbone."""
+    def operations(self, sites: tuple[str, ...], voters: Callable[[], int]) -> Operations:
+        """What an operator sees and does. `voters`: how many members of the backbone there are now."""
         return Operations(self, self._site, self._pulse, self._keepers, self._said, sites, voters)
 
     def digests(self) -> Digests:

@@ -94,7 +94,7 @@ class Operations:
         keepers: Mapping[str, Keeper],
         me: Callable[[], Node],
         sites: tuple[str, ...],
-        voters: int,
+        voters: Callable[[], int],
     ) -> None:
         self._log = whole
         self._site = site
@@ -138,7 +138,7 @@ class Operations:
         return View(
             self._site.name,
             self._known_sites(),
-            self._voters,
+            self._voters(),
             self._pulse.since() is not None,
             None if silent == float("inf") else silent,
             records,

@@ -50,7 +50,7 @@ class Watcher:
     async def start(self) -> None:
         """Raises LogUnavailable."""
         await self._log.start()
-        self._operations = self._log.operations(NAMES, len(NAMES))
+        self._operations = self._log.operations(NAMES, lambda: len(NAMES))
         self._tasks = [
             asyncio.create_task(work, name="watcher") for work in (self._follow(), self._look(self._operations))
         ]

@@ -14,7 +14,7 @@ from node.cli.output import Work, show_list
 from node.cli.shape import Complaint, answer, json_option
 
 HEALS = {
-    "log": "its copy of the log is made anew from the home, and its tables are taken back and fold it again",
+    "log": "the copy of the log, there or here, that is not the home's is made anew from it, and folded again",
     "tables": "its tables and those here are taken back to where they are equal, and fold the log again",
     "disk": "its copy of the log is made anew from the home; its tables are right and stay",
 }

@@ -7,7 +7,7 @@ from cluster.control.bucket import Conflict
 from cluster.control.hold import Hold
 from cluster.control.holder import Holder
 from cluster.control.lease import LEASE_S
-from cluster.control.partitions import Found, Member, Partition, Partitions, switchover
+from cluster.control.partitions import Member, Partition, Partitions, switchover
 from cluster.log.connection import Unreachable
 from cluster.log.members import Members
 from cluster.position import SEQUENCE_MAX

@@ -81,7 +81,8 @@ class Copier:
         self._writers: dict[int, tuple[Writer, int, int]] = {}  # by epoch, with its copy's last sequence and position
         self._source: Known | None = None  # what the home said that it has
         self._reader: Reader | None = None
-        self._life = ""
+        self._started = ""  # the engine's life when we looked at what is here
+        self._life = ""  # as the home hears it
         self._at = 0  # all of history up to here is on disk
         self._event = 0  # the last event of that
         self._storing = asyncio.Lock()  # nothing is stored while we stand for home
@@ -147,7 +148,10 @@ class Copier:
         self._writers.clear()
         self._recent.clear()
         self._source, self._anew = None, False
-        self._life = self._site.connection.life
+        self._started = self._site.connection.life
+        again = await self._site.near.get(f"recopied.{self._partition}")
+        # A copy that was made anew lacks what it had confirmed: as one whose disk was put back, it must be recognised anew.
+        self._life = f"{self._started}~{again.value.decode()}" if again.revision and self._started else self._started
         frozen = await self._site.near.get(f"frozen.{self._partition}")
         self._frozen = int(frozen.value or 0)
         known = await self._site.known.get(self._partition)
@@ -182,10 +186,13 @@ class Copier:
         while True:
             await self._site.watch.looked()
             record = self._record()
-            if self._anew:
-                raise Unreachable("an epoch is copied once more")
+            self._refuse_if_anew()
             if self._source is not None and record is not None and record.epoch > self._source.partition.epoch:
                 raise Unreachable(f"the partition is at home at {record.home} now")
+
+    def _refuse_if_anew(self) -> None:
+        if self._anew:
+            raise Unreachable("an epoch is copied once more")
 
     async def _tell(self, mark: Mark) -> None:
         """What is here and promised may be shown."""
@@ -219,6 +226,7 @@ class Copier:
         return self._reader
 
     async def _store(self, origin: Stream, kept: Sequence[Kept]) -> None:
+        self._refuse_if_anew()  # What was read goes on where there is nothing any more.
         copy = stream_of(origin.partition, origin.epoch, copy=True)
         if origin.epoch not in self._writers:
             made = Writer(
@@ -252,20 +260,22 @@ class Copier:
             if known is None or epoch not in known.streams:
                 raise ValueError(f"nothing of epoch {epoch} is here")
             log.warning("an epoch is copied once more", partition=self._partition, stream=known.streams[epoch])
+            again = await site.near.get(f"recopied.{self._partition}")
+            await site.near.put(f"recopied.{self._partition}", str(again.written).encode(), again.written)
+            self._life, self._anew = "", True  # Not a word, and no candidate, from here on until we have looked again.
             await site.engine.delete_stream(known.streams[epoch])
             streams = {other: name for other, name in known.streams.items() if other != epoch}
             rest = msgspec.structs.replace(known, streams=streams)
             await site.known.note(
                 known.partition, await epochs.lying_here(site.engine, known.partition, rest, site.replicas)
             )
-            self._anew = True
 
     # ── what the home and others hear ────────────────────────────────────────────────────────────────────────────────
 
     async def _confirm_for_ever(self) -> None:
         while True:
             self._moved.clear()
-            if self._life != self._site.connection.life and self._site.connection.life:
+            if self._started != self._site.connection.life and self._site.connection.life:
                 raise Unreachable("the engine was started again")  # Its disk may have been put back.
             found = self._found()
             if found is not None and found.revision > self._frozen and self._at and self._life:
@@ -321,6 +331,7 @@ class Copier:
         """Takes over on the very record that was seen. Raises Conflict, Unreachable."""
         record, site = found.partition, self._site
         async with self._storing:
+            self._refuse_if_anew()
             await self._freeze(found.revision)
             here = clip(spans(record), self._at)
             better = [said for said in await asked_positions(site, record) if said.position > here]
@@ -328,7 +339,7 @@ class Copier:
                 log.info("others have more", partition=self._partition, sites=[said.site for said in better])
                 return False
             gap = gap_of(record, site.name, self._life, here)
-            following = msgspec.structs.replace(takeover(record, site.name, here, gap), life=self._life)
+            following = msgspec.structs.replace(takeover(record, site.name, here, gap), life=self._started)
             await self._hold.take(found, following)
         log.warning("taken over", partition=self._partition, epoch=following.epoch, after=shown(here), gap=gap)
         await site.watch.say_changed()

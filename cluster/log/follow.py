@@ -5,6 +5,7 @@ restart of the engine is one failed read, tried again from the same place.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ READ_RECORDS_MAX = 500
 READ_BYTES_MAX = 8 << 20
 CLEAR_BYTES_MAX = 4 << 20  # of records given at once, unpacked
 RETRY_WAIT_S = 0.05
+HOLE_S_MAX = 30.0
 
 log = structlog.get_logger("cluster.log.follow")
 
@@ -69,6 +71,7 @@ class Reader:
         self._known: tuple[Segment, ...] = ()
         # Of copies: stream and life of the engine → position read up to, and the sequence after it.
         self._following: dict[tuple[str, str], tuple[int, int]] = {}
+        self._filling: dict[str, tuple[int, float]] = {}  # copy → where it ended, and since when; monotonic seconds
         self.history: Spans = ()
 
     async def follow(self, after: int, *, contents: bool, standing: int = 0) -> AsyncIterator[tuple[Record, ...]]:
@@ -134,12 +137,13 @@ class Reader:
             while True:
                 kept = await (ahead or self._patiently(stream, sequence, end, subject))
                 ahead = None
-                wanted = [each for each in kept if position_of(stream, each) <= end]
-                if wanted and len(wanted) == len(kept) and position_of(stream, kept[-1]) < end:
+                there = [each for each in kept if position_of(stream, each) <= end]
+                if there and len(there) == len(kept) and position_of(stream, kept[-1]) < end:
                     sequence = kept[-1].sequence + 1
                     # The next batch is on its way while this one is used: at most two are in memory.
                     ahead = asyncio.create_task(self._patiently(stream, sequence, end, subject))
-                if wanted:
+                # A copy that was made anew has other sequences than it had when it was asked for `after`.
+                if wanted := [each for each in there if position_of(stream, each) > after]:
                     yield wanted
                     if stream.copy:
                         life = self._engine.connection.life
@@ -170,9 +174,7 @@ class Reader:
                 if there is not None and position_of(stream, there) > end:
                     return []
                 # Dropped, all of it; or this engine's disk was put back, and it never was here.
-                if there is None and (
-                    stream.copy or await self._engine.last_sequence(stream.name) >= split(end).sequence
-                ):
+                if there is None and await self._reaches(stream, end):
                     return []
                 log.debug("a replica lags", stream=stream.name, sequence=sequence)
                 await self._look_elsewhere(stream)
@@ -180,6 +182,20 @@ class Reader:
             except (Unreachable, EngineRefused) as error:
                 log.debug("read again", stream=stream.name, why=str(error))
                 await asyncio.sleep(RETRY_WAIT_S)
+
+    async def _reaches(self, stream: Stream, end: int) -> bool:
+        """Whether what is not there up to `end` was dropped. A copy that is made anew comes up to there by and by; one that
+        comes no nearer has a hole where its home had dropped the end already."""
+        if not stream.copy:
+            return await self._engine.last_sequence(stream.name) >= split(end).sequence
+        newest = await self._engine.last_on(stream.name, ">")
+        at = position_of(stream, newest) if newest is not None else 0
+        if at >= end:
+            self._filling.pop(stream.name, None)
+            return True
+        if self._filling.get(stream.name, (-1, 0.0))[0] != at:
+            self._filling[stream.name] = at, time.monotonic()
+        return time.monotonic() - self._filling[stream.name][1] >= HOLE_S_MAX
 
     async def _look_elsewhere(self, stream: Stream) -> None:
         """Where a disk was put back, what is missing of an epoch is written again, into another stream."""
@@ -196,8 +212,10 @@ class Reader:
         if not stream.copy:
             return sequence + 1
         upto, following = self._following.get((stream.name, self._engine.connection.life), (0, 1))
-        if upto == after:
-            return following
+        if upto == after and following > 1:
+            before = await self._patiently_one(stream, following - 1)
+            if before is not None and position_of(stream, before) == upto:  # Else the copy was made anew meanwhile.
+                return following
         # A copy has its own sequences, in the same order: search by halves for the first beyond.
         low, high = 1, SEQUENCE_MAX
         while low < high:

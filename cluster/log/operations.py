@@ -75,7 +75,7 @@ class View(NamedTuple):
         until the home has recognised it again."""
         lives = {(seen.node.site, seen.node.life) for seen in self.nodes}
         known = {site for site, _ in lives}
-        return tuple(m.site for m in record.members if m.site not in known or (m.site, m.life) in lives)
+        return tuple(m.site for m in record.members if m.site not in known or (m.site, m.life.partition("~")[0]) in lives)
 
     def copy(self, partition: str, site: str) -> CopySaid | None:
         """What the copy there last said of itself."""

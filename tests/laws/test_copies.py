@@ -1,18 +1,27 @@
 """What a site says that it has of a partition's history, over the engine in memory: never more than that, and never less."""
 
+import asyncio
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import AsyncIterator, Mapping
 from itertools import count
 
 import pytest
 
 from cluster.control.bucket import MemoryKeys
-from cluster.control.partitions import Ended, KnownPartitions, Partition
+from cluster.control.hold import Hold
+from cluster.control.holder import Holder
+from cluster.control.lease import Lease
+from cluster.control.partitions import Ended, Found, KnownPartitions, Member, Partition, Partitions, is_member
+from cluster.control.watch import Node, Pulse, Watch
 from cluster.log import epochs
-from cluster.log.connection import Arrived, Connection, NobodyThere
-from cluster.log.engine import Engine, Message
+from cluster.log.connection import Arrived, Connection, NobodyThere, Unreachable
+from cluster.log.copier import Copier
+from cluster.log.engine import Engine, Kept, Message
 from cluster.log.follow import Reader
+from cluster.log.leader import Site as LogSite
 from cluster.log.marks import Marks
+from cluster.log.model import Record
 from cluster.log.recent import Recent
 from cluster.log.wire import POSITION_HEADER, Stream, stream_of
 from cluster.position import position
@@ -42,6 +51,9 @@ class Near(Connection):
         return (await self.collect(subject, data))[0]
 
     async def collect(self, subject: str, data: bytes = b"", timeout_s: float = 1.0) -> list[Arrived]:
+        if subject.startswith("$JS.API.STREAM.DELETE."):
+            del self.streams.streams[subject.rpartition(".")[2]]
+            return self._arrived([Answer({}, b"{}")])
         answers = self.streams.api(subject.removeprefix("$JS.API."), data)
         if answers is None:
             raise NobodyThere(subject)
@@ -49,6 +61,10 @@ class Near(Connection):
 
     def _arrived(self, answers: list[Answer]) -> list[Arrived]:
         return [Arrived("", "", each.headers, each.data, each.status) for each in answers]
+
+
+async def _next(records: AsyncIterator[tuple[Record, ...]]) -> tuple[Record, ...]:
+    return await anext(records)
 
 
 class Site:
@@ -63,7 +79,9 @@ class Site:
         """`e` an event, `c` content, from sequence `first` at their home on."""
         await self.engine.create_stream(epochs.config(stream, 1))
         for at, kind in enumerate(what, first):
-            head, middle = ("cp", {"e": "ev", "c": "ct"}[kind] + ".") if stream.copy else ({"e": "ev", "c": "ct"}[kind], "")
+            head, middle = (
+                ("cp", {"e": "ev", "c": "ct"}[kind] + ".") if stream.copy else ({"e": "ev", "c": "ct"}[kind], "")
+            )
             subject = f"{head}.p.{stream.epoch}.{middle}" + ("mailbox.1" if kind == "e" else "1")
             headers = {POSITION_HEADER: str(position(stream.epoch, at))} if stream.copy else {}
             await self.engine.write(Message(subject, headers, json.dumps(at).encode()), {})
@@ -86,3 +104,62 @@ async def test_an_epoch_that_ends_with_content_is_still_whole_when_that_was_drop
     assert [json.loads(each.data) for each in left.messages] == [5, 7][: 1 + bool(tail)]
 
 
+async def test_a_follower_misses_nothing_while_a_copy_is_made_anew() -> None:
+    site = Site()
+    copy = stream_of("p", 1, copy=True)
+    await site.has(copy, "ccce")
+    await site.known.note(Partition("p", "b", copies=("a",)), {1: copy.name})
+    seen = [each.position async for batch in site.reader.read(0, position(1, 4), contents=False) for each in batch]
+    assert seen == [position(1, 4)]
+    # What the home has dropped meanwhile does not come again, so sequences are others.
+    del site.connection.streams.streams[copy.name]
+    await site.has(copy, "", 0)
+    more = site.reader.read(position(1, 4), position(1, 6), contents=False)
+    first = asyncio.create_task(_next(more))
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not first.done()
+    await site.has(copy, "e", 4)
+    await site.has(copy, "ee", 5)
+    assert [each.position for each in await first] == [position(1, 5), position(1, 6)]
+
+
+def copier(site: Site, keys: MemoryKeys) -> Copier:
+    me = Holder("a", "a-0")
+    partitions, near = Partitions(keys), MemoryKeys()
+    watch = Watch(
+        site.connection, partitions, Pulse(keys, lambda beat: Node("a", "a-0", "", "", 0.0, beat), float), float
+    )
+    shared = LogSite(
+        site.connection, site.engine, partitions, near, site.known, watch, "a", 1, now_us=lambda: 0, entropy=os.urandom
+    )
+    home = Marks(site.connection, "p")
+    return Copier(shared, "p", Lease(near, "copier.p", me), Hold(keys, "p", me), site.marks, home, Recent())
+
+
+async def test_a_copy_that_is_made_anew_keeps_no_hole_and_is_no_candidate_until_it_was_recognised_anew() -> None:
+    site = Site()
+    copy, origin = stream_of("p", 1, copy=True), stream_of("p", 1)
+    await site.has(copy, "eee")
+    record = Partition("p", "b", copies=("a",), members=(Member("a", "a-1"),), remote=True)
+    await site.known.note(record, {1: copy.name})
+    one = copier(site, MemoryKeys())
+    await one._look()
+    said = one._said()
+    assert said.position == position(1, 3) and is_member(record, "a", said.life)
+    await one._recopy(1)
+    assert not is_member(record, "a", one._said().life)
+    # Read before, and behind what is gone now.
+    late = [Kept(4, "ev.p.1.mailbox.1", {}, b"4")]
+    with pytest.raises(Unreachable):
+        await one._store(origin, late)
+    with pytest.raises(Unreachable):
+        await one._stand(Found(record, 1), patient=False)
+    assert await site.engine.last_sequence(copy.name) == 0
+    for _ in range(2):
+        await one._look()
+        assert one._said().position == 0 and not is_member(record, "a", one._said().life)
+    first = one._said().life
+    await one._recopy(1)
+    await one._look()
+    assert one._said().life not in ("a-1", first)

@@ -135,6 +135,8 @@ class Hold(Lease):
         record = decode(entry.value) if entry.revision else None
         if record is None or record.holder is None or record.holder.id != self._me.id:
             return False
+        if entry.revision <= self._revision:
+            return False  # It is not at ours any more, so this answer is older than the refusal: what holds now is not known.
         if record.pinned != self.record.pinned:
             return False  # Another lease counts from now on: it is taken anew.
         self.record, self._revision = record, entry.revision

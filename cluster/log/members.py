@@ -80,9 +80,8 @@ class Members:
         return min((self._confirmed(member, record) for member in needed), default=SEQUENCE_MAX)
 
     def room(self, given: int) -> bool:
-        """Whether so many UIDs may be given. When little is left, more is asked for."""
-        if not self._hold.record.copies:
-            return True
+        """Whether so many UIDs may be given. When little is left, more is asked for. Without copies too: an appender that is
+        started again in this epoch knows no more than the record, and a copy may have been added by then."""
         self._need = max(self._need, given)
         if self._limit - given < ROOM_LEFT:
             self._wanted.set()
@@ -201,7 +200,7 @@ class Members:
 
     def _with_room(self, record: Partition) -> Partition:
         appender = self._appender
-        if appender is None or not record.copies:
+        if appender is None:
             return record
         given = max(appender.given, self._need)
         gap, forced = _roomy(record.gap, self._behind(record, given)), _roomy(record.gap_forced, given)

@@ -3,14 +3,15 @@
 import pytest
 from msgspec.structs import replace
 
-from cluster.control.bucket import Conflict
+from cluster.control.bucket import Conflict, Entry
 from cluster.control.hold import Hold
 from cluster.control.holder import Holder
-from cluster.control.lease import LEASE_S
+from cluster.control.lease import LEASE_S, LeaseLost
 from cluster.control.partitions import Member, Partition, Partitions, switchover
 from cluster.log.connection import Unreachable
 from cluster.log.members import Members
-from cluster.position import SEQUENCE_MAX
+from cluster.log.wire import Mark, stream_of
+from cluster.position import SEQUENCE_MAX, position
 from tests.laws.test_lease import Clock, Keys, never
 
 BOTH = (Member("dr", "x"), Member("mumbai", "y"))
@@ -77,3 +78,46 @@ async def test_an_end_that_was_refused_leaves_the_home_as_it_was() -> None:
     assert hold.held() and hold.record.strict and hold.record.home == "pune"
     clock.now += LEASE_S
     assert not hold.held()
+
+
+async def test_an_answer_older_than_the_refusal_settles_nothing() -> None:
+    keys, clock = Keys(), Clock()
+    hold, partitions = await held(keys, clock)
+    await hold.change(lambda record: replace(record, members=()))
+    old = await keys.get("partition.p")
+    keys.lose_answers = True
+    with pytest.raises(Unreachable):
+        await hold.change(lambda record: replace(record, members=BOTH))
+    keys.lose_answers = False
+
+    async def stale(key: str) -> Entry:
+        return old  # by a server that does not know yet that it leads no more
+
+    keys.get = stale  # type: ignore[method-assign]
+    with pytest.raises(LeaseLost):
+        await hold.change(lambda record: record)
+    assert not hold.held(), "else words would be given without members that are on the record"
+
+
+class Log:
+    """What is asked of an appender here."""
+
+    def __init__(self, last: int, given: int) -> None:
+        self.stream, self.mark = stream_of("p", 1), Mark(position(1, last), 0, position(1, last))
+        self.last = self.let_in = last
+        self.given = given
+
+
+async def test_uids_given_are_on_the_record_also_while_there_are_no_copies() -> None:
+    partitions = Partitions(Keys())
+    await partitions.create(Partition("p", "pune"))
+    hold = Hold(partitions.keys, "p", Holder("a", "pune-0"), clock=Clock(), gone=never)
+    found = await partitions.get("p")
+    assert found is not None
+    await hold.take(found, found.partition)
+    members = Members(hold)
+    members.serve(Log(5, 60_000))  # type: ignore[arg-type]
+    assert not members.room(100_000), "a copy that is added later, and forced, would give them again"
+    await hold.change(members._adjusted)
+    members._reckon()
+    assert members.room(100_000) and hold.record.gap_forced >= 100_000

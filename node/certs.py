@@ -76,10 +76,12 @@ def sign(
     return certificate.public_bytes(serialization.Encoding.PEM) + authority
 
 
-def make_request(name: str) -> tuple[bytes, bytes]:
-    """A new key and what is sent to have it certified (RFC 2986): (request, key) as PEM. What the certificate is for is
-    said beside it, and decided by who signs."""
-    key = ec.generate_private_key(ec.SECP256R1())
+def make_request(name: str, old: bytes | None = None) -> tuple[bytes, bytes]:
+    """A key, a new one unless there is an old one (PEM), and what is sent to have it certified (RFC 2986): (request, key)
+    as PEM. What the certificate is for is said beside it, and decided by who signs. Raises ValueError."""
+    key = serialization.load_pem_private_key(old, None) if old is not None else ec.generate_private_key(ec.SECP256R1())
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("not an elliptic-curve key")
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name[:64])])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM), _key_pem(key)

@@ -16,7 +16,7 @@ from cluster.domain.directory import addresses
 from node import certs, nkeys
 from node.backbone import ROSTER_NAME, ConfigRefused
 from node.config import Config, load
-from node.init import Plan, configuration_text, keyed_secrets, refuse_unsound, write
+from node.init import Plan, configuration_text, keyed_secrets, refuse_unsound, replace, write
 from node.tokens import JoinToken
 from protocols.admin.joining import Hello, Join, Joined
 
@@ -29,14 +29,8 @@ JOIN_PATH = "/api/v1/cluster/join"
 async def enter(plan: Plan, token: JoinToken, now: datetime.datetime) -> Config:
     """Writes the folder and gives its configuration. Raises ConfigRefused; the token is spent only if the first site let
     this one in."""
-    door = f"{token.host}:{token.port}"
     refuse_unsound(msgspec.structs.replace(plan, domain="example.org", hostname="example.org"), plan.dir.absolute())
-    hello = await _hello(token, door)
-    if certs.fingerprint(hello.ca.encode()) != token.ca:
-        raise ConfigRefused(
-            f"the site at {door} is of another organisation than the token: its authority is "
-            f"{certs.fingerprint(hello.ca.encode())[:16]}…, the token's {token.ca[:16]}…: is the address right?"
-        )
+    hello = await _known(token)
     await _reached(hello.host, hello.leaf_port, "the first site's links")
     host = addresses.canonical_domain(plan.host) or ""
     plan = msgspec.structs.replace(
@@ -65,6 +59,41 @@ async def enter(plan: Plan, token: JoinToken, now: datetime.datetime) -> Config:
     ):
         await asyncio.to_thread(write, home / name, content, mode)
     return load(home)
+
+
+async def renew(config: Config, token: JoinToken, now: datetime.datetime) -> None:
+    """New certificates for a site that is a member: the key of its links stays, since the others know it by that. Raises
+    ConfigRefused."""
+    backbone, tls = config.backbone, config.tls
+    if backbone is None or backbone.roster is None:
+        raise ConfigRefused(f"{config.dir} is not of a site that joined others: renew without --token")
+    own = backbone.of(config.site)
+    hello = await _known(token)
+    try:
+        link_request, _ = certs.make_request(config.site, tls.link_key.read_bytes())
+        server_request, server_key = certs.make_request(config.hostname)
+    except (OSError, ValueError) as error:
+        raise ConfigRefused(f"{tls.link_key}: {error}") from None
+    ask = Join(
+        token.id, token.secret, config.site, own.host, own.port_base, config.hostname, link_request.decode(),
+        server_request.decode(), own.leaf_key, version("angarium"), now.timestamp(), own.role, renew=True,
+    )  # fmt: skip
+    joined = await _join(token, hello, ask, now)
+    replace(tls.link_certificate, joined.link_certificate.encode(), 0o644)
+    replace(tls.key, server_key, 0o600)
+    replace(tls.certificate, joined.server_certificate.encode(), 0o644)
+
+
+async def _known(token: JoinToken) -> Hello:
+    """The door's greeting, if it is the one that the token names. Raises ConfigRefused."""
+    door = f"{token.host}:{token.port}"
+    hello = await _hello(token, door)
+    if certs.fingerprint(hello.ca.encode()) != token.ca:
+        raise ConfigRefused(
+            f"the site at {door} is of another organisation than the token: its authority is "
+            f"{certs.fingerprint(hello.ca.encode())[:16]}…, the token's {token.ca[:16]}…: is the address right?"
+        )
+    return hello
 
 
 async def _hello(token: JoinToken, door: str) -> Hello:

@@ -150,19 +150,37 @@ def certificate_names(hostname: str, *more: str) -> tuple[str, ...]:
 
 
 def renew_certificate(config: Config, now: datetime.datetime) -> None:
-    """A new server certificate by the site's own authority, put in the old one's place. Raises ConfigRefused."""
+    """New certificates by the site's own authority, put in the old ones' place. The key of the links stays: the other sites
+    know it by that. Raises ConfigRefused."""
+    tls, backbone = config.tls, config.backbone
+    joined = backbone is not None and backbone.roster is not None
+    if joined and not tls.ca_key.exists():
+        assert backbone is not None and backbone.roster is not None
+        first = backbone.roster.authority
+        raise ConfigRefused(
+            f"the authority's key is at {first}: there run `angarium cluster token --site {config.site} --renew`, and here "
+            "`angarium certificate renew --token TOKEN`"
+        )
     try:
-        authority, authority_key = config.tls.ca.read_bytes(), config.tls.ca_key.read_bytes()
-        reached = (config.backbone.of(config.site).host,) if config.backbone is not None else ()
-        certificate, key = certs.issue(authority, authority_key, certificate_names(config.hostname, *reached), now)
+        authority = tls.ca.read_bytes(), tls.ca_key.read_bytes()
+        reached = (backbone.of(config.site).host,) if backbone is not None else ()
+        certificate, key = certs.issue(*authority, certificate_names(config.hostname, *reached), now)
+        if joined:
+            request, _ = certs.make_request(config.site, tls.link_key.read_bytes())
+            link = certs.sign(*authority, certs.requested_key(request), certificate_names(*reached), now, config.site)
+            replace(tls.link_certificate, link, 0o644)
     except (OSError, ValueError) as error:
-        advice = f"put a certificate of your own in {config.tls.certificate}"
+        advice = f"put a certificate of your own in {tls.certificate}"
         raise ConfigRefused(f"the site's own authority cannot issue: {error}; {advice}") from None
-    for path, content, mode in ((config.tls.key, key, 0o600), (config.tls.certificate, certificate, 0o644)):
-        fresh = path.with_name(path.name + ".new")
-        fresh.unlink(missing_ok=True)
-        write(fresh, content, mode)
-        fresh.replace(path)
+    replace(tls.key, key, 0o600)
+    replace(tls.certificate, certificate, 0o644)
+
+
+def replace(path: Path, content: bytes, mode: int) -> None:
+    fresh = path.with_name(path.name + ".new")
+    fresh.unlink(missing_ok=True)
+    write(fresh, content, mode)
+    fresh.replace(path)
 
 
 def _like(plan: Plan, first: Config) -> Plan:

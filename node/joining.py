@@ -46,7 +46,9 @@ class JoinDoor:
             return AWAY
         if isinstance(roster, Refusal):
             return roster
-        if wanted.site and (refusal := _unfit(roster, wanted.site)):
+        if wanted.renew and roster.find(wanted.site) is None:
+            return Refusal(Reason.NO_SUCH_ENTRY, f"There is no site {wanted.site!r} whose certificates could be renewed.")
+        if wanted.site and not wanted.renew and (refusal := _unfit(roster, wanted.site)):
             return refusal
         own = roster.find(config.site)
         assert own is not None
@@ -78,6 +80,9 @@ class JoinDoor:
             answer = AWAY
         if isinstance(answer, Refusal):
             log.warning("a site was refused", asks_for=asked.site, peer=actor.address, token=asked.id, why=answer.text)
+            return answer
+        if asked.renew:
+            log.info("a site's certificates were renewed", of=asked.site, token=asked.id)
             return answer
         log.info("a site joined", joined=asked.site, host=asked.host, role=asked.role, token=asked.id)
         await self._record("join", asked.site, f"{asked.role} at {asked.host}")
@@ -124,14 +129,18 @@ class JoinDoor:
         if not await self._rosters.use(token, asked.site, self._now()):
             return Refusal(Reason.CONFLICT, "This token was used by somebody else at the same time.")
         pin = certs.pin(link)
+        if asked.renew:
+            return self._joined(asked, (link, server), roster)
         at = asked.site, asked.host, asked.port_base, asked.hostname
         changed = await self._add(Member(*at, leaf_key=asked.leaf_key, pin=pin, role=asked.role))
         if isinstance(changed, Refusal):
             return changed
-        config = self._config
+        return self._joined(asked, (link, server), changed)
+
+    def _joined(self, asked: Join, certificates: tuple[bytes, bytes], roster: Roster) -> Joined:
+        config, (link, server) = self._config, certificates
         hmac_key = str(config.hmac_key) if asked.role == "site" else ""
-        ca = config.tls.ca.read_text()
-        return Joined(link.decode(), server.decode(), ca, changed, config.domain, hmac_key)
+        return Joined(link.decode(), server.decode(), config.tls.ca.read_text(), roster, config.domain, hmac_key)
 
     def _certified(self, asked: Join) -> tuple[bytes, bytes]:
         """Certificates for the links to other sites, and for clients. Raises ValueError, OSError."""
@@ -163,7 +172,7 @@ class JoinDoor:
         now = self._now()
         if token.site and token.site != asked.site:
             return Refusal(Reason.NOT_PERMITTED, f"This token is for a site named {token.site}, not {asked.site}.")
-        if refusal := _unfit(roster, asked.site):
+        if refusal := _not_the_same(roster, asked) if asked.renew else _unfit(roster, asked.site):
             return refusal
         if not together(self._version, asked.version):
             text = f"Release {asked.version} cannot run with release {self._version} here: only neighbours can."
@@ -176,6 +185,8 @@ class JoinDoor:
             )
         if not nkeys.valid(asked.leaf_key):
             return Refusal(Reason.NOT_PERMITTED, "The key of the log's engine is none.")
+        if asked.renew:
+            return None
         if asked.role == "witness" and len(roster.members) != 2:
             return Refusal(Reason.CONFLICT, f"A witness decides between two sites; here are {len(roster.members)}.")
         taken = [each for each in roster.members if (each.host, each.port_base) == (asked.host, asked.port_base)]
@@ -247,3 +258,17 @@ def _unfit(roster: Roster, name: str) -> Refusal | None:
         # What lies under its name in the control plane is not the newcomer's.
         return Refusal(Reason.CONFLICT, f"A site named {name} was revoked: choose another name.", (name,))
     return None
+
+
+def _not_the_same(roster: Roster, asked: Join) -> Refusal | None:
+    """Of certificates that are renewed: whether it is the site that is known here, by the key of its links."""
+    member = roster.find(asked.site)
+    if member is None:
+        return Refusal(Reason.NO_SUCH_ENTRY, f"There is no site {asked.site} (any more): nothing can be renewed.", (asked.site,))
+    try:
+        same = certs.pin_of(certs.requested_key(asked.link_request.encode())) == member.pin
+    except ValueError:
+        same = False
+    if same and asked.leaf_key == member.leaf_key:
+        return None
+    return Refusal(Reason.NOT_PERMITTED, f"{asked.site} is known here by other keys: only with them can it be renewed.")

@@ -81,6 +81,12 @@ class Membership:
         if self._member is not None:
             await self._member.stop()
 
+    def reload(self) -> None:
+        """Certificates are read again."""
+        for part in (self._member, self._log):
+            if part is not None:
+                part.send(signal.SIGHUP)
+
     async def run(self) -> None:
         """For ever."""
         config = current(self._config)

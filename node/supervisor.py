@@ -311,7 +311,7 @@ async def _first_ready(keepers: list[Keeper], stop: asyncio.Event) -> bool:
 async def _until_stopped(stop: asyncio.Event, reload: asyncio.Event, site: _Site) -> None:
     async with asyncio.TaskGroup() as group:
         tasks = [
-            group.create_task(_forward_reloads(reload, site.workers)),
+            group.create_task(_forward_reloads(reload, site)),
             group.create_task(site.membership.run()),
         ]
         await stop.wait()
@@ -319,11 +319,12 @@ async def _until_stopped(stop: asyncio.Event, reload: asyncio.Event, site: _Site
             task.cancel()
 
 
-async def _forward_reloads(reload: asyncio.Event, workers: list[Keeper]) -> None:
+async def _forward_reloads(reload: asyncio.Event, site: _Site) -> None:
     while True:
         await reload.wait()
         reload.clear()
-        for keeper in workers:
+        site.membership.reload()
+        for keeper in site.workers:
             keeper.send(signal.SIGHUP)
 
 

@@ -24,13 +24,18 @@ def _seconds(_: click.Context, __: click.Parameter, text: str) -> float:
 @click.option("--site", default="", help="The only name that may join by it [any].")
 @click.option("--host", default="", help="Where the new machine reaches this site [as this site was made].")
 @click.option("--expires", "expires_s", default="24h", show_default=True, callback=_seconds, help="30m, 24h, 7d.")
+@click.option("--renew", is_flag=True, help="For SITE's certificates instead: `angarium certificate renew --token`.")
 @json_option
 @click.pass_obj
-def token(directory: Path, site: str, host: str, expires_s: float, as_json: bool) -> None:
+def token(directory: Path, site: str, host: str, expires_s: float, renew: bool, as_json: bool) -> None:
     """Print a token by which one new site may join: `angarium join DIR --token TOKEN`."""
+    if renew and not site:
+        raise click.UsageError("--renew needs --site")
+
+    body = {"site": site, "host": host, "expires_s": expires_s, "renew": renew}
 
     async def ask(api: Api) -> Any:
-        return await api.ask("POST", path("cluster", "tokens"), {"site": site, "host": host, "expires_s": expires_s})
+        return await api.ask("POST", path("cluster", "tokens"), body)
 
     given = run(directory, ask)
     until = datetime.datetime.fromtimestamp(given["expires_at"], datetime.UTC)

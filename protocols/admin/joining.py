@@ -21,11 +21,13 @@ PortBase = Annotated[int, Meta(ge=0, le=PORT_BASE_MAX)]
 
 
 class NewToken(Asked, frozen=True):
-    """`site` empty: whoever has it chooses the name. `host`: where the new site reaches this one; empty = as in the roster."""
+    """`site` empty: whoever has it chooses the name. `host`: where the new site reaches this one; empty = as in the roster.
+    `renew`: for a site that is there, whose certificates are to be issued anew."""
 
     site: Annotated[str, Meta(max_length=63)] = ""
     host: Annotated[str, Meta(max_length=255)] = ""
     expires_s: Annotated[float, Meta(gt=0, le=EXPIRES_S_MAX)] = 86_400.0
+    renew: bool = False
 
 
 class TokenGiven(Struct, frozen=True):
@@ -48,7 +50,8 @@ class Hello(Struct, frozen=True):
 
 
 class Join(Asked, frozen=True):
-    """`link_request`, `server_request`: PKCS #10 as PEM. `leaf_key`: an nkey. `clock`: unix seconds."""
+    """`link_request`, `server_request`: PKCS #10 as PEM. `leaf_key`: an nkey. `clock`: unix seconds. `renew`: the site is one
+    already, and asks for certificates with the key of its links that is known here."""
 
     id: Annotated[str, Meta(max_length=64)]
     secret: Annotated[str, Meta(max_length=128)]
@@ -62,6 +65,7 @@ class Join(Asked, frozen=True):
     version: Annotated[str, Meta(max_length=64)]
     clock: float
     role: Literal["site", "witness"] = "site"
+    renew: bool = False
 
 
 class Joined(Struct, frozen=True):

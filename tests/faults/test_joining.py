@@ -25,7 +25,7 @@ from node.init import Plan
 from node.tokens import JoinToken, TokenRefused, read, written
 from tests.faults.clients import Smtp
 from tests.faults.site import Site
-from tests.faults.test_sites import message, person, signed_in, until_alike
+from tests.faults.test_sites import message, person, seen, signed_in, until_alike
 from tests.live import CLI, REPOSITORY
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
@@ -244,6 +244,26 @@ async def test_a_second_site_comes_while_somebody_is_signed_in(place: Place, mum
     assert not mumbai.config.tls.ca_key.exists(), "the key of the authority does not leave its site"
     assert join(place, "again", token(place), place.bases[1]).count("port base") == 1
     sender.close()
+
+
+async def test_certificates_of_a_site_that_joined_are_renewed_by_the_first_one(place: Place, mumbai: Site) -> None:
+    config = mumbai.config
+    renew = ("--dir", str(config.dir), "certificate", "renew")
+    alone = said(*renew)
+    assert alone.returncode == 1 and "the authority's key is at pune" in alone.stderr
+    wrong = said(*renew, "--token", token(place, "--site", "fourth"))
+    assert "for a site named fourth, not mumbai" in wrong.stderr
+    before, old = certs.pin(config.tls.link_certificate.read_bytes()), config.tls.link_certificate.read_bytes()
+    done = said(*renew, "--token", token(place, "--site", "mumbai", "--renew"))
+    assert done.returncode == 0, done.stderr
+    fresh = config.tls.link_certificate.read_bytes()
+    assert fresh != old and certs.pin(fresh) == before
+    anna = await person(place.pune, "carol")
+    assert (await seen(await signed_in(mumbai, anna))).rows == ()
+    here = said("--dir", str(place.pune.config.dir), "certificate", "renew")
+    assert here.returncode == 0, here.stderr
+    async with connected(config) as connection:
+        await connection.request("$JS.site-pune.API.STREAM.INFO.EV-directory-1", timeout_s=SEEN_S_MAX)
 
 
 async def test_a_witness_makes_three_while_people_write_and_no_session_is_dropped(place: Place, mumbai: Site, witness: Site) -> None:

@@ -10,7 +10,7 @@ import structlog
 
 from cluster.control.bucket import Conflict
 from cluster.control.hold import Hold
-from cluster.control.lease import LOOK_EVERY_S, LeaseLost
+from cluster.control.lease import LEASE_S, LOOK_EVERY_S, MARGIN_S, LeaseLost
 from cluster.control.partitions import Found, Partition
 from cluster.log import epochs
 from cluster.log.appender import Appender
@@ -37,6 +37,7 @@ class Keeper:
         self._hold = hold
         self._task: asyncio.Task[None] | None = None
         self._copies: tuple[str, ...] | None = None
+        self._lost_at = float("-inf")  # when a lease was last lost to somebody, on the watch's clock
         self.wanted = False  # a copy here, if there never was one
         self.leader = leader
         self.copier = copier
@@ -76,6 +77,8 @@ class Keeper:
                 log.error("this site cannot lead", partition=self._partition, why=[str(e) for e in errors.exceptions])
                 pause = GIVE_WAY_S
             except* PASSING as errors:
+                if errors.subgroup(LeaseLost) is not None:
+                    self._lost_at = self._site.watch.clock()
                 log.warning("begins again", partition=self._partition, why=[_why(error) for error in errors.exceptions])
             except* Exception:
                 log.exception("begins again", partition=self._partition)  # Our bug; a partition left alone is worse.
@@ -116,6 +119,12 @@ class Keeper:
     async def _lead(self, found: Found) -> None:
         """Waits until the lease is to be had, and leads."""
         watch, name = self._site.watch, self._partition
+        if found.partition.pinned and not self._hold.held() and self._cut_off():
+            # What was heard of it before is no reason to wait, if nobody told since that it was taken away.
+            known = await self._site.known.get(name)
+            if known is not None and known.partition.home == self._site.name and known.partition.pinned:
+                await self._lead_pinned(known.partition)
+                return
         if found.partition.pinned and not await self._near():
             return
         if not self._hold.held() or self._hold.detached:
@@ -124,6 +133,10 @@ class Keeper:
                 return
             await self._hold.take(found, found.partition)
         await self._serve(found.partition.pinned)
+
+    def _cut_off(self) -> bool:
+        answered_at = self._site.watch.answered_at
+        return self._lost_at < answered_at < self._site.watch.clock() - LEASE_S - MARGIN_S
 
     async def _lead_pinned(self, known: Partition) -> None:
         """While the control plane is out of reach."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import count
 
 import pytest
@@ -11,7 +11,7 @@ import pytest
 from cluster.control.bucket import MemoryKeys
 from cluster.control.hold import Hold
 from cluster.control.holder import Holder
-from cluster.control.lease import Lease
+from cluster.control.lease import LEASE_S, MARGIN_S, Lease
 from cluster.control.partitions import Ended, Found, KnownPartitions, Member, Partition, Partitions, is_member
 from cluster.control.watch import Node, Pulse, Watch
 from cluster.log import epochs
@@ -19,12 +19,14 @@ from cluster.log.connection import Arrived, Connection, NobodyThere, Unreachable
 from cluster.log.copier import Copier
 from cluster.log.engine import Engine, Kept, Message
 from cluster.log.follow import Reader
+from cluster.log.keeper import Keeper
 from cluster.log.leader import Site as LogSite
 from cluster.log.marks import Marks
 from cluster.log.model import Record
 from cluster.log.recent import Recent
 from cluster.log.wire import POSITION_HEADER, Stream, stream_of
 from cluster.position import position
+from tests.laws.test_lease import Clock, Keys
 from tests.sim.engine import Answer, Streams
 
 
@@ -124,11 +126,11 @@ async def test_a_follower_misses_nothing_while_a_copy_is_made_anew() -> None:
     assert [each.position for each in await first] == [position(1, 5), position(1, 6)]
 
 
-def copier(site: Site, keys: MemoryKeys) -> Copier:
+def copier(site: Site, keys: MemoryKeys, clock: Callable[[], float] = float) -> Copier:
     me = Holder("a", "a-0")
     partitions, near = Partitions(keys), MemoryKeys()
     watch = Watch(
-        site.connection, partitions, Pulse(keys, lambda beat: Node("a", "a-0", "", "", 0.0, beat), float), float
+        site.connection, partitions, Pulse(keys, lambda beat: Node("a", "a-0", "", "", 0.0, beat), clock), clock
     )
     shared = LogSite(
         site.connection, site.engine, partitions, near, site.known, watch, "a", 1, now_us=lambda: 0, entropy=os.urandom
@@ -163,3 +165,34 @@ async def test_a_copy_that_is_made_anew_keeps_no_hole_and_is_no_candidate_until_
     await one._recopy(1)
     await one._look()
     assert one._said().life not in ("a-1", first)
+
+
+class Serves:
+    """In place of a leader: whether it is asked to lead, and under what."""
+
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self.led: list[tuple[bool, bool]] = []
+
+    async def serve(self) -> None:
+        self.led.append((self._hold.held(), self._hold.detached))
+        raise Unreachable("enough")
+
+
+async def test_a_pinned_home_that_is_cut_off_goes_on_in_another_process_that_had_heard_of_it() -> None:
+    site, keys, clock = Site(), Keys(), Clock()
+    record = Partition("p", "a", copies=("b",), pinned=True, holder=Holder("dead", "a-1"))
+    await site.known.note(record, {})
+    one = copier(site, keys, clock)
+    await one._site.partitions.create(record)
+    watch = one._site.watch
+    watch.found, watch.answered_at = await one._site.partitions.all(), clock.now
+    near = Lease(one._site.near, "pinned.p", Holder("a", "a-0"), clock)
+    hold = Hold(keys, "p", Holder("a", "a-0"), near, clock, gone=lambda holder: holder.id == "dead")
+    leader = Serves(hold)
+    keeper = Keeper(one._site, "p", hold, leader, one)  # type: ignore[arg-type]
+    keys.cut = True
+    clock.now += LEASE_S + MARGIN_S + 0.1
+    with pytest.raises(ExceptionGroup):
+        await keeper._keep()
+    assert leader.led == [(True, True)]

@@ -347,9 +347,9 @@ class Copier:
 
     async def _freeze(self, revision: int) -> None:
         """Nothing more is confirmed of the old epoch, also after a crash, until the record has moved on."""
-        self._frozen = revision
+        self._frozen = max(self._frozen, revision)  # A replica that lags may tell of an earlier one after a later one.
         entry = await self._site.near.get(f"frozen.{self._partition}")
-        await self._site.near.put(f"frozen.{self._partition}", str(revision).encode(), entry.written)
+        await self._site.near.put(f"frozen.{self._partition}", str(self._frozen).encode(), entry.written)
 
     async def _on_forced(self, message: Arrived) -> None:
         why = "the record changed all the time; try again"

@@ -196,3 +196,13 @@ async def test_a_pinned_home_that_is_cut_off_goes_on_in_another_process_that_had
     with pytest.raises(ExceptionGroup):
         await keeper._keep()
     assert leader.led == [(True, True)]
+
+
+async def test_what_was_frozen_stays_so_when_an_earlier_record_is_seen_once_more() -> None:
+    site = Site()
+    one = copier(site, MemoryKeys())
+    await one._freeze(7)
+    await one._freeze(5)
+    assert one._frozen == 7
+    await one._look()
+    assert one._frozen == 7

@@ -172,6 +172,7 @@ async def test_a_planned_switchover_there_and_back(sites: list[Site]) -> None:
     await log.stop()
 
 
+@pytest.mark.long
 async def test_losing_members_of_the_backbone_moves_nothing(sites: list[Site]) -> None:
     """One after the other, so the control plane's leader is among them."""
     log = await log_of(sites[2])
@@ -242,6 +243,7 @@ async def test_what_only_the_lost_home_had_comes_back_with_it(sites: list[Site])
     await log.stop()
 
 
+@pytest.mark.long
 async def test_a_pinned_home_goes_on_while_it_is_cut_off(sites: list[Site]) -> None:
     """Its engine reaches no other: as if the line of an office were down."""
     pune, mumbai, dr = sites
@@ -276,6 +278,7 @@ async def sent(sender: Smtp, address: str, number: int) -> None:
             pass
 
 
+@pytest.mark.long
 async def test_all_sites_lose_their_power_at_once(sites: list[Site]) -> None:
     log = await log_of(sites[0])
     home = (await until(log, "there is a home", lambda record: len(record.members) == 2 and record.remote)).home

@@ -28,7 +28,7 @@ from tests.faults.site import Site
 from tests.faults.test_sites import message, person, seen, signed_in, until_alike
 from tests.live import CLI, REPOSITORY
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
 OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 7422)
 SEEN_S_MAX = 60.0

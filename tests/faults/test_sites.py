@@ -378,6 +378,7 @@ async def test_every_copy_holds_what_its_home_holds_each_event_once(sites: list[
                 assert await events(site, stream_of(partition, 1, copy=True)) == there, (partition, site.config.site)
 
 
+@pytest.mark.long
 async def test_a_site_whose_blobs_were_wiped_reads_on_and_is_whole_again(sites: list[Site]) -> None:
     pune, _, dr = sites
     gus = await person(pune, "gus")
@@ -432,6 +433,7 @@ def blobs_of(site: Site) -> set[str]:
     return {file.name for file in site.config.blob_dir.glob("??/??/*")}
 
 
+@pytest.mark.long
 async def test_a_site_that_starts_while_it_is_cut_off_is_read_at_once(sites: list[Site]) -> None:
     pune, mumbai, dr = sites
     hal, ida = await person(pune, "hal"), await person(dr, "ida")

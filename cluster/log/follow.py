@@ -189,7 +189,7 @@ class Reader:
         if not stream.copy:
             return await self._engine.last_sequence(stream.name) >= split(end).sequence
         newest = await self._engine.last_on(stream.name, ">")
-        at = position_of(stream, newest) if newest is not None else 0
+        at = position_of(stream, newest) if newest is not None else position(stream.epoch, 0)
         if at >= end:
             self._filling.pop(stream.name, None)
             return True

@@ -206,3 +206,14 @@ async def test_what_was_frozen_stays_so_when_an_earlier_record_is_seen_once_more
     assert one._frozen == 7
     await one._look()
     assert one._frozen == 7
+
+
+async def test_an_epoch_of_which_nothing_is_in_history_is_not_waited_for() -> None:
+    site = Site()
+    empty, new = stream_of("p", 1, copy=True), stream_of("p", 2, copy=True)
+    await site.has(empty, "")
+    await site.has(new, "e")
+    record = Partition("p", "b", 2, ended=(Ended(1, 0, 1, "a"),), copies=("a",))
+    await site.known.note(record, {1: empty.name, 2: new.name})
+    seen = [each.position async for batch in site.reader.read(0, position(2, 1), contents=False) for each in batch]
+    assert seen == [position(2, 1)] and not site.reader._filling

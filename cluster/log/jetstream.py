@@ -18,6 +18,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
 import structlog
 
 from cluster.control.bucket import Bucket, Conflict, Keys
@@ -235,15 +236,30 @@ class JetStreamLog:
                     found = await self._site.partitions.get(wire.named(partition))
                     if found is None:
                         raise LogUnavailable(f"there is no partition {partition}")
+                    wanted = _sound(found.partition, change(found.partition))
+                    if found.partition.pinned and not wanted.pinned and not await self._is_led(found.partition):
+                        raise LogUnavailable(
+                            f"{partition} is pinned to {found.partition.home}, which is out of reach and may go on alone: "
+                            "wait for it, or take the partition over by force"
+                        )
                     try:
-                        await self._site.partitions.change(change(found.partition), found.revision)
+                        await self._site.partitions.change(wanted, found.revision)
                     except Conflict:
                         continue
                     await self.watch.say_changed()
-                    await self._taken_up(wire.named(partition), change(found.partition))
-                    return change(found.partition)
+                    await self._taken_up(wire.named(partition), wanted)
+                    return wanted
         except (Unreachable, TimeoutError) as error:
             raise LogUnavailable(f"the control plane does not answer: {error}") from error
+
+    async def _is_led(self, record: Partition) -> bool:
+        """Whether its home renews its lease."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAKEN_UP_S_MAX):
+                while (now := self.record(record.name)) is None or now.beat == record.beat:
+                    await self.watch.looked()
+                return True
+        return False
 
     async def _taken_up(self, name: str, changed: Partition) -> None:
         """Returns when its home has renewed its lease on the changed record; a home that does not is lost, or reads it
@@ -527,6 +543,11 @@ class JetStreamLog:
                 self._engine, self._site.known, partition, self._marks_of(partition), self._recent_of(partition)
             )
         return self._readers[partition]
+
+
+def _sound(before: Partition, after: Partition) -> Partition:
+    """Members that were recognised under durability `local` may lack what was shown: with `remote` they begin anew."""
+    return msgspec.structs.replace(after, members=()) if after.remote and not before.remote else after
 
 
 async def _ensured(bucket: Bucket) -> None:

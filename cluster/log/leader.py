@@ -219,7 +219,7 @@ class Leader:
         elif not record.begun:
             await self._begin_clean(here)
         elif record.life == life or _as_left(record, here):
-            pass  # The same stream.
+            self._must_have_all_before(here)  # The same stream.
         elif restored or record.copies:
             await self._begin_anew(known, here, restored)
         if (self._hold.record.life, self._hold.record.closed) != (life, -1):
@@ -237,10 +237,13 @@ class Leader:
 
     async def _begin_clean(self, here: int) -> None:
         """After a switchover: the old home made sure that we have all."""
+        self._must_have_all_before(here)
+        await self._hold.change(lambda now: msgspec.structs.replace(now, begun=True))
+
+    def _must_have_all_before(self, here: int) -> None:
         end = max((position(old.epoch, old.last) for old in self._hold.record.ended if old.last), default=0)
         if here < end:
             raise HomeLost(f"this site has its log up to {shown(here)} only, and was made home at {shown(end)}")
-        await self._hold.change(lambda now: msgspec.structs.replace(now, begun=True))
 
     async def _begin_anew(self, known: Known | None, here: int, restored: bool) -> None:
         """We know nothing of what we may have said before this start: the disk may have been put back to an earlier state.

@@ -85,12 +85,14 @@ def dismiss(directory: Path, partition: str, position: str, as_json: bool) -> No
 @partition_argument
 @click.argument("epoch", type=click.IntRange(1))
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@json_option
 @click.pass_obj
-def give_up(directory: Path, partition: str, epoch: int, yes: bool) -> None:
+def give_up(directory: Path, partition: str, epoch: int, yes: bool, as_json: bool) -> None:
     """Say that the disk with the rest of EPOCH's tail is lost for good, so that clients are not kept waiting for it."""
     click.echo(f"What of epoch {epoch} of {partition} is not in history by now will count as lost.", err=True)
     _ask("Is it lost for good?", yes)
     run(directory, lambda api: api.ask("DELETE", path("cluster", "salvage", partition, "tails", str(epoch))))
+    answer(as_json, {"partition": partition, "epoch": epoch}, f"The tail of epoch {epoch} of {partition} is given up.")
 
 
 @click.command()

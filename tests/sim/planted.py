@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from cluster.control import partitions, watch
-from cluster.control.hold import Hold
 from cluster.domain.mailbox.events import MessagesExpunged
 from cluster.domain.mailbox.state import MailState, evolve
 from cluster.log import admission, appender, copier, engine, epochs, follow, jetstream, leader, wire, writer
@@ -185,16 +184,6 @@ def _a_candidate_does_not_wait() -> Sequence[tuple[Any, str, Any]]:
     return [(watch.Watch, "is_over", lambda self, name: name in self.found)]
 
 
-def _a_takeover_on_any_revision() -> Sequence[tuple[Any, str, Any]]:
-    real = Hold.take
-
-    async def take(self: Hold, found: partitions.Found, following: partitions.Partition) -> None:
-        now = await self._keys.get(self._key)
-        await real(self, partitions.Found(found.partition, now.written), following)
-
-    return [(Hold, "take", take)]
-
-
 def _the_gap_is_forgotten() -> Sequence[tuple[Any, str, Any]]:
     return [(copier, "gap_of", lambda *_: 0)]
 
@@ -252,9 +241,6 @@ PLANTS: dict[str, Plant] = {
     "a stale home acknowledges": Plant(_a_stale_home_acknowledges, frozenset({checks.ONE_HOME}), seed=58),
     "a candidate does not wait for the lease": Plant(
         _a_candidate_does_not_wait, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK})
-    ),
-    "a takeover is not on the revision seen": Plant(
-        _a_takeover_on_any_revision, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK, checks.ONE_EVENT}), seed=88
     ),
     "the gap is forgotten": Plant(_the_gap_is_forgotten, frozenset({checks.ONE_CONTENT}), seed=14),
     "remote waits for nobody": Plant(_remote_waits_for_nobody, frozenset({checks.NOT_ROLLED_BACK}), seed=5),

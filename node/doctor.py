@@ -102,6 +102,28 @@ def check_certificates(config: Config, now: datetime.datetime) -> list[Finding]:
     return findings or [Finding("certificates", "ok", f"valid until {certificate.valid_until:%Y-%m-%d}")]
 
 
+def check_links(config: Config, now: datetime.datetime) -> list[Finding]:
+    """To the other sites: the certificate by which they know this one, and whether they are reached."""
+    backbone = config.backbone
+    if backbone is None or backbone.roster is None:
+        return []
+    renew = f"angarium --dir {config.dir} certificate renew"
+    if backbone.roster.find(config.site) is None:
+        return [Finding("links", "error", "this site was shut out", "the others do not let it in any more: make another one")]
+    try:
+        certificate = Certificate(config.tls.link_certificate, config.tls.link_key)
+    except (OSError, ValueError) as error:
+        return [Finding("links", "error", f"{config.tls.link_certificate}: {error}", renew)]
+    days, until = (certificate.valid_until - now).days, f"valid until {certificate.valid_until:%Y-%m-%d}"
+    findings = [Finding("links", "error" if days < 0 else "warning", until, renew)] if days < RENEW_DAYS else []
+    for site in backbone.formed:
+        member = backbone.of(site)
+        if site != config.site and _answered("links", member.host, member.leaf_port) is not None:
+            text = f"{site} ({member.host}:{member.leaf_port}) is not reached"
+            findings.append(Finding("links", "warning", text, "is it up, and the port open from here?"))
+    return findings or [Finding("links", "ok", until)]
+
+
 def check_disk(config: Config, now: datetime.datetime) -> list[Finding]:
     usage = shutil.disk_usage(config.dir)
     free = f"{usage.free / 1024**3:.1f} GiB free"
@@ -285,4 +307,6 @@ def _look(name: str, config: Config) -> str:
 
 
 Check = Callable[[Config, datetime.datetime], list[Finding]]
-CHECKS: tuple[Check, ...] = (check_secrets, check_ports, check_certificates, check_disk, check_engines, check_release, check_clock)
+CHECKS: tuple[Check, ...] = (
+    check_secrets, check_ports, check_certificates, check_links, check_disk, check_engines, check_release, check_clock,
+)  # fmt: skip

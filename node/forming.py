@@ -32,6 +32,7 @@ from node.engines import nats
 from node.roster import note
 
 STREAM = "KV_control"
+NO_MEMBER = 10044  # the engine's: that server is no member of the cluster
 SNAPSHOT_NAME = "moving.json"
 ASK_S_MAX = 2.0
 TRY_AGAIN_S = 0.2
@@ -55,10 +56,11 @@ def pending(config: Config) -> bool:
     return _snapshot_file(config).exists()
 
 
-async def reachable(backbone: BackboneConfig, site: str) -> bool:
-    """Whether the others who shall keep it take connections."""
+async def missing(backbone: BackboneConfig, site: str) -> tuple[str, ...]:
+    """Those of the others who shall keep it that take no connections yet, with where they would."""
     others = [backbone.of(voter) for voter in backbone.voters if voter != site]
-    return all(await asyncio.gather(*(_answers(other.host, other.route_port) for other in others)))
+    there = await asyncio.gather(*(_answers(other.host, other.route_port) for other in others))
+    return tuple(f"{each.site} ({each.host}:{each.route_port})" for each, is_there in zip(others, there, strict=True) if not is_there)
 
 
 async def set_aside(config: Config) -> None:
@@ -125,7 +127,10 @@ async def forget(config: Config, gone: str) -> None:
     await connection.start(ASK_S_MAX)
     try:
         ask = json.dumps({"peer": nats.member_name(gone)}).encode()
-        await connection.request("$JS.API.SERVER.REMOVE", ask, timeout_s=ASK_S_MAX)
+        answer = await connection.request("$JS.API.SERVER.REMOVE", ask, timeout_s=ASK_S_MAX)
+        error = json.loads(answer.data).get("error")
+        if error and error.get("err_code") != NO_MEMBER:
+            raise Unreachable(f"{gone} is not forgotten yet: {error.get('description')}")
     finally:
         await connection.stop()
 

@@ -8,7 +8,7 @@ from importlib.metadata import version as installed
 
 import structlog
 
-from cluster.control.roster import Member, Roster, Rosters, Token, digest_of, joined, revoked
+from cluster.control.roster import Member, Roster, Rosters, Token, digest_of, joined, may_revoke, revoked
 from cluster.domain.actor import Actor
 from cluster.domain.directory.commands import RecordTopology
 from cluster.domain.refusal import Reason, Refusal
@@ -100,6 +100,9 @@ class JoinDoor:
                 if site == self._config.site:
                     text = f"{site} has the organisation's authority: it cannot be shut out from here."
                     return Refusal(Reason.NOT_PERMITTED, text)
+                if not may_revoke(roster, site):
+                    text = f"{' and '.join(roster.formed)} keep the control plane, and neither can alone"
+                    return Refusal(Reason.CONFLICT, f"{text}: let another site or a witness join first.")
                 changed = revoked(roster, site)
                 if await self._rosters.write(changed):
                     note(self._config.roster_file, changed)

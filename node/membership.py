@@ -66,6 +66,9 @@ class Membership:
         self._say = say
         self._member: Running | None = None
         self._log: Running | None = None
+        self._awaited: tuple[str, ...] = ()
+        self._told = 0  # number of the roster that the operator was told of
+        self._forgotten: set[str] = set()
 
     def start_member(self) -> Running | None:
         if self._member is None and is_member(current(self._config)):
@@ -103,13 +106,13 @@ class Membership:
                     if forming.wanted(config) or forming.pending(config):
                         await self._form(config, config.backbone)
                     elif config.backbone.roster.number != number:
-                        await self._apply(config, config.backbone, first=number == 0)
+                        await self._apply(config, config.backbone)
                         number = config.backbone.roster.number
                 except (ConfigRefused, ChildFailed, OSError, Unreachable) as error:
                     log.warning("the roster is not obeyed yet", why=str(error))
                 await asyncio.sleep(LOOK_EVERY_S)
 
-    async def _apply(self, config: Config, backbone: BackboneConfig, *, first: bool) -> None:
+    async def _apply(self, config: Config, backbone: BackboneConfig) -> None:
         roster = backbone.roster
         assert roster is not None
         if roster.find(config.site) is None:
@@ -120,16 +123,23 @@ class Membership:
             self._member.send(signal.SIGHUP)
         if self._log is not None and await _rewritten(config, nats.NAME, self._prepare_log):
             self._log.send(signal.SIGHUP)
-        if not first:
+        if self._told not in (0, roster.number):
             self._say("site", f"members: {', '.join(member.site for member in roster.members)}")
-        if roster.revoked and roster.authority == config.site and len(backbone.formed) > 1:
+        self._told = roster.number
+        if roster.authority == config.site and len(backbone.formed) > 1:
             for gone in roster.revoked:
-                await forming.forget(config, gone.site)
+                if gone.site not in self._forgotten:
+                    await forming.forget(config, gone.site)
+                    self._forgotten.add(gone.site)
 
     async def _form(self, config: Config, backbone: BackboneConfig) -> None:
         """Raises ChildFailed, OSError, Unreachable; then it is as it was, and tried again."""
         if not forming.pending(config):
-            if not await forming.reachable(backbone, config.site):
+            missing = await forming.missing(backbone, config.site)
+            if missing:
+                if missing != self._awaited:
+                    self._say("site", f"the control plane stays here until these can be reached: {', '.join(missing)}")
+                self._awaited = missing
                 return
             self._say("site", f"the control plane goes to {', '.join(backbone.voters)}")
             await self.stop()

@@ -71,26 +71,32 @@ def founded(first: Member) -> Roster:
 def joined(roster: Roster, member: Member) -> Roster:
     """With it. As soon as there are three they keep the control plane together; later ones are linked to those."""
     members = (*roster.members, member)
+    voters = _voters(roster.voters, members)
     return msgspec.structs.replace(
-        roster, number=roster.number + 1, members=members, voters=_voters(roster.voters, members)
+        roster, number=roster.number + 1, members=members, voters=voters, formed=_serving(roster.formed, voters)
     )
 
 
+def may_revoke(roster: Roster, name: str) -> bool:
+    """Whether those who are left can decide without it: of two who keep the control plane neither can alone."""
+    return name not in roster.formed or len(roster.formed) > 2
+
+
 def revoked(roster: Roster, name: str) -> Roster:
-    """Without it, and with somebody else in its place among those who keep the control plane, if there is anybody."""
+    """`may_revoke`. Without it, and with somebody else in its place among those who keep the control plane, if there is anybody."""
     gone = roster.find(name)
     assert gone is not None
     members = tuple(member for member in roster.members if member != gone)
     kept = tuple(voter for voter in roster.voters if voter != name)
-    voters = _voters(kept, members) if len(roster.voters) > 1 else kept
     formed = tuple(site for site in roster.formed if site != name)
+    # Where one keeps it alone still, the others have not begun: it is as if this one had never come.
+    voters = _voters(kept if len(roster.formed) > 1 else formed, members)
     return msgspec.structs.replace(
         roster,
         number=roster.number + 1,
         members=members,
         voters=voters,
-        # Who comes into a backbone that stands serves at once.
-        formed=voters if len(formed) > 1 else formed,
+        formed=_serving(formed, voters) if len(roster.formed) > 1 else formed,
         revoked=(*roster.revoked, gone),
     )
 
@@ -98,6 +104,11 @@ def revoked(roster: Roster, name: str) -> Roster:
 def formed(roster: Roster) -> Roster:
     """The voters keep it now."""
     return msgspec.structs.replace(roster, number=roster.number + 1, formed=roster.voters)
+
+
+def _serving(formed: tuple[str, ...], voters: tuple[str, ...]) -> tuple[str, ...]:
+    """Who comes into a backbone of several serves at once; one alone must first be made one of several."""
+    return voters if len(formed) > 1 else formed
 
 
 def _voters(voters: tuple[str, ...], members: tuple[Member, ...]) -> tuple[str, ...]:

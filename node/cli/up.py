@@ -50,7 +50,8 @@ def _lines(config: Config, people: tuple[DemoPerson, ...]) -> Callable[[Happenin
     def tell(happening: Happening) -> None:
         console.print(_line(happening), style=COLOURS.get(happening.what), markup=False)
         if happening.what == "serving":
-            console.print(client_table(config, people))
+            if not config.witness:
+                console.print(client_table(config, people))
             console.print("Ctrl-C stops it; everything acknowledged stays.", style="dim")
 
     return tell

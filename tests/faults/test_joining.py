@@ -362,9 +362,20 @@ async def test_a_stolen_site_is_shut_out_by_one_command(place: Place, mumbai: Si
     async with connected(mumbai.config, member=True) as thief:
         with pytest.raises(Unreachable):
             await thief.request("$KV.control.members", b"{}", timeout_s=HEARD_S)
+    await until("the control plane has its replicas at those who are left", lambda: _kept_by(place.pune.config, {"pune", "umpire", "dr"}))
     roster = read_roster(place.pune.config.roster_file)
     assert roster is not None and roster.find("mumbai") is None and len(roster.voters) == 3
     assert "was revoked: choose another name" in said("--dir", str(place.pune.config.dir), "cluster", "token", "--site", "mumbai").stderr
+
+
+async def _kept_by(config: Config, sites: set[str]) -> bool:
+    try:
+        async with connected(config, member=True) as connection:
+            cluster = (await Engine(connection).info("KV_control"))["cluster"]
+    except Unreachable:
+        return False
+    current = {each["name"] for each in cluster.get("replicas", ()) if each["current"]}
+    return {f"backbone-{site}" for site in sites} == {cluster.get("leader", ""), *current}
 
 
 async def _in(whole: object, part: str) -> bool:

@@ -37,7 +37,7 @@ SNAPSHOT_NAME = "moving.json"
 ASK_S_MAX = 2.0
 TRY_AGAIN_S = 0.2
 CONNECT_S_MAX = 30.0
-FORMED_S_MAX = 60.0
+FORMED_S_MAX = 30.0
 
 log = structlog.get_logger("forming")
 

@@ -237,11 +237,6 @@ class JetStreamLog:
                     if found is None:
                         raise LogUnavailable(f"there is no partition {partition}")
                     wanted = _sound(found.partition, change(found.partition))
-                    if found.partition.pinned and not wanted.pinned and not await self._is_led(found.partition):
-                        raise LogUnavailable(
-                            f"{partition} is pinned to {found.partition.home}, which is out of reach and may go on alone: "
-                            "wait for it, or take the partition over by force"
-                        )
                     try:
                         await self._site.partitions.change(wanted, found.revision)
                     except Conflict:
@@ -251,15 +246,6 @@ class JetStreamLog:
                     return wanted
         except (Unreachable, TimeoutError) as error:
             raise LogUnavailable(f"the control plane does not answer: {error}") from error
-
-    async def _is_led(self, record: Partition) -> bool:
-        """Whether its home renews its lease."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(TAKEN_UP_S_MAX):
-                while (now := self.record(record.name)) is None or now.beat == record.beat:
-                    await self.watch.looked()
-                return True
-        return False
 
     async def _taken_up(self, name: str, changed: Partition) -> None:
         """Returns when its home has renewed its lease on the changed record; a home that does not is lost, or reads it

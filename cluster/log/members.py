@@ -195,6 +195,8 @@ class Members:
             given = appender.given
             self._limit = min(
                 min(given + record.gap - self._behind(record, given), record.gap_forced)
+                if record.members
+                else record.gap_forced
                 for record in (self._hold.record, *self._hold.asked)
             )
 

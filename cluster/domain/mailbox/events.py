@@ -117,6 +117,7 @@ class EpochStarted(Event, frozen=True, tag="EpochStarted.1"):
     ended: tuple[tuple[int, int, int], ...]
 
 
+UIDS_AT_ONCE_MAX = 1 << 20
 UID_GAP, UID_GAP_FORCED = 65_536, 16_777_216
 UIDVALIDITY_FRESH = -1  # in place of a gap: nothing is known of the UIDs given, so every mailbox gets a new UIDVALIDITY
 UIDNEXT_RAISED_MAX = 1 << 31  # half of RFC 9051 §2.3.1.1's 32 bits, so that as many are left for messages
@@ -192,12 +193,13 @@ def changes(account: int, event: AnyEvent) -> tuple[str, ...]:
 
 
 def uids_given(event: AnyEvent) -> int:
-    """How many UIDs the fold gives for it at most, in one mailbox."""
+    """How many UIDs the fold gives for it at most, in one mailbox; a range may be open (all of INBOX is renamed), and no
+    more than UIDS_AT_ONCE_MAX are reckoned with."""
     match event:
         case MessageAppended():
             return 1
         case MessagesCopied():
-            return sum(last - first + 1 for first, last in event.uids)
+            return min(UIDS_AT_ONCE_MAX, sum(last - first + 1 for first, last in event.uids))
         case _:
             return 0
 

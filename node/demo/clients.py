@@ -28,11 +28,49 @@ def message(number: int, sender: str, recipient: str) -> bytes:
     return f"{head}\r\n{lines}\r\n".encode()
 
 
-class Smtp:
-    """One connection (RFC 5321). Raises one of GONE where the other side went away."""
+class SmtpLine:
+    """What is said over one connection (RFC 5321 §4.2), whatever it is for. Raises one of GONE where the other side went
+    away."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader, self._writer = reader, writer
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def _ask(self, data: bytes) -> int:
+        self._writer.write(data)
+        await self._writer.drain()
+        return await self._reply()
+
+    async def _reply(self) -> int:
+        while True:
+            line = await self._reader.readuntil(b"\r\n")
+            if line[3:4] != b"-":
+                return int(line[:3])
+
+
+class ImapLine:
+    """The same for IMAP (RFC 9051 §2.2)."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader, self._writer = reader, writer
+        self._tag = 0
+
+    def close(self) -> None:
+        self._writer.close()
+
+    async def _line(self) -> bytes:
+        """One line with its literals."""
+        line = await self._reader.readuntil(b"\r\n")
+        while match := _LITERAL.search(line):
+            line += await self._reader.readexactly(int(match[1]))
+            line += await self._reader.readuntil(b"\r\n")
+        return line
+
+
+class Smtp(SmtpLine):
+    """One connection (RFC 5321). Raises one of GONE where the other side went away."""
 
     @classmethod
     async def connect(cls, host: str, port: int) -> "Smtp":
@@ -53,20 +91,6 @@ class Smtp:
             if (code := await self._ask(data + b".\r\n")) != 250:
                 raise Refused(f"data: {code}")
 
-    def close(self) -> None:
-        self._writer.close()
-
-    async def _ask(self, data: bytes) -> int:
-        self._writer.write(data)
-        await self._writer.drain()
-        return await self._reply()
-
-    async def _reply(self) -> int:
-        while True:
-            line = await self._reader.readuntil(b"\r\n")
-            if line[3:4] != b"-":
-                return int(line[:3])
-
 
 class Status(NamedTuple):
     messages: int
@@ -74,12 +98,8 @@ class Status(NamedTuple):
     uidvalidity: int
 
 
-class Imap:
+class Imap(ImapLine):
     """One session (RFC 9051). Raises one of GONE where the other side went away, Refused where it says no."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._tag = 0
 
     @classmethod
     async def connect(cls, host: str, port: int, tls: ssl.SSLContext, user: str, password: str) -> "Imap":
@@ -111,9 +131,6 @@ class Imap:
         await self._ask("UNSELECT")
         return tuple(sorted(found))
 
-    def close(self) -> None:
-        self._writer.close()
-
     async def _ask(self, words: str) -> list[bytes]:
         """The untagged lines of the answer, without `* `, with their literals."""
         self._tag += 1
@@ -129,10 +146,3 @@ class Imap:
         if not line.startswith(tag + b"OK"):
             raise Refused(line.decode().strip())
         return untagged
-
-    async def _line(self) -> bytes:
-        line = await self._reader.readuntil(b"\r\n")
-        while match := _LITERAL.search(line):
-            line += await self._reader.readexactly(int(match[1]))
-            line += await self._reader.readuntil(b"\r\n")
-        return line

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.clients.place import Person, Place, said
+from tests.mbsync import configuration
 
 MESSAGES = 1000
 STANDARD = ("Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash")
 
-CONFIGURATION = """\
+ACCOUNT = """\
 IMAPAccount site
 Host localhost
 Port {port}
@@ -20,23 +21,6 @@ User {user}
 Pass "{password}"
 SSLType IMAPS
 CertificateFile {ca}
-
-IMAPStore far
-Account site
-
-MaildirStore near
-Path {near}/
-Inbox {near}/INBOX
-SubFolders Verbatim
-
-Channel all
-Far :far:
-Near :near:
-Patterns *
-Create Both
-Remove Both
-Expunge Both
-SyncState *
 """
 
 
@@ -88,7 +72,7 @@ def pair(mbsync: str, place: Place, person: Person, tmp_path: Path) -> Pair:
     home.mkdir()
     port = place.config.ports.imaps
     file.write_text(
-        CONFIGURATION.format(port=port, user=person.address, password=person.password, ca=place.ca, near=home)
+        configuration(ACCOUNT).format(port=port, user=person.address, password=person.password, ca=place.ca, near=home)
     )
     return Pair(place, person, Maildir(home), lambda: said(mbsync, "-c", str(file), "-V", "-a"))
 

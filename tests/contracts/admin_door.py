@@ -1,13 +1,17 @@
-"""The administrator's door, standing on a free port over a directory in memory, and a client with the token."""
+"""The administrator's door, standing on a free port over a directory in memory or a live site, and a client with the
+token."""
 
+import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import aiohttp
 
+from node.management import Management
 from protocols.admin.door import Door
 from protocols.admin.gate import Gate
 from protocols.admin.health import Health
@@ -15,6 +19,7 @@ from protocols.admin.metrics import Metrics
 from protocols.admin.server import Server, start
 from protocols.admin.session import Parts, application
 from tests.contracts.admin_site import MemoryAdministration, MemorySite
+from tests.live import Live
 
 TOKEN = "the-token-of-a-test"
 GOOD = "correct horse battery"
@@ -45,15 +50,45 @@ async def standing(site: MemorySite, **headers: str) -> AsyncIterator[Asking]:
     gate = Gate(TOKEN, (), "north", "north-1")
     metrics = Metrics("north", "1")
     door = Door(site, MemoryAdministration(site), site.credentials)
-    server = await start(application(Parts(door, gate, metrics, health, "0.1.0")), "127.0.0.1", 0, None, None)
-    base = f"http://127.0.0.1:{server.http_port}"
-    sent = {"Authorization": f"Bearer {TOKEN}"} | headers
     try:
-        async with aiohttp.ClientSession(base, headers=sent) as http:
+        async with _served(Parts(door, gate, metrics, health, "0.1.0"), TOKEN, headers=headers) as (server, http):
             yield Asking(http, site, health, server)
     finally:
-        await server.stop()
         site.credentials.close()
+
+
+@asynccontextmanager
+async def api_of(
+    live: Live, host: str = "127.0.0.1", https_port: int | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Of a live site: by HTTP at a free port, and by HTTPS where a port is given."""
+    management = Management(live.parts)
+    serving = asyncio.create_task(management.run())
+    try:
+        async with _served(management.parts, live.parts.config.api_token, host, https_port, tls) as (_, http):
+            yield http
+    finally:
+        serving.cancel()
+        await asyncio.wait((serving,))
+
+
+@asynccontextmanager
+async def _served(
+    parts: Parts,
+    token: str,
+    host: str = "127.0.0.1",
+    https_port: int | None = None,
+    tls: ssl.SSLContext | None = None,
+    *,
+    headers: Mapping[str, str] | None = None,
+) -> AsyncIterator[tuple[Server, aiohttp.ClientSession]]:
+    server = await start(application(parts), host, 0, https_port, tls)
+    sent = {"Authorization": f"Bearer {token}", **(headers or {})}
+    try:
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.http_port}", headers=sent) as http:
+            yield server, http
+    finally:
+        await server.stop()
 
 
 def basic(name: str, password: str) -> str:

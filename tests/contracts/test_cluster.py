@@ -8,9 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from node.management import Management
-from protocols.admin.server import start
-from protocols.admin.session import application
+from tests.contracts.admin_door import api_of
 from tests.live import Live
 
 SHOWN_S_MAX = 10.0
@@ -42,17 +40,8 @@ class Operator:
 
 @pytest.fixture
 async def operator(live_site: Live) -> AsyncIterator[Operator]:
-    management = Management(live_site.parts)
-    serving = asyncio.create_task(management.run())
-    server = await start(application(management.parts), "127.0.0.1", 0, None, None)
-    headers = {"Authorization": f"Bearer {live_site.parts.config.api_token}"}
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.http_port}", headers=headers) as http:
-            yield Operator(http, live_site)
-    finally:
-        await server.stop()
-        serving.cancel()
-        await asyncio.wait((serving,))
+    async with api_of(live_site) as http:
+        yield Operator(http, live_site)
 
 
 async def led(operator: Operator) -> Any:

@@ -18,14 +18,12 @@ from cluster.log.model import Append, NewEvent, Stored
 from cluster.position import position, shown
 from node.cli import main
 from node.config import Config
-from node.management import Management
-from protocols.admin.server import start
-from protocols.admin.session import application
 from storage.inspection import Inspection
 from storage.mending import Mending, Waiting
 from storage.news import Hub
 from storage.postgres.pool import Database
 from storage.salvaging import Reports
+from tests.contracts.admin_door import api_of
 from tests.contracts.test_salvage import INBOX, LETTER, OTHER, Partition
 from tests.contracts.test_salvaging import fold_all
 from tests.laws.tables_of_law import Site, site_tables
@@ -76,19 +74,10 @@ class Operator:
 @pytest.fixture
 async def operator(live_site: Live) -> AsyncIterator[Operator]:
     config = live_site.parts.config
-    management = Management(live_site.parts)
-    serving = asyncio.create_task(management.run())
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(config.tls.certificate, config.tls.key)
-    server = await start(application(management.parts), config.bind, 0, config.ports.https, tls)
-    headers = {"Authorization": f"Bearer {config.api_token}"}
-    try:
-        async with aiohttp.ClientSession(f"http://127.0.0.1:{server.http_port}", headers=headers) as http:
-            yield Operator(live_site, http)
-    finally:
-        await server.stop()
-        serving.cancel()
-        await asyncio.wait((serving,))
+    async with api_of(live_site, config.bind, config.ports.https, tls) as http:
+        yield Operator(live_site, http)
 
 
 def of(person: Person, found: Any) -> list[Any]:

@@ -1,23 +1,17 @@
 """The least of a client for SMTP and for IMAP, over plain sockets: what a test must see is every byte of an answer."""
 
 import asyncio
-import re
 from typing import NamedTuple
 
+from node.demo.clients import GONE, LINE_BYTES_MAX, ImapLine, SmtpLine
+
+__all__ = ["GONE", "Answer", "Imap", "Smtp"]
+
 ANSWER_S_MAX = 120.0
-LINE_BYTES_MAX = 64 << 20
-
-# What says that the other side is gone, whatever it did with what it was asked.
-GONE = (OSError, EOFError, asyncio.IncompleteReadError, TimeoutError)
-
-_LITERAL = re.compile(rb"\{(\d+)\}\r\n$")
 
 
-class Smtp:
+class Smtp(SmtpLine):
     """One connection, by SMTP or LMTP. `send` and `share` raise one of GONE where the other side went away."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
 
     @classmethod
     async def connect(cls, port: int, *, lmtp: bool = False) -> "Smtp":
@@ -52,20 +46,6 @@ class Smtp:
                 raise EOFError("not all recipients were taken")
             return await self._ask(data + b".\r\n")
 
-    def close(self) -> None:
-        self._writer.close()
-
-    async def _ask(self, data: bytes) -> int:
-        self._writer.write(data)
-        await self._writer.drain()
-        return await self._reply()
-
-    async def _reply(self) -> int:
-        while True:
-            line = await self._reader.readuntil(b"\r\n")
-            if line[3:4] != b"-":
-                return int(line[:3])
-
 
 class Answer(NamedTuple):
     """`state`: OK, NO or BAD; `text`: the rest of the tagged line; `untagged`: with their literals, without `* `."""
@@ -75,12 +55,8 @@ class Answer(NamedTuple):
     untagged: list[bytes]
 
 
-class Imap:
+class Imap(ImapLine):
     """One session. Raises one of GONE where the other side went away."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-        self._tag = 0
 
     @classmethod
     async def connect(cls, port: int, user: str, password: str) -> "Imap":
@@ -120,14 +96,3 @@ class Imap:
     async def news(self) -> bytes:
         """The next untagged line while idle."""
         return await self._line()
-
-    def close(self) -> None:
-        self._writer.close()
-
-    async def _line(self) -> bytes:
-        """One line with its literals."""
-        line = await self._reader.readuntil(b"\r\n")
-        while match := _LITERAL.search(line):
-            line += await self._reader.readexactly(int(match[1]))
-            line += await self._reader.readuntil(b"\r\n")
-        return line

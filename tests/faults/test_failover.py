@@ -5,11 +5,9 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from cluster.control.partitions import Partition
 from cluster.log.jetstream import Backbone, JetStreamLog
@@ -17,22 +15,12 @@ from node.assembly import BACKBONE_DOMAIN
 from node.config import REPLICAS
 from tests.faults.clients import GONE, Imap, Smtp
 from tests.faults.site import Site
-from tests.faults.test_sites import SHOWN_S_MAX, made, message, person, seen, signed_in, until_alike
+from tests.faults.test_sites import SHOWN_S_MAX, message, person, seen, signed_in, until_alike
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 PARTITION = "mail-pune-1"
 FAILOVER_S_MAX = 12.0
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sites(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Site]]:
-    three = await asyncio.to_thread(made, tmp_path_factory.mktemp("failover"))
-    try:
-        await asyncio.gather(*(site.start() for site in three))
-        yield three
-    finally:
-        await asyncio.gather(*(site.stop() for site in three))
 
 
 async def log_of(site: Site) -> JetStreamLog:

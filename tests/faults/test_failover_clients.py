@@ -4,12 +4,10 @@ import asyncio
 import hashlib
 import shutil
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
 import pytest
-import pytest_asyncio
 
 from tests.clients.place import found, said
 from tests.faults.chance import rounds
@@ -17,7 +15,8 @@ from tests.faults.clients import Imap, Smtp
 from tests.faults.device import Counter, Device
 from tests.faults.site import Site
 from tests.faults.test_failover import PARTITION, Writer, log_of, sent, until, until_all_there
-from tests.faults.test_sites import PASSWORD, SHOWN_S_MAX, made, message, person, seen, signed_in, until_alike
+from tests.faults.test_sites import PASSWORD, SHOWN_S_MAX, message, person, seen, signed_in, until_alike
+from tests.mbsync import configuration
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
@@ -26,7 +25,7 @@ MESSAGE_BYTES = 6_000
 OVERHEAD_BYTES_MAX = 12_000  # of one run of mbsync with seven mailboxes, without what it says of messages
 ROW_BYTES_MAX = 120
 
-MBSYNC = """\
+ACCOUNT = """\
 IMAPAccount site
 Host 127.0.0.1
 Port {port}
@@ -34,34 +33,7 @@ User {user}
 Pass "{password}"
 SSLType None
 AuthMechs LOGIN
-
-IMAPStore far
-Account site
-
-MaildirStore near
-Path {near}/
-Inbox {near}/INBOX
-SubFolders Verbatim
-
-Channel all
-Far :far:
-Near :near:
-Patterns *
-Create Both
-Remove Both
-Expunge Both
-SyncState *
 """
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sites(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Site]]:
-    three = await asyncio.to_thread(made, tmp_path_factory.mktemp("clients"))
-    try:
-        await asyncio.gather(*(site.start() for site in three))
-        yield three
-    finally:
-        await asyncio.gather(*(site.stop() for site in three))
 
 
 async def lost(site: Site) -> None:
@@ -182,7 +154,7 @@ class Laptop:
     async def start(self) -> "Laptop":
         self.home.mkdir(parents=True)
         port = await self.counter.start()
-        self._file.write_text(MBSYNC.format(port=port, user=self._address, password=PASSWORD, near=self.home))
+        self._file.write_text(configuration(ACCOUNT).format(port=port, user=self._address, password=PASSWORD, near=self.home))
         return self
 
     async def sync(self, site: Site) -> None:

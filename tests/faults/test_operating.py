@@ -3,17 +3,15 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
-import pytest_asyncio
 
 from tests.faults.site import Site
 from tests.faults.test_failover import Writer, until_all_there
-from tests.faults.test_sites import made, person, seen, signed_in, until_alike
+from tests.faults.test_sites import person, seen, signed_in, until_alike
 from tests.live import CLI, REPOSITORY
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
@@ -21,16 +19,6 @@ pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.asyncio(lo
 SEEN_S_MAX = 30.0
 WAITED_S_MAX = 2.5
 PARTITION = "mail-pune-1"
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sites(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Site]]:
-    three = await asyncio.to_thread(made, tmp_path_factory.mktemp("operating"))
-    try:
-        await asyncio.gather(*(site.start() for site in three))
-        yield three
-    finally:
-        await asyncio.gather(*(site.stop() for site in three))
 
 
 async def cluster(site: Site, *words: str) -> list[Any]:

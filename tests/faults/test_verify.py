@@ -3,33 +3,21 @@
 import asyncio
 import json
 import subprocess
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
 from cluster.log.wire import stream_of
 from tests.faults.clients import Smtp
 from tests.faults.site import Site
-from tests.faults.test_sites import made, message, person, signed_in, until_alike
+from tests.faults.test_sites import message, person, signed_in, until_alike
 from tests.live import CLI, REPOSITORY
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 PARTITION = "mail-pune-1"
 MESSAGES = 40
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sites(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[Site]]:
-    three = await asyncio.to_thread(made, tmp_path_factory.mktemp("verify"))
-    try:
-        await asyncio.gather(*(site.start() for site in three))
-        yield three
-    finally:
-        await asyncio.gather(*(site.stop() for site in three))
 
 
 async def verified(site: Site, *words: str) -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ which is answered.
 """
 
 import asyncio
-import json
 from typing import Any
 
-from cluster.log.connection import Arrived, Connection, NobodyThere, Unreachable
+from cluster.log.connection import Arrived, Connection
+from cluster.log.engine import Engine, EngineRefused, checked
 
 PIECE_BYTES = 64 * 1024
 SNAPSHOT_BYTES_MAX = 256 * 1024 * 1024  # it is held in memory; a control plane has some hundred kilobytes
@@ -39,11 +39,13 @@ async def snapshot(connection: Connection, stream: str, inbox: str) -> tuple[dic
     subscribed = await connection.subscribe(inbox, arrived)
     try:
         ask = {"deliver_subject": inbox, "no_consumers": True, "chunk_size": PIECE_BYTES}
-        about = await _asked(connection, f"$JS.API.STREAM.SNAPSHOT.{stream}", ask)
+        about = await Engine(connection).api(f"STREAM.SNAPSHOT.{stream}", ask, ASK_S_MAX)
         async with asyncio.timeout(ALL_S_MAX):
             await ended.wait()
     except TimeoutError:
         raise MoveFailed(f"the snapshot of {stream} did not come to its end") from None
+    except EngineRefused as error:
+        raise MoveFailed(str(error)) from error
     finally:
         await subscribed.close()
     return {"config": about["config"], "state": about["state"]}, b"".join(pieces)
@@ -53,24 +55,12 @@ async def restore(connection: Connection, about: dict[str, Any], content: bytes,
     """Makes the stream with everything that it had. Raises MoveFailed, also if there is one, and Unreachable."""
     name = about["config"]["name"]
     ask = {"config": {**about["config"], "num_replicas": replicas}, "state": about["state"]}
-    door = (await _asked(connection, f"$JS.API.STREAM.RESTORE.{name}", ask))["deliver_subject"]
-    for start in range(0, len(content), PIECE_BYTES):
-        answer = await connection.request(door, content[start : start + PIECE_BYTES], timeout_s=ASK_S_MAX)
-        if answer.data:
-            _checked(answer.data)
-    _checked((await connection.request(door, b"", timeout_s=ALL_S_MAX)).data)
-
-
-async def _asked(connection: Connection, subject: str, ask: dict[str, Any]) -> dict[str, Any]:
     try:
-        answer = await connection.request(subject, json.dumps(ask).encode(), timeout_s=ASK_S_MAX)
-    except NobodyThere:
-        raise Unreachable("JetStream is not there") from None
-    return _checked(answer.data)
-
-
-def _checked(data: bytes) -> dict[str, Any]:
-    answer: dict[str, Any] = json.loads(data)
-    if error := answer.get("error"):
-        raise MoveFailed(str(error.get("description", "refused")))
-    return answer
+        door = (await Engine(connection).api(f"STREAM.RESTORE.{name}", ask, ASK_S_MAX))["deliver_subject"]
+        for start in range(0, len(content), PIECE_BYTES):
+            answer = await connection.request(door, content[start : start + PIECE_BYTES], timeout_s=ASK_S_MAX)
+            if answer.data:
+                checked(answer.data)
+        checked((await connection.request(door, b"", timeout_s=ALL_S_MAX)).data)
+    except EngineRefused as error:
+        raise MoveFailed(str(error)) from error

@@ -83,26 +83,16 @@ class Peers:
 
         async def answer(message: Arrived) -> None:
             nonlocal under_way
+            if under_way >= ANSWERS_MAX:
+                await self._say(message.reply, _Busy())
+                return
+            under_way += 1
             try:
                 await self._say(message.reply, await _answered(source, message.data))
             finally:
                 under_way -= 1
 
-        async with asyncio.TaskGroup() as group:
-
-            async def asked(message: Arrived) -> None:
-                nonlocal under_way
-                if under_way >= ANSWERS_MAX:
-                    await self._say(message.reply, _Busy())
-                    return
-                under_way += 1
-                group.create_task(answer(message))
-
-            subscribed = await self._connection.subscribe(_subject(self._site), asked, queue="blobs")
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await subscribed.close()
+        await self._connection.serve(_subject(self._site), answer, queue="blobs")
 
     async def pieces(self, site: str, hash: bytes, size: int | None = None) -> AsyncIterator[bytes]:
         """A blob as `site` gives it, in pieces; nothing is checked but that it has `size` bytes, where that is known.

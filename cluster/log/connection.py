@@ -177,6 +177,19 @@ class Connection:
         await self._attach(made)
         return made
 
+    async def serve(self, subject: str, answer: Handler, queue: str) -> None:
+        """Until it is cancelled: every message is answered in a task of its own, by one of those in the queue group."""
+        async with asyncio.TaskGroup() as group:
+
+            async def arrived(message: Arrived) -> None:
+                group.create_task(_run(answer, message))
+
+            subscribed = await self.subscribe(subject, arrived, queue=queue)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await subscribed.close()
+
     async def unsubscribe(self, made: Subscribed) -> None:
         if made in self._subscribed:
             self._subscribed.remove(made)
@@ -293,3 +306,7 @@ class Connection:
         if not self._stopping:
             log.warning("client closed itself", servers=self._shown())
         self._closed.set()
+
+
+async def _run(answer: Handler, message: Arrived) -> None:
+    await answer(message)

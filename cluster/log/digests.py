@@ -112,16 +112,11 @@ class Digests:
 
     async def serve(self, answers: Answers) -> None:
         """Answers the other sites until it is cancelled."""
-        async with asyncio.TaskGroup() as group:
 
-            async def asked(message: Arrived) -> None:
-                group.create_task(self._answer(answers, message))
+        async def answer(message: Arrived) -> None:
+            await self._answer(answers, message)
 
-            subscribed = await self._connection.subscribe(f"dg.{token(self.site)}", asked, queue="digests")
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await subscribed.close()
+        await self._connection.serve(f"dg.{token(self.site)}", answer, queue="digests")
 
     async def standing(self, site: str, partition: str, after: int) -> Standing:
         """Raises NoAnswer."""

@@ -61,20 +61,20 @@ class Engine:
 
     async def create_stream(self, config: dict[str, Any]) -> None:
         """Makes it, or finds it there with the same configuration."""
-        await self._api(f"STREAM.CREATE.{config['name']}", config, CREATE_S_MAX)
+        await self.api(f"STREAM.CREATE.{config['name']}", config, CREATE_S_MAX)
 
     async def update_stream(self, name: str, **changes: Any) -> None:
         info = await self.info(name)
-        await self._api(f"STREAM.UPDATE.{name}", {**info["config"], **changes})
+        await self.api(f"STREAM.UPDATE.{name}", {**info["config"], **changes})
 
     async def delete_stream(self, name: str) -> None:
         """With all that is in it."""
         if await self.exists(name):
-            await self._api(f"STREAM.DELETE.{name}", timeout_s=CREATE_S_MAX)
+            await self.api(f"STREAM.DELETE.{name}", timeout_s=CREATE_S_MAX)
 
     async def info(self, name: str) -> dict[str, Any]:
         """`config`, `state` (first_seq, last_seq, messages, bytes). Raises EngineRefused(STREAM_NOT_FOUND)."""
-        return await self._api(f"STREAM.INFO.{name}")
+        return await self.api(f"STREAM.INFO.{name}")
 
     async def exists(self, name: str) -> bool:
         try:
@@ -90,7 +90,7 @@ class Engine:
 
     async def purge(self, name: str, subject: str, below: int) -> int:
         """Removes messages on `subject` with a sequence below `below`; how many."""
-        return int((await self._api(f"STREAM.PURGE.{name}", {"filter": subject, "seq": below}, CREATE_S_MAX))["purged"])
+        return int((await self.api(f"STREAM.PURGE.{name}", {"filter": subject, "seq": below}, CREATE_S_MAX))["purged"])
 
     async def read(self, stream: str, sequence: int, count: int, subject: str = ">", bytes_max: int = 8 << 20) -> Slice:
         """Up to `count` messages on `subject` from `sequence` on. Empty when there are none."""
@@ -140,7 +140,7 @@ class Engine:
 
     async def _leaders_message(self, stream: str, which: dict[str, Any], timeout_s: float = API_S_MAX) -> Kept | None:
         try:
-            found = (await self._api(f"STREAM.MSG.GET.{stream}", which, timeout_s))["message"]
+            found = (await self.api(f"STREAM.MSG.GET.{stream}", which, timeout_s))["message"]
         except EngineRefused as error:
             if error.code == NO_MESSAGE_FOUND:
                 return None
@@ -154,7 +154,7 @@ class Engine:
             answer = await self.connection.request(message.subject, message.data, {**message.headers, **expect}, timeout_s)
         except NobodyThere:
             raise Unreachable(f"no stream takes {message.subject}") from None
-        return int(_checked(answer.data)["seq"])
+        return int(checked(answer.data)["seq"])
 
     async def write_chain(self, messages: Sequence[Message], last: int, chain_id: str) -> None:
         """One after the other without waiting in between, directly after sequence `last`. What is stored is a beginning
@@ -187,13 +187,14 @@ class Engine:
         stored = await self.write(final, framed)
         assert stored == last + count, f"a batch of {count} after {last} ended at {stored}"
 
-    async def _api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = API_S_MAX) -> dict[str, Any]:
+    async def api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = API_S_MAX) -> dict[str, Any]:
+        """One question to JetStream's API. Raises EngineRefused, Unreachable."""
         data = json.dumps(body).encode() if body is not None else b""
         try:
             answer = await self.connection.request(f"{self._prefix}.{verb}", data, timeout_s=timeout_s)
         except NobodyThere:
             raise Unreachable("JetStream is not there") from None
-        return _checked(answer.data)
+        return checked(answer.data)
 
 
 def _headers(raw: bytes) -> dict[str, str]:
@@ -207,7 +208,8 @@ def _link(chain_id: str, index: int, count: int) -> dict[str, str]:
     return link | ({"Nats-Expected-Last-Msg-Id": f"{chain_id}.{index - 1}"} if index else {})
 
 
-def _checked(data: bytes) -> dict[str, Any]:
+def checked(data: bytes) -> dict[str, Any]:
+    """An answer of the API. Raises EngineRefused."""
     answer: dict[str, Any] = json.loads(data)
     if error := answer.get("error"):
         raise EngineRefused(int(error.get("err_code", 0)), str(error.get("description", "refused")))

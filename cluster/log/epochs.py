@@ -14,7 +14,7 @@ from cluster.domain.mailbox.events import EpochStarted
 from cluster.log.connection import Unreachable
 from cluster.log.engine import Engine, Kept
 from cluster.log.model import NewEvent
-from cluster.log.wire import COMMAND_HEADER, Request, Stream, position_of, stream_of
+from cluster.log.wire import COMMAND_HEADER, Request, Stream, is_copy, position_of, stream_of
 from cluster.position import position, split
 
 TAIL_EVENTS_MAX = 20_000
@@ -71,7 +71,7 @@ def segments(known: Known) -> list[tuple[Stream, int]]:
     """History as it lies at a site: streams with the last sequence of each in history, ascending."""
     name = known.partition.name
     return [
-        (stream_of(name, epoch, copy=_is_copy(known.streams[epoch])), last)
+        (stream_of(name, epoch, copy=is_copy(known.streams[epoch])), last)
         for epoch, last in spans(known.partition)
         if epoch in known.streams
     ]
@@ -180,7 +180,3 @@ async def _tail_begins(engine: Engine, stream: Stream, newest: Kept) -> int:
 def _command_of(event: Kept) -> bytes:
     header = event.headers.get(COMMAND_HEADER)
     return bytes.fromhex(header) if header is not None else _only_id(event.data).id
-
-
-def _is_copy(stream: str) -> bool:
-    return stream.startswith("CP-")

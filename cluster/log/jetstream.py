@@ -51,13 +51,13 @@ from cluster.log.model import (
 )
 from cluster.log.operations import Operations
 from cluster.log.recent import Recent
+from cluster.log.restoring import restored
 from cluster.log.shown import Shown
 from cluster.position import Position, position, split
 
 ATTEMPT_S_MAX = 3.0  # an unanswered request is sent again after this, under the same command id
 RETRY_WAIT_S = 0.03
 START_S_MAX = 30.0
-RESTORE_BATCH_MAX = 500
 MOVE_S_MAX = 20.0
 TAKEN_UP_S_MAX = 4.0
 
@@ -407,7 +407,7 @@ class JetStreamLog:
         """Writes a partition that is not here as copies: `records` (events of all its epochs, in order, as `read` gave
         them). Whoever leads it then begins a new epoch. Raises LogUnavailable; ValueError if it is here already."""
         try:
-            await self._restored(wire.named(partition), history, records)
+            await restored(self._site, wire.named(partition), history, records)
         except (Unreachable, EngineRefused) as error:
             raise LogUnavailable(str(error)) from error
 
@@ -452,31 +452,6 @@ class JetStreamLog:
         except Unreachable as error:
             return wire.Busy(str(error), again=True)
 
-    async def _restored(self, name: str, history: Sequence[Ended], records: AsyncIterator[tuple[Record, ...]]) -> None:
-        if await self._site.partitions.get(name) is not None:
-            raise ValueError(f"partition {name} is here already")
-        streams = {ended.epoch: wire.stream_of(name, ended.epoch, copy=True) for ended in history}
-        for stream in streams.values():
-            await self._engine.create_stream(epochs.config(stream, self._site.replicas))
-        ends = {stream.epoch: await self._engine.last_sequence(stream.name) for stream in streams.values()}
-        if any(ends.values()):
-            raise ValueError(f"an earlier restore of {name} left its streams behind")
-        async for batch in records:
-            for epoch in sorted({split(record.position).epoch for record in batch}):
-                stream = streams[epoch]
-                messages = [wire.copied_message(stream, record) for record in batch if split(record.position).epoch == epoch]
-                for first in range(0, len(messages), RESTORE_BATCH_MAX):
-                    part = messages[first : first + RESTORE_BATCH_MAX]
-                    await self._engine.write_batch(part, ends[epoch], self._site.entropy(12).hex())
-                    ends[epoch] += len(part)
-        *past, present = history
-        restored = Partition(name, self._site.name, present.epoch, ended=tuple(past), gap_forced=present.gap)
-        try:
-            await self._site.known.note(restored, {epoch: stream.name for epoch, stream in streams.items()})
-            await self._site.partitions.create(restored)
-        except Conflict:
-            raise ValueError(f"partition {name} is here already") from None
-
     async def _known(self, partition: str) -> Known:
         try:
             found = await self._site.known.get(partition)
@@ -512,13 +487,9 @@ class JetStreamLog:
         if partition not in self._shown:
             marks, known = self._marks_of(partition), self._site.known
             self._shown[partition] = Shown(
-                self._engine, self._near, known, partition, marks, lambda: self._speaks(partition)
+                self._engine, self._near, known, partition, marks, lambda: self.keeps(partition)
             )
         return self._shown[partition]
-
-    def _speaks(self, partition: str) -> bool:
-        keeper = self._keepers.get(partition)
-        return keeper is not None and (keeper.appender is not None or keeper.copier.copying)
 
     def _recent_of(self, partition: str) -> Recent:
         return self._recent.setdefault(partition, Recent())

@@ -92,17 +92,18 @@ class Keeper:
         if found is None:
             # The control plane is out of reach, or has no such partition: what is here may still be read.
             known = await self._site.known.get(self._partition)
-            if known is not None and known.partition.home == self._site.name and known.partition.pinned:
-                await self._lead_pinned(known.partition)
-                return
-            if known is None or known.partition.home == self._site.name:
+            if known is None:
                 await self._site.watch.looked()
-                return
-            await self._as(self.copier.copy, home=False)
+            elif known.partition.home != self._site.name:
+                await self._copy()
+            elif known.partition.pinned:
+                await self._lead_pinned(known.partition)
+            else:
+                await self._site.watch.looked()
         elif found.partition.home == self._site.name:
             await self._lead(found)
         elif self._site.name in found.partition.copies:
-            await self._as(self.copier.copy, home=False)
+            await self._copy()
         else:
             await self._take_a_copy(found)
             await self._site.watch.looked()
@@ -159,24 +160,24 @@ class Keeper:
                 tasks.create_task(self._hold.near.renew())
             tasks.create_task(self.leader.serve())
 
-    async def _as(self, role, *, home: bool) -> None:  # type: ignore[no-untyped-def]
-        """Plays it until the record says otherwise."""
-        playing = asyncio.create_task(role())
+    async def _copy(self) -> None:
+        """Keeps the copy until the record says that this site is home, or has no copy any more."""
+        copying = asyncio.create_task(self.copier.copy())
         try:
-            while not playing.done():
+            while not copying.done():
                 looked = asyncio.create_task(self._site.watch.looked())
-                await asyncio.wait((playing, looked), return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait((copying, looked), return_when=asyncio.FIRST_COMPLETED)
                 looked.cancel()
                 found = self._site.watch.found.get(self._partition)
-                if found is not None and (found.partition.home == self._site.name) != home:
+                if found is None:
+                    continue
+                if found.partition.home == self._site.name or self._site.name not in found.partition.copies:
                     break
-                if found is not None and not home and self._site.name not in found.partition.copies:
-                    break  # It is no copy any more.
         finally:
-            playing.cancel()
-            await asyncio.wait((playing,))
-        if not playing.cancelled():
-            await playing
+            copying.cancel()
+            await asyncio.wait((copying,))
+        if not copying.cancelled():
+            await copying
 
 
 def _why(error: BaseException) -> str:

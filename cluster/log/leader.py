@@ -40,6 +40,7 @@ from cluster.log.wire import (
     decode_confirmed,
     decode_request,
     encode,
+    is_copy,
     messages,
     stream_of,
 )
@@ -212,7 +213,7 @@ class Leader:
             return  # Nobody can be told now: it goes on as it was.
         record, life = self._hold.record, self._site.connection.life
         here = await self._position(known)
-        restored = known is not None and known.streams.get(record.epoch, "").startswith("CP-")
+        restored = known is not None and is_copy(known.streams.get(record.epoch, ""))
         if self._again.is_set():
             await self._succeed(here, 0 if self._clean else record.gap_forced)
             self._again.clear()
@@ -272,7 +273,7 @@ class Leader:
             here = await self._position(known)
         life = site.connection.life
         await self._hold.change(
-            lambda now: msgspec.structs.replace(takeover(now, site.name, here, gap), life=life, remote=now.remote)
+            lambda now: msgspec.structs.replace(takeover(now, site.name, here, gap), life=life)
         )
         log.info("a new epoch begins", partition=record.name, after=shown(here), gap=gap)
 
@@ -367,7 +368,7 @@ def _as_left(record: Partition, here: int) -> bool:
 def _kept(known: Known, record: Partition, own: Stream) -> Stream:
     """The present epoch's stream as it lies here: ours, or after a restore a copy."""
     there = known.streams.get(record.epoch)
-    return stream_of(record.name, record.epoch, copy=True) if there and there.startswith("CP-") else own
+    return stream_of(record.name, record.epoch, copy=True) if there and is_copy(there) else own
 
 
 async def asked_positions(site: Site, record: Partition, *, recognised: bool = True) -> list[Confirmed]:

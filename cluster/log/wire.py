@@ -120,6 +120,11 @@ def stream_of(partition: str, epoch: int, *, copy: bool = False) -> Stream:
     return Stream(f"{'CP' if copy else 'EV'}-{partition}-{epoch}", partition, epoch, copy)
 
 
+def is_copy(stream: str) -> bool:
+    """Whether a stream of that name is a copy's."""
+    return stream.startswith("CP-")
+
+
 def named(partition: str) -> str:
     """The partition's name if it is one. Raises ValueError."""
     if not _NAME.fullmatch(partition):

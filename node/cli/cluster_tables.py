@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from node.cli.output import plain_table
+
 UNITS = ("B", "KB", "MB", "GB", "TB")
 SETTINGS = ("home", "copies", "durability", "strict", "pinned")
 
@@ -21,7 +23,7 @@ def status_page(seen: dict[str, Any]) -> RenderableType:
 
 
 def _sites(seen: dict[str, Any]) -> Table:
-    table = _table("Site", "", "Link", "Homes", "Node", "Version", "Last heard", "Leads")
+    table = plain_table("Site", "", "Link", "Homes", "Node", "Version", "Last heard", "Leads")
     for site in seen["sites"]:
         link = "here" if site["site"] == seen["site"] else _ms(site["link_ms"])
         first = (site["site"], _standing(site["here"]), link, str(site["homes"]))
@@ -37,7 +39,7 @@ def _sites(seen: dict[str, Any]) -> Table:
 
 
 def _partitions(seen: dict[str, Any]) -> Table:
-    table = _table("Partition", "Home", "Epoch", "Lease", "Durability", "Copy", "", "Behind", "Digest")
+    table = plain_table("Partition", "Home", "Epoch", "Lease", "Durability", "Copy", "", "Behind", "Digest")
     for found in seen["partitions"]:
         lease = "nobody" if found["node"] is None else f"{found['node']}, {_lease(found['lease_age_s'])}"
         settings = [found["durability"], *(word for word in ("strict", "pinned") if found[word])]
@@ -74,7 +76,7 @@ def status_lines(seen: dict[str, Any]) -> Iterator[str]:
 
 
 def plan_table(steps: list[dict[str, Any]]) -> Table:
-    table = _table("", "What", "Behind", "")
+    table = plain_table("", "What", "Behind", "")
     for step in steps:
         lag = "" if step["lag_messages"] is None else f"{step['lag_messages']} messages"
         refused = Text(step["refused"], style="red") if step["refused"] else Text("can be done", style="green")
@@ -91,13 +93,6 @@ def topology_toml(found: dict[str, Any]) -> str:
         lines += ["", f"[partitions.{name}]"]
         lines += [f"{key} = {json.dumps(placement[key])}" for key in SETTINGS if placement.get(key) is not None]
     return "\n".join(lines) + "\n"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
 
 
 def _standing(here: bool) -> Text:

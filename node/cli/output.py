@@ -11,14 +11,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 
+def plain_table(*columns: str) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
 def show_list(as_json: bool, items: list[Any], columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
     """One line an item: a table on a terminal, else fields between tabs without a heading."""
     if as_json:
         click.echo(json.dumps(items, ensure_ascii=False))
     elif sys.stdout.isatty():
-        table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in columns:
-            table.add_column(column, overflow="fold")
+        table = plain_table(*columns)
         for row in cells:
             table.add_row(*row)
         Console(highlight=False).print(table)

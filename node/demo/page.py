@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cluster.control.partitions import Partition
+from node.cli.output import plain_table
 from node.demo.place import DemoSite
 from node.demo.readers import Readers
 from node.demo.traffic import Tally
@@ -125,15 +126,8 @@ def _coloured(text: str) -> Text:
     return Text(text, style=style)
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
-
-
 def _sites(scene: Scene) -> Table:
-    table = _table("Site", "", "IMAP over TLS", "Homes", "Messages that readers see", "")
+    table = plain_table("Site", "", "IMAP over TLS", "Homes", "Messages that readers see", "")
     for site in scene.sites:
         state = Text(site.state, style=STATES[site.state])
         seen = str(scene.readers.messages(site.name)) if site.state == "up" else ""
@@ -144,7 +138,7 @@ def _sites(scene: Scene) -> Table:
 
 
 def _partitions(scene: Scene) -> Table:
-    table = _table("Partition", "Home", "Epoch", "Led by", "Promise", "Copies")
+    table = plain_table("Partition", "Home", "Epoch", "Led by", "Promise", "Copies")
     for name, record in sorted(scene.watcher.records.items()):
         alive = any(site.state == "up" for site in scene.sites if site.name == record.home)
         home = Text(record.home, style="green" if alive else "bold red")

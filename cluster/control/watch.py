@@ -61,6 +61,7 @@ class Pulse:
         self._since: float | None = None
         self._last = float("-inf")
         self._beat = 0
+        self._written: int | None = None  # revision of our last write, None = to be looked up
 
     @property
     def last(self) -> float:
@@ -91,8 +92,9 @@ class Pulse:
         self._beat += 1
         node = self._say(self._beat)
         key = f"{NODE_PREFIX}{node.site}.{node.node}"
-        entry = await self._keys.get(key)
-        await self._keys.put(key, msgspec.json.encode(node), entry.written, RENEW_S_MAX)
+        after = self._written if self._written is not None else (await self._keys.get(key)).written
+        self._written = None  # until this one came through
+        self._written = await self._keys.put(key, msgspec.json.encode(node), after, RENEW_S_MAX)
 
 
 class Watch:

@@ -26,6 +26,7 @@ from cluster.control.partitions import (
     Known,
     KnownPartitions,
     Partition,
+    Spans,
     clip,
     gap_of,
     may_follow,
@@ -170,14 +171,15 @@ class Copier:
                 self._level_at = time.monotonic()
                 continue
             reader = await self._reader_up_to(mark.written)
-            async for stream, kept in reader.stored(self._at, mark.written, contents=True):
+            upto = self._of_history(mark).written
+            async for stream, kept in reader.stored(self._at, upto, contents=True):
                 async with self._storing:
                     await self._store(stream, kept)
                 self._at = position_of(stream, kept[-1])
                 self._event = max(self._event, _last_event(stream, kept))
                 self._moved.set()
                 await self._tell(self._home.known)
-            self._at = max(self._at, mark.written)
+            self._at = max(self._at, upto)
             self._level_at = time.monotonic()
             self._moved.set()
 
@@ -196,9 +198,14 @@ class Copier:
 
     async def _tell(self, mark: Mark) -> None:
         """What is here and promised may be shown."""
+        said, mark = mark, self._of_history(mark)
         if mark.durable and (self._at or self._has_some):
-            whole = mark.durable <= self._at
-            await self._marks.tell(Mark(min(mark.durable, self._at), mark.event if whole else self._event, self._at))
+            # The home names the last event of all that it shows; of less than that, only we know it.
+            event = mark.event if mark.durable <= self._at and mark.event == said.event else self._event
+            await self._marks.tell(Mark(min(mark.durable, self._at), event, self._at))
+
+    def _of_history(self, mark: Mark) -> Mark:
+        return within(spans(self._source.partition), mark) if self._source is not None else mark
 
     async def _reader_up_to(self, goal: int) -> Reader:
         """Of the home's streams. Learns of new epochs, and makes room for them, before anything of them is shown."""
@@ -367,6 +374,12 @@ class Copier:
                 why = str(error)
         with contextlib.suppress(Unreachable):
             await self._site.connection.publish(message.reply, why.encode())
+
+
+def within(history: Spans, mark: Mark) -> Mark:
+    """What a home said before it was lost may lie beyond where its epoch ended: nobody has that, and nobody may wait for
+    it. The last event then is not known, only that it is no later."""
+    return Mark(clip(history, mark.durable), clip(history, mark.event), clip(history, mark.written))
 
 
 async def confirm_kept(keys: Keys, partition: str, site: str, upto: int) -> None:

@@ -3,12 +3,12 @@
 import asyncio
 import json
 import ssl
+import subprocess
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
-from click.testing import CliRunner, Result
 
 from cluster import codec, partitions
 from cluster.domain.actor import SYSTEM, Actor
@@ -16,7 +16,6 @@ from cluster.domain.mailbox import events as m
 from cluster.domain.refusal import Refusal
 from cluster.log.model import Append, NewEvent, Stored
 from cluster.position import position, shown
-from node.cli import main
 from node.config import Config
 from storage.inspection import Inspection
 from storage.mending import Mending, Waiting
@@ -27,13 +26,23 @@ from tests.contracts.admin_door import api_of
 from tests.contracts.test_salvage import INBOX, LETTER, OTHER, Partition
 from tests.contracts.test_salvaging import fold_all
 from tests.laws.tables_of_law import Site, site_tables
-from tests.live import Live, Person, eventually
+from tests.live import CLI, REPOSITORY, Live, Person, eventually
 from tests.memory_site import MemoryWorld
 
 MAIL = partitions.mail("test")
 SHOWN_S_MAX = 10.0
 OLD_EPOCH = 1
 LOST = m.FlagsChanged(11, ((5, 5),), m.FlagMode.ADD, m.FLAGGED)
+
+
+class Said(NamedTuple):
+    exit_code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def output(self) -> str:
+        return self.stdout + self.stderr
 
 
 class Operator:
@@ -43,10 +52,13 @@ class Operator:
         self.live = live
         self.http = http
 
-    async def says(self, *words: str) -> Result:
-        """The command line has an event loop of its own, so it runs beside this one."""
-        directory = str(self.live.parts.config.dir)
-        return await asyncio.to_thread(CliRunner().invoke, main, ["--dir", directory, "cluster", *words])
+    async def says(self, *words: str) -> Said:
+        """In a process of its own: in ours, what the site logs meanwhile would stand between its words."""
+        command = (*CLI, "--dir", str(self.live.parts.config.dir), "cluster", *words)
+        done = await asyncio.to_thread(
+            subprocess.run, command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        return Said(done.returncode, done.stdout, done.stderr)
 
     async def json(self, *words: str) -> Any:
         result = await self.says(*words, "--json")

@@ -81,7 +81,12 @@ class Writer:
 
 
 async def subjects(client: Imap) -> list[int]:
-    assert (await client.ask("SELECT INBOX")).state == "OK"
+    """As soon as the site answers: a copy that lacks what it heard that its home has says UNAVAILABLE after a while, and
+    not fewer messages (ops/decisions/reads-are-always-served.md)."""
+    async with asyncio.timeout(SHOWN_S_MAX):
+        while (selected := await client.ask("SELECT INBOX")).text.startswith("[UNAVAILABLE]"):
+            pass
+    assert selected.state == "OK", selected
     found = []
     for line in (await client.ask("UID FETCH 1:* (BODY.PEEK[HEADER.FIELDS (SUBJECT)])")).untagged:
         if b"Subject: " in line:

@@ -20,6 +20,10 @@ def is_queue(partition: str) -> bool:
     return partition.startswith("queue-")
 
 
+def is_mail(partition: str) -> bool:
+    return partition != DIRECTORY and not is_queue(partition)
+
+
 def of_site(site: str) -> tuple[str, ...]:
     """All that a single site is home of."""
     return (DIRECTORY, mail(site), queue(site))

@@ -35,6 +35,7 @@ from storage.sign_in import SignIn
 from storage.site import Site, Stores
 from storage.throttle import SignIns
 from storage.wanted import WantedContent
+from storage.window import Window, Windows
 
 START_S_MAX = 60.0
 CATCH_UP_S_MAX = 240.0
@@ -42,6 +43,7 @@ NOTED_S_MAX = 1.0  # for the site's own bucket
 ANSWER_S_MAX = 5.0  # for whoever leads or copies a partition to say how far it is
 BACKBONE_DOMAIN = "backbone"
 LEFTOVER_AGE_S = 3600.0
+QUEUED_SPARE_S = 86_400.0  # a message that is given up may have to be looked at
 
 log = structlog.get_logger("assembly")
 
@@ -72,7 +74,9 @@ class Assembly:
         self.blobs = FileBlobs(config.blob_dir)
         self.peers = self.log.peers()
         others = () if backbone is None else tuple(site for site in backbone.sites if site != config.site)
-        self.fetcher = Fetcher(self.blobs, self.peers, others)
+        queued_s = config.limits.outbox_age_s_max + QUEUED_SPARE_S
+        self.windows = Windows(self.database, self.blobs, self._windows, queued_s=queued_s, now=world.now)
+        self.fetcher = Fetcher(self.blobs, self.peers, others, fetched=self.windows.fetched)
         self.spool = Spool(config.dir / "spool")
         self.hub = Hub(self.database)
         self.directory_view = DirectoryView(self.database)
@@ -114,11 +118,18 @@ class Assembly:
             if name in self.partitions
         }
 
+    def _windows(self) -> dict[str, Window | None]:
+        here = self.config.site
+        return {
+            name: Window(record.windows.get(here, 0), record.home == here) if (record := self.log.record(name)) else None
+            for name in self.partitions
+        }
+
     def watchman(self) -> Watchman:
         return Watchman(self.tables, self.digests, self._elsewhere)
 
     def follower(self, partition: str) -> Follower:
-        wanted = WantedContent(partition, self.database, self.blobs, self.fetcher)
+        wanted = WantedContent(partition, self.database, self.blobs, self.fetcher, windows=self.windows)
         return Follower(partition, self.log, self.database, self.blobs, wanted=wanted)
 
     def salvaging(self, partition: str) -> Salvaging:
@@ -197,6 +208,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
             tasks.append(group.create_task(parts.peers.serve(source(parts.blobs)), name="blobs for other sites"))
             tasks.append(group.create_task(parts.digests.serve(parts.tables), name="digests for other sites"))
             tasks.append(group.create_task(parts.watchman().run(), name="digests of other sites"))
+            tasks.append(group.create_task(parts.windows.run(), name="windows"))
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
                     parts.log.keep(partition, wanted=True)

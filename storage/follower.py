@@ -119,10 +119,11 @@ class Follower:
             log.error("content in the log belies its name", partition=self.partition, hash=corrupt.hex())
         self.wanted.came(taken.complete)
         # Of those that come once more too: the store may have lost what it had.
-        await self.wanted.look(fold.db, records)
+        namings = await self.wanted.look(fold.db, records)
         events = [record for record in records if record.noun and record.position > self._folded]
         if events:
             await self._fold(fold, events)
+        await self.wanted.folded(fold.db, namings)
         self._taken = records[-1].position
         self._folded = max(self._folded, self._taken)
 

@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 import structlog
 
-from cluster.control.partitions import Partition
+from cluster.control.partitions import Partition, windowed
 from cluster.control.topology import (
     Create,
     Force,
@@ -80,13 +80,14 @@ Line = Planned | Did | Progress | Refusal
 
 
 class Change(msgspec.Struct, frozen=True):
-    """Of one partition; None = as it is."""
+    """Of one partition; None = as it is. `windows`: of the sites named, in days; 0 = all is kept there."""
 
     home: str | None = None
     copies: tuple[str, ...] | None = None
     durability: Literal["local", "remote"] | None = None
     strict: bool | None = None
     pinned: bool | None = None
+    windows: Mapping[str, int] | None = None
 
 
 # ── what is asked ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,9 +268,9 @@ def _loss(step: Force, view: View, behind: int) -> str:
 def text_of(step: Step) -> str:
     match step:
         case Place():
-            return f"{step.partition}: copies at {_listed(step.copies)}, {_settings(step.remote, step.strict, step.pinned)}"
+            return f"{step.partition}: copies at {_listed(step.copies)}, {_settings(step)}"
         case Create():
-            settings = _settings(step.remote, step.strict, step.pinned)
+            settings = _settings(step)
             return f"{step.partition}: made, home {step.home}, copies at {_listed(step.copies)}, {settings}"
         case Level():
             return f"{step.partition}: wait for the copy at {step.site}"
@@ -288,13 +289,14 @@ def _word(step: Step) -> str:
 def _record_text(record: Partition | None) -> str:
     if record is None:
         return ""
-    settings = _settings(record.remote, record.strict, record.pinned)
+    settings = _settings(record)
     return f"epoch {record.epoch}, home {record.home}, copies {_listed(record.copies)}, {settings}"
 
 
-def _settings(remote: bool, strict: bool, pinned: bool) -> str:
-    words = ("remote" if remote else "local", "strict" if strict else "", "pinned" if pinned else "")
-    return " ".join(word for word in words if word)
+def _settings(of: Partition | Place | Create) -> str:
+    words = ("remote" if of.remote else "local", "strict" if of.strict else "", "pinned" if of.pinned else "")
+    windows = ", ".join(f"{days} days of content at {site}" for site, days in sorted(of.windows.items()))
+    return " ".join(word for word in words if word) + (f", {windows}" if windows else "")
 
 
 def _listed(sites: tuple[str, ...]) -> str:
@@ -328,7 +330,7 @@ def _nearest(record: Partition, view: View) -> str:
     found = [
         (said.messages, number, site)
         for number, site in enumerate(record.copies)
-        if view.here(site) and (said := view.copy(record.name, site)) is not None
+        if not windowed(record, site) and view.here(site) and (said := view.copy(record.name, site)) is not None
     ]
     return min(found)[2] if found else ""
 
@@ -351,6 +353,12 @@ def _changed(record: Partition, change: Change) -> Partition:
         remote=remote,
         strict=(record.strict and remote) if change.strict is None else change.strict,
         pinned=record.pinned if change.pinned is None else change.pinned,
+        windows={
+            site: days
+            for site, days in {**record.windows, **(change.windows or {})}.items()
+            # A negative number is refused, and a window goes with its copy unless it is named.
+            if days and (site in (home, *copies) or site in (change.windows or {}))
+        },
     )
 
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from cluster.control.partitions import Partition
+from cluster.control.partitions import Partition, windowed
 from cluster.log.operations import View
 from cluster.position import shown
 from storage.postgres.compared import Agreement
@@ -32,8 +32,9 @@ class SiteSeen(msgspec.Struct, frozen=True):
 
 
 class CopySeen(msgspec.Struct, frozen=True):
-    """The last three: how far it is behind what it knows of the home, null = it never said. `member`: it may follow the
-    home by itself, and with durability `remote` every acknowledgement waits for it."""
+    """`lag_…`: how far it is behind what it knows of the home, null = it never said. `member`: it may follow the home by
+    itself, and with durability `remote` every acknowledgement waits for it. `window_days`: for how long content stays
+    there, 0 = for ever."""
 
     site: str
     here: bool
@@ -42,6 +43,7 @@ class CopySeen(msgspec.Struct, frozen=True):
     lag_messages: int | None
     lag_bytes: int | None
     lag_seconds: float | None
+    window_days: int = 0
 
 
 class Placed(msgspec.Struct, frozen=True):
@@ -123,9 +125,11 @@ def _placed(record: Partition, view: View, agreements: Sequence[Agreement]) -> P
     copies = []
     for site in record.copies:
         said = view.copy(record.name, site)
-        lag = (None, None, None) if said is None else (said.messages, said.bytes, round(said.seconds, 1))
+        lag: tuple[int | None, int | None, float | None] = (None, None, None)
+        if said is not None:
+            lag = (said.messages, said.bytes, round(said.seconds, 1))
         where = None if said is None else shown(said.position)
-        copies.append(CopySeen(site, view.here(site), site in members, where, *lag))
+        copies.append(CopySeen(site, view.here(site), site in members, where, *lag, windowed(record, site)))
     return Placed(
         record.name,
         record.home,

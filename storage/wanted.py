@@ -7,12 +7,10 @@ such event on is confirmed as kept, for a copy with missing blobs is no copy.
 import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import structlog
 
 from cluster import codec
-from cluster.domain.mailbox.content import Segment
 from cluster.domain.mailbox.events import MessageAppended
 from cluster.domain.outbox.events import MessageQueued
 from cluster.log.model import Record
@@ -20,6 +18,8 @@ from storage.blobs import Blobs, BlobsUnavailable
 from storage.blobs.peers import Fetcher, Outcome
 from storage.postgres.pool import AWAY, Connection, Database
 from storage.postgres.wanted import Wanted, WantedStore
+from storage.postgres.window import Naming
+from storage.window import Windows
 
 HERE_KNOWN_MAX = 16_384  # names of blobs that came of late
 TOGETHER_MAX = 64  # fetched, then made durable together
@@ -33,7 +33,8 @@ log = structlog.get_logger("wanted")
 
 
 class WantedContent:
-    """One partition's, as the one process of the site that follows it sees it. Without `fetcher` nobody is asked."""
+    """One partition's, as the one process of the site that follows it sees it. Without `fetcher` nobody is asked; without
+    `windows` all content belongs here."""
 
     def __init__(
         self,
@@ -42,18 +43,22 @@ class WantedContent:
         blobs: Blobs,
         fetcher: Fetcher | None = None,
         *,
+        windows: Windows | None = None,
         retry_first_s: float = RETRY_FIRST_S,
         lost_after_s: float = LOST_AFTER_S,
     ) -> None:
         self._partition = partition
         self._blobs = blobs
         self._fetcher = fetcher
+        self._windows = windows
         self._store = WantedStore(database, partition)
         self._retry_first_s = retry_first_s
         self._lost_after_s = lost_after_s
         self._here: OrderedDict[bytes, None] = OrderedDict()
         self._noted = asyncio.Event()
         self._ways = asyncio.Semaphore(AT_ONCE_MAX)
+        if windows is not None:
+            windows.on_wanted[partition] = self._noted.set
 
     def came(self, hashes: Iterable[bytes]) -> None:
         """They are in the store: nobody need look for them."""
@@ -63,22 +68,29 @@ class WantedContent:
         while len(self._here) > HERE_KNOWN_MAX:
             self._here.popitem(last=False)
 
-    async def look(self, db: Connection, records: Sequence[Record]) -> None:
-        """Before they are folded. Raises one of AWAY, BlobsUnavailable."""
+    async def look(self, db: Connection, records: Sequence[Record]) -> list[Naming]:
+        """Before they are folded: what they name. Raises one of AWAY, BlobsUnavailable."""
+        namings = [naming for record in records for naming in _namings(record)]
         named = [
-            (segment, record.position)
-            for record in records
-            for segment in _segments(record)
-            if segment.hash not in self._here
+            (naming.segment, naming.position)
+            for naming in namings
+            if naming.segment.hash not in self._here
+            and (self._windows is None or self._windows.wants(self._partition, naming.at))
         ]
         if not named:
-            return
+            return namings
         missing = set(await self._blobs.missing(list({segment.hash for segment, _ in named})))
         self.came(segment.hash for segment, _ in named if segment.hash not in missing)
         if missing:
             log.warning("content is not here", partition=self._partition, blobs=len(missing), at=named[0][1])
             await self._store.note(db, [(segment, at) for segment, at in named if segment.hash in missing])
             self._noted.set()
+        return namings
+
+    async def folded(self, db: Connection, namings: Sequence[Naming]) -> None:
+        """After that: how long it stays here. Raises one of AWAY."""
+        if self._windows is not None:
+            await self._windows.named(db, self._partition, namings)
 
     async def confirmable(self, upto: int) -> int:
         """`upto`, or less: the position before the first event whose content is wanted. Raises one of AWAY."""
@@ -145,11 +157,13 @@ class WantedContent:
         await self._store.failed(wanted.segment.hash, again_in_s, denied=denied, lost=lost)
 
 
-def _segments(record: Record) -> Sequence[Segment]:
+def _namings(record: Record) -> list[Naming]:
     if record.noun not in ("mailbox", "outbox"):
-        return ()
+        return []
     try:
-        event: Any = codec.decode(record.payload)[1]
+        envelope, event = codec.decode(record.payload)
     except codec.Undecodable:
-        return ()  # The fold puts it aside.
-    return event.content.segments if isinstance(event, MessageAppended | MessageQueued) else ()
+        return []  # The fold puts it aside.
+    if not isinstance(event, MessageAppended | MessageQueued):
+        return []
+    return [Naming(segment, envelope.at / 1_000_000, record.position) for segment in event.content.segments]

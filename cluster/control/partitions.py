@@ -40,7 +40,8 @@ class Member(msgspec.Struct, frozen=True):
 class Partition(msgspec.Struct, frozen=True):
     """`begun`: False after a switchover until the new home says that it begins. `copies`: sites that have one, not the
     home. `members`: of these, those that may follow the home by themselves (with `remote`: those that every word waits
-    for). `remote`: the durability. `pinned`: the home goes on when cut off, and only force moves it.
+    for). `remote`: the durability. `pinned`: the home goes on when cut off, and only force moves it. `windows`: copies there
+    keep all events and so many days' content; they are never members.
     `gap`: no member is further behind than by so many UIDs; `gap_forced`: so many were given in this epoch at most.
     `holder` and `beat` are the lease; `life`: of the engine that its holder writes through; `closed`: the last sequence
     at an orderly end, -1 = there was none."""
@@ -55,6 +56,7 @@ class Partition(msgspec.Struct, frozen=True):
     remote: bool = False
     strict: bool = False
     pinned: bool = False
+    windows: Mapping[str, int] = {}
     gap: int = UID_GAP
     gap_forced: int = UID_GAP
     holder: Holder | None = None
@@ -119,6 +121,21 @@ def unannounced(partition: Partition) -> tuple[tuple[int, int, int], ...]:
 
 def is_member(partition: Partition, site: str, life: str) -> bool:
     return Member(site, life) in partition.members
+
+
+def windowed(partition: Partition, site: str) -> int:
+    """For how many days what arrives stays at the copy there, 0 = for ever. A home keeps all."""
+    return partition.windows.get(site, 0) if site != partition.home else 0
+
+
+def sound(before: Partition, after: Partition) -> Partition:
+    """`after` with those members that `before`'s home recognised for it. With `remote`, those of `local` may lack what was
+    shown. A home that was pinned and is cut off does not hear that it may be followed: nobody may before it recognised them
+    anew. A windowed copy is none."""
+    if (after.remote and not before.remote) or (before.pinned and not after.pinned):
+        return msgspec.structs.replace(after, members=())
+    members = tuple(member for member in after.members if not windowed(after, member.site))
+    return msgspec.structs.replace(after, members=members)
 
 
 def may_follow(partition: Partition, site: str, life: str, at: int) -> bool:

@@ -12,8 +12,10 @@ from typing import Literal
 import msgspec
 
 from cluster import partitions
-from cluster.control.partitions import Partition
+from cluster.control.partitions import Partition, sound, windowed
 
+WINDOW_DAYS = 7  # of a hybrid's copies away from the edge
+WINDOW_DAYS_MAX = 3_650
 QUORUM_MEMBERS_MIN = 3  # of the backbone: with fewer, the loss of one is the loss of the quorum
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 OF_SITE = re.compile(r"(mail-(?P<mail>.+)-\d+|queue-(?P<queue>.+))")
@@ -27,24 +29,28 @@ class TopologyRefused(Exception):
 
 class Placement(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Where one partition is to be; None = as the topology says. `copies`: sites beside the home. `strict`: a `remote`
-    home that no copy confirms refuses writes in place of going on alone. `pinned`: only an operator moves it."""
+    home that no copy confirms refuses writes in place of going on alone. `pinned`: only an operator moves it. `windows`: at
+    which sites the copy keeps so many days' content only."""
 
     home: str | tuple[str, ...] | None = None
     copies: tuple[str, ...] | None = None
     durability: Literal["local", "remote"] | None = None
     strict: bool | None = None
     pinned: bool | None = None
+    windows: Mapping[str, int] | None = None
 
 
 class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`sites`: in order, the first one is the primary (active-passive) or the edge (hybrid). `failover`: "command" = no
-    partition moves by itself. The settings above `partitions` are those of every partition that says nothing else."""
+    partition moves by itself. The settings above `partitions` are those of every partition that says nothing else.
+    `windows` are mail's alone; None = in a hybrid WINDOW_DAYS at every site but the first, else none."""
 
     topology: Kind
     sites: tuple[str, ...]
     failover: Literal["automatic", "command"] = "automatic"
     durability: Literal["local", "remote"] = "local"
     strict: bool = False
+    windows: Mapping[str, int] | None = None
     partitions: Mapping[str, Placement] = {}
 
 
@@ -56,6 +62,7 @@ class Place(msgspec.Struct, frozen=True, tag="place"):
     remote: bool
     strict: bool
     pinned: bool
+    windows: Mapping[str, int] = {}
 
 
 class Create(msgspec.Struct, frozen=True, tag="create"):
@@ -65,6 +72,7 @@ class Create(msgspec.Struct, frozen=True, tag="create"):
     remote: bool
     strict: bool
     pinned: bool
+    windows: Mapping[str, int] = {}
 
 
 class Level(msgspec.Struct, frozen=True, tag="level"):
@@ -134,7 +142,16 @@ def _one(name: str, now: Partition | None, topology: Topology) -> Partition:
         remote=remote,
         strict=own.strict if own.strict is not None else topology.strict and remote,
         pinned=own.pinned if own.pinned is not None else pinned and bool(copies),
+        windows=own.windows if own.windows is not None else _windows(name, home, copies, topology),
     )
+
+
+def _windows(name: str, home: str, copies: tuple[str, ...], topology: Topology) -> dict[str, int]:
+    if not partitions.is_mail(name):
+        return {}
+    if topology.windows is not None:
+        return {site: days for site, days in topology.windows.items() if site in (home, *copies)}
+    return {site: WINDOW_DAYS for site in copies} if topology.topology == "hybrid" else {}
 
 
 def _home(name: str, now: Partition | None, topology: Topology) -> str:
@@ -159,6 +176,17 @@ def check(new: Partition, now: Partition | None, sites: tuple[str, ...], voters:
         raise TopologyRefused(f"{name}: {new.home} is its home and cannot be its copy as well: two homes in one place")
     if len(set(new.copies)) != len(new.copies):
         raise TopologyRefused(f"{name}: a site is named twice among its copies")
+    for site, days in new.windows.items():
+        if site not in (new.home, *new.copies):
+            raise TopologyRefused(f"{name}: a window at {site}, which has no copy of it")
+        if not 0 < days <= WINDOW_DAYS_MAX:
+            raise TopologyRefused(f"{name}: a window of {days} days; it has 1 to {WINDOW_DAYS_MAX}")
+    if new.windows and not partitions.is_mail(name):
+        raise TopologyRefused(f"{name} holds no mail: windows are for mail alone, all else is kept whole")
+    if new.remote and new.copies and all(windowed(new, site) for site in new.copies):
+        raise TopologyRefused(
+            f"{name}: durability remote needs a copy that keeps everything, and those at {', '.join(new.copies)} keep a window"
+        )
     if new.remote and not new.copies:
         raise TopologyRefused(f"{name}: durability remote needs a copy somewhere, and it has none")
     if new.strict and not new.remote:
@@ -188,14 +216,15 @@ def plan(records: Mapping[str, Partition], new: Mapping[str, Partition]) -> tupl
 def way(now: Partition | None, new: Partition) -> tuple[Step, ...]:
     """Of one partition."""
     if now is None:
-        return (Create(new.name, new.home, new.copies, new.remote, new.strict, new.pinned),)
+        return (Create(new.name, new.home, new.copies, new.remote, new.strict, new.pinned, new.windows),)
     steps: list[Step] = []
     there = (now.home, *now.copies)
     coming = tuple(site for site in (new.home, *new.copies) if site not in there)
     copies = now.copies
     if coming:
         copies = (*copies, *coming)
-        steps.append(Place(now.name, copies, now.remote, now.strict, now.pinned))
+        fresh = {site: days for site, days in new.windows.items() if site in coming}  # never whole, to be thrown away
+        steps.append(Place(now.name, copies, now.remote, now.strict, now.pinned, {**now.windows, **fresh}))
         steps += [Level(now.name, site) for site in coming]
     if new.home != now.home:
         if new.home not in coming:
@@ -206,11 +235,15 @@ def way(now: Partition | None, new: Partition) -> tuple[Step, ...]:
     if leaving:
         # What stays must be whole before what leaves is let go.
         steps += [Level(now.name, site) for site in new.copies if site not in coming]
-    settings = (now.remote, now.strict, now.pinned) != (new.remote, new.strict, new.pinned)
+    settings = _settings(now) != _settings(new)
     if leaving or settings:
         kept = new.copies if leaving else copies
-        steps.append(Place(now.name, kept, new.remote, new.strict, new.pinned))
+        steps.append(Place(now.name, kept, new.remote, new.strict, new.pinned, new.windows))
     return tuple(steps)
+
+
+def _settings(partition: Partition) -> tuple[object, ...]:
+    return partition.remote, partition.strict, partition.pinned, partition.windows
 
 
 def moved(copies: tuple[str, ...], home: str, to: str) -> tuple[str, ...]:
@@ -221,9 +254,16 @@ def moved(copies: tuple[str, ...], home: str, to: str) -> tuple[str, ...]:
 def placed(partition: Partition, step: Place) -> Partition:
     """The record after a Place. Members that are copies no more go with it."""
     members = tuple(member for member in partition.members if member.site in step.copies)
-    return msgspec.structs.replace(
-        partition, copies=step.copies, members=members, remote=step.remote, strict=step.strict, pinned=step.pinned
+    after = msgspec.structs.replace(
+        partition,
+        copies=step.copies,
+        members=members,
+        remote=step.remote,
+        strict=step.strict,
+        pinned=step.pinned,
+        windows=step.windows,
     )
+    return sound(partition, after)
 
 
 # ── what is ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -246,7 +286,12 @@ def described(records: Mapping[str, Partition], sites: tuple[str, ...]) -> Topol
         failover,
         partitions={
             name: Placement(
-                record.home, record.copies, "remote" if record.remote else "local", record.strict, record.pinned
+                record.home,
+                record.copies,
+                "remote" if record.remote else "local",
+                record.strict,
+                record.pinned,
+                record.windows,
             )
             for name, record in sorted(records.items())
         },

@@ -40,7 +40,17 @@ from cluster.log.follow import Reader
 from cluster.log.leader import Site, asked_positions
 from cluster.log.marks import ASK_AGAIN_S, ASK_S_MAX, Marks
 from cluster.log.recent import Recent
-from cluster.log.wire import POSITION_HEADER, Confirmed, Mark, Stream, domain_of, encode, position_of, stream_of
+from cluster.log.wire import (
+    POSITION_HEADER,
+    Confirmed,
+    Mark,
+    Stream,
+    domain_of,
+    encode,
+    is_copy,
+    position_of,
+    stream_of,
+)
 from cluster.log.writer import Writer
 from cluster.position import shown, split
 
@@ -260,8 +270,10 @@ class Copier:
             await self._site.connection.publish(message.reply, why.encode())
 
     async def _recopy(self, epoch: int) -> None:
-        """Throws away what is here of an epoch; what the home has of it comes once more, into its place."""
+        """Throws away what is here of an epoch; what the home has of it comes once more, into its place. Not while the home
+        does not show that it has it: readers would soon take what does not come for what was dropped."""
         site = self._site
+        await self._refuse_unless_the_home_has(epoch)
         async with self._storing:
             known = await site.known.get(self._partition)
             if known is None or epoch not in known.streams:
@@ -276,6 +288,21 @@ class Copier:
             await site.known.note(
                 known.partition, await epochs.lying_here(site.engine, known.partition, rest, site.replicas)
             )
+
+    async def _refuse_unless_the_home_has(self, epoch: int) -> None:
+        record = self._record()
+        if record is None or record.home == self._site.name:
+            raise Unreachable("its home is not known")
+        domain = domain_of(record.home)
+        there = await KnownPartitions(Bucket(self._site.connection, domain=domain)).get(self._partition)
+        known = await self._site.known.get(self._partition)
+        if there is None or known is None or epoch not in there.streams or epoch not in known.streams:
+            raise ValueError(f"epoch {epoch} is not both here and at {record.home}")
+        ours = stream_of(self._partition, epoch, copy=is_copy(known.streams[epoch]))
+        theirs = stream_of(self._partition, epoch, copy=is_copy(there.streams[epoch]))
+        end = clip(spans(record), await epochs.end_of(Engine(self._site.connection, domain), theirs))
+        if end < clip(spans(record), await epochs.end_of(self._site.engine, ours)):
+            raise ValueError(f"{record.home} has epoch {epoch} up to {shown(end)} only, less than is here")
 
     # ── what the home and others hear ────────────────────────────────────────────────────────────────────────────────
 

@@ -18,14 +18,13 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import NamedTuple
 
-import msgspec
 import structlog
 
 from cluster.control.bucket import Bucket, Conflict, Keys
 from cluster.control.hold import Hold
 from cluster.control.holder import this_process
 from cluster.control.lease import Lease, boot_clock
-from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans, spans
+from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans, sound, spans
 from cluster.control.watch import CopySaid, Node, Pulse, Watch
 from cluster.log import epochs, wire
 from cluster.log.appender import Appender
@@ -236,7 +235,7 @@ class JetStreamLog:
                     found = await self._site.partitions.get(wire.named(partition))
                     if found is None:
                         raise LogUnavailable(f"there is no partition {partition}")
-                    wanted = _sound(found.partition, change(found.partition))
+                    wanted = sound(found.partition, change(found.partition))
                     try:
                         await self._site.partitions.change(wanted, found.revision)
                     except Conflict:
@@ -500,11 +499,6 @@ class JetStreamLog:
                 self._engine, self._site.known, partition, self._marks_of(partition), self._recent_of(partition)
             )
         return self._readers[partition]
-
-
-def _sound(before: Partition, after: Partition) -> Partition:
-    """Members that were recognised under durability `local` may lack what was shown: with `remote` they begin anew."""
-    return msgspec.structs.replace(after, members=()) if after.remote and not before.remote else after
 
 
 async def _ensured(bucket: Bucket) -> None:

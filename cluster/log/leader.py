@@ -20,6 +20,7 @@ from cluster.control.partitions import (
     spans,
     switchover,
     takeover,
+    windowed,
 )
 from cluster.control.watch import Watch
 from cluster.domain.mailbox.events import UIDVALIDITY_FRESH
@@ -337,6 +338,8 @@ class Leader:
         """Why not; empty when it was done."""
         if target not in self._hold.record.copies:
             return f"{target} has no copy of {self._hold.record.name}"
+        if windowed(self._hold.record, target):
+            return f"{target} keeps a window of {self._hold.record.name} only"
         epoch = appender.stream.epoch
         try:
             async with asyncio.timeout(HEARD_S_MAX):

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from cluster.control.hold import Hold
-from cluster.control.partitions import Member, Partition
+from cluster.control.partitions import Member, Partition, windowed
 from cluster.domain.mailbox.events import UID_GAP_FORCED
 from cluster.log.appender import Appender, Publish
 from cluster.log.connection import Unreachable
@@ -103,7 +103,7 @@ class Members:
         copy.position = max(copy.position, said.position)
         self._heard.set()
         self._heard = asyncio.Event()
-        if not self._is_member(said.site, copy) and self._may_join(copy):
+        if not self._is_member(said.site, copy) and self._may_join(said.site, copy):
             self._wanted.set()
 
     def confirmed(self, site: str) -> int:
@@ -143,12 +143,12 @@ class Members:
     def _adjusted(self, record: Partition) -> Partition:
         members = tuple(member for member in record.members if self._stays(record, member))
         here = {member.site for member in members}
-        joining = sorted(site for site, copy in self._copies.items() if site in record.copies and self._may_join(copy))
+        joining = sorted(site for site, copy in self._copies.items() if site in record.copies and self._may_join(site, copy))
         members += tuple(Member(site, self._copies[site].life) for site in joining if site not in here)
         return self._with_room(msgspec.structs.replace(record, members=members))
 
     def _stays(self, record: Partition, member: Member) -> bool:
-        if member.site not in record.copies:
+        if member.site not in record.copies or windowed(record, member.site):
             return False
         copy = self._copies.get(member.site)
         if copy is not None and copy.life != member.life:
@@ -158,8 +158,10 @@ class Members:
             return silent < AWAY_S_MAX
         return silent < SILENT_S_MAX or (record.strict and len(record.members) == 1)
 
-    def _may_join(self, copy: _Copy) -> bool:
+    def _may_join(self, site: str, copy: _Copy) -> bool:
         appender = self._appender
+        if windowed(self._hold.record, site):
+            return False
         if appender is None or copy.position < copy.goal or time.monotonic() - copy.heard_at > SILENT_S_MAX / 2:
             return False
         return copy.position >= appender.mark.durable if self._hold.record.remote else True

@@ -14,7 +14,7 @@ import msgspec
 import structlog
 
 from cluster.control.bucket import Conflict
-from cluster.control.partitions import Partition
+from cluster.control.partitions import Partition, windowed
 from cluster.control.topology import Create, Force, Leave, Level, Move, Place, Step, placed
 from cluster.control.watch import GONE_AFTER_S, NODE_PREFIX, CopySaid, Node, Pulse
 from cluster.log.connection import Arrived, Unreachable
@@ -218,7 +218,13 @@ class Operations:
 
     async def _create(self, step: Create) -> None:
         made = Partition(
-            step.partition, step.home, copies=step.copies, remote=step.remote, strict=step.strict, pinned=step.pinned
+            step.partition,
+            step.home,
+            copies=step.copies,
+            remote=step.remote,
+            strict=step.strict,
+            pinned=step.pinned,
+            windows=step.windows,
         )
         try:
             await self._site.partitions.create(made)
@@ -339,6 +345,11 @@ def hindrance(step: Step, view: View) -> str:
     if away := _away(step.site, view):
         return away
     if isinstance(step, Move):
+        if days := windowed(record, step.site):
+            return (
+                f"{step.site} keeps {days} days of {step.partition} only: take its window off first (`cluster partition set "
+                f"{step.partition} --window {step.site}=0`), or `cluster failover` takes it over by force"
+            )
         said = view.copy(step.partition, step.site)
         if said is None:
             return f"{step.site} has not said yet how far its copy of {step.partition} is"

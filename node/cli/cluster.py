@@ -26,6 +26,9 @@ plan_option = click.option("--plan", "only_plan", is_flag=True, help="Only show 
 yes_option = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 durability_option = click.option("--durability", type=click.Choice(["local", "remote"]), default=None)
 copies_option = click.option("--copies", default=None, metavar="SITE,SITE", help="Sites with a copy, beside the home.")
+window_option = click.option(
+    "--window", multiple=True, metavar="SITE=DAYS", help="The copy there keeps so many days' content; 0 = all."
+)
 
 
 @click.group()
@@ -144,15 +147,16 @@ def partition() -> None:
 @durability_option
 @click.option("--strict", is_flag=True, help="With remote: refuse writes while no copy is there.")
 @click.option("--pinned", is_flag=True, help="Only an operator moves it.")
+@window_option
 @plan_option
 @yes_option
 @json_option
 @click.pass_obj
-def add(directory: Path, /, name: str, home: str, copies: str | None, **options: Any) -> None:
+def add(directory: Path, /, name: str, home: str, copies: str | None, window: tuple[str, ...], **options: Any) -> None:
     """Make a partition. Without --copies every other site gets one."""
     how = _how(options)
     body = {"name": name, "home": home} | {key: value for key, value in options.items() if value is not None}
-    _change(directory, ("POST", path("cluster", "partitions")), body | _copies(copies), **how)
+    _change(directory, ("POST", path("cluster", "partitions")), body | _copies(copies) | _windows(window), **how)
 
 
 @partition.command("set")
@@ -160,14 +164,15 @@ def add(directory: Path, /, name: str, home: str, copies: str | None, **options:
 @durability_option
 @click.option("--strict/--not-strict", default=None, help="With remote: refuse writes while no copy is there.")
 @click.option("--pinned/--leased", default=None, help="Only an operator moves it, or it fails over by itself.")
+@window_option
 @plan_option
 @yes_option
 @json_option
 @click.pass_obj
-def change(directory: Path, /, name: str, **options: Any) -> None:
+def change(directory: Path, /, name: str, window: tuple[str, ...], **options: Any) -> None:
     """Change how a partition is kept."""
     how = _how(options)
-    body = {key: value for key, value in options.items() if value is not None}
+    body = {key: value for key, value in options.items() if value is not None} | _windows(window)
     if not body:
         raise click.UsageError("say what is to change")
     _change(directory, ("PATCH", path("cluster", "partitions", name)), body, **how)
@@ -298,3 +303,13 @@ def _how(options: dict[str, Any]) -> dict[str, bool]:
 
 def _copies(text: str | None) -> dict[str, list[str]]:
     return {} if text is None else {"copies": [site.strip() for site in text.split(",") if site.strip()]}
+
+
+def _windows(given: tuple[str, ...]) -> dict[str, dict[str, int]]:
+    windows = {}
+    for each in given:
+        site, equals, days = each.partition("=")
+        if not equals or not site or not days.isdecimal():
+            raise click.UsageError(f"--window {each}: say SITE=DAYS, a number of days; 0 = all is kept there")
+        windows[site] = int(days)
+    return {"windows": windows} if windows else {}

@@ -12,6 +12,7 @@ from node.cli.output import plain_table
 
 UNITS = ("B", "KB", "MB", "GB", "TB")
 SETTINGS = ("home", "copies", "durability", "strict", "pinned")
+KINDS = ("topology", "sites", "failover", "durability", "strict")
 
 
 def status_page(seen: dict[str, Any]) -> RenderableType:
@@ -86,12 +87,12 @@ def plan_table(steps: list[dict[str, Any]]) -> Table:
 
 def topology_toml(found: dict[str, Any]) -> str:
     """JSON's strings, lists of them and booleans are TOML's as well."""
-    lines = [
-        f"{name} = {json.dumps(found[name])}" for name in ("topology", "sites", "failover", "durability", "strict")
-    ]
+    lines = [f"{name} = {json.dumps(found[name])}" for name in KINDS]
     for name, placement in found["partitions"].items():
         lines += ["", f"[partitions.{name}]"]
         lines += [f"{key} = {json.dumps(placement[key])}" for key in SETTINGS if placement.get(key) is not None]
+        windows = ", ".join(f"{site} = {days}" for site, days in (placement.get("windows") or {}).items())
+        lines.append(f"windows = {{ {windows} }}" if windows else "windows = {}")
     return "\n".join(lines) + "\n"
 
 
@@ -100,7 +101,8 @@ def _standing(here: bool) -> Text:
 
 
 def _standing_of(copy: dict[str, Any]) -> str:
-    words = ("member" if copy["member"] else "", "" if copy["here"] else "away")
+    window = f"{copy['window_days']} days" if copy["window_days"] else ""
+    words = ("member" if copy["member"] else "", window, "" if copy["here"] else "away")
     return ", ".join(word for word in words if word) or "no member"
 
 

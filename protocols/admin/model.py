@@ -150,7 +150,7 @@ class Drain(Asked, frozen=True):
 
 
 class NewPartition(Asked, frozen=True):
-    """`home` empty: this site. Without `copies` every other site gets one."""
+    """`home` empty: this site. Without `copies` every other site gets one. `windows`: see PartitionChange."""
 
     name: PartitionName
     home: str = ""
@@ -158,17 +158,20 @@ class NewPartition(Asked, frozen=True):
     durability: Literal["local", "remote"] = "local"
     strict: bool = False
     pinned: bool = False
+    windows: dict[str, int] | UnsetType = UNSET
     plan: bool = False
 
 
 class PartitionChange(Asked, frozen=True):
-    """`strict`: with `remote`, writes are refused while no copy is there. `pinned`: only an operator moves it."""
+    """`strict`: with `remote`, writes are refused while no copy is there. `pinned`: only an operator moves it. `windows`:
+    the copies at these sites keep so many days' content, 0 = all; those at others stay as they are."""
 
     home: str | UnsetType = UNSET
     copies: Sites | UnsetType = UNSET
     durability: Literal["local", "remote"] | UnsetType = UNSET
     strict: bool | UnsetType = UNSET
     pinned: bool | UnsetType = UNSET
+    windows: dict[str, int] | UnsetType = UNSET
     plan: bool = False
 
 

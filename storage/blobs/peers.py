@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Protocol
 
@@ -52,15 +52,21 @@ def source(blobs: Blobs) -> Source:
 
 class Fetcher:
     """Puts blobs of `others` into `blobs`. `others`: the sites that have a store, not ours and no witness; whoever knows of
-    a new one sets it anew. `close` it."""
+    a new one sets it anew. `fetched` hears of each that came. `close` it."""
 
     def __init__(
-        self, blobs: Blobs, giving: Giving, others: Sequence[str], monotonic: Callable[[], float] = time.monotonic
+        self,
+        blobs: Blobs,
+        giving: Giving,
+        others: Sequence[str],
+        monotonic: Callable[[], float] = time.monotonic,
+        fetched: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self.blobs = blobs
         self._giving = giving
         self.others = tuple(others)
         self._monotonic = monotonic
+        self._told = fetched
         self._silent_until: dict[str, float] = {}
         self._ways = asyncio.Semaphore(FETCHES_MAX)
         self._under_way: dict[bytes, asyncio.Task[Outcome]] = {}
@@ -114,6 +120,8 @@ class Fetcher:
                 outcome = Outcome.UNANSWERED
             else:
                 self.fetched += 1
+                if self._told is not None:
+                    await self._told(hash)
                 return Outcome.HERE
         return outcome
 

@@ -28,12 +28,13 @@ from storage.follower import Follower
 from storage.postgres.pool import Database
 from storage.postgres.wanted import Counts, counts
 from storage.wanted import WantedContent
+from storage.window import Windows
 from tests.contracts.engines import PASSWORD, USER, NatsServer
 from tests.laws.tables_of_law import Site, site_tables
 from tests.live import eventually
 
 SOON_S = 0.02
-ANNA, INBOX = 7, 70
+ANNA = 7
 LARGE_BYTES = 20 << 20
 
 
@@ -275,32 +276,45 @@ async def _read(reader: OnDemand, segments: list[Segment], start: int = 0, end: 
 class Place:
     """A site whose log no longer has what its events name."""
 
-    def __init__(self, engine: Engine, site: Site, database: Database) -> None:
+    def __init__(self, engine: Engine, site: Site, database: Database, *, account: int = ANNA) -> None:
         self.engine = engine
         self.site = site
         self.database = database
+        self.account = account
+        self.mailbox = account * 10
         self.log = MemoryLog()
         self.partition = f"p{os.urandom(6).hex()}"
 
-    async def append(self, event: object, *contents: Blob) -> int:
+    async def append(self, event: object, *contents: Blob, at_s: int = 1_700_000_000) -> int:
         command = os.urandom(16)
-        payload = codec.encode(event, at_us=1_700_000_000_000_000, by=Actor("test"), command=command)  # type: ignore[arg-type]
-        new = NewEvent("mailbox", str(ANNA), payload)
+        payload = codec.encode(event, at_us=at_s * 1_000_000, by=Actor("test"), command=command)  # type: ignore[arg-type]
+        new = NewEvent("mailbox", str(self.account), payload)
         stored = await self.log.append(Append(self.partition, command, (new,), (), 0, contents))
         assert isinstance(stored, Stored)
         return stored.last
 
-    async def message(self, *parts: Blob, there: bool = False) -> int:
+    async def opened(self) -> None:
+        await self.append(m.MailboxesCreated((m.Made(self.mailbox, "INBOX"),)))
+
+    async def message(self, *parts: Blob, there: bool = False, at_s: int = 1_700_000_000) -> int:
         """`there`: the log has its content."""
         segments = tuple(Segment(part.hash, len(part.data)) for part in parts)
         data = b"".join(part.data for part in parts)
         content = Content(hashlib.sha256(data).digest(), len(data), segments, b"d")
-        return await self.append(m.MessageAppended(INBOX, content, 0), *(parts if there else ()))
+        return await self.append(m.MessageAppended(self.mailbox, content, 0), *(parts if there else ()), at_s=at_s)
 
     @asynccontextmanager
-    async def follower(self, fetcher: Fetcher, *, lost_after_s: float = 3600.0) -> AsyncIterator[None]:
+    async def follower(
+        self, fetcher: Fetcher, *, lost_after_s: float = 3600.0, windows: Windows | None = None
+    ) -> AsyncIterator[None]:
         wanted = WantedContent(
-            self.partition, self.database, fetcher.blobs, fetcher, retry_first_s=SOON_S, lost_after_s=lost_after_s
+            self.partition,
+            self.database,
+            fetcher.blobs,
+            fetcher,
+            windows=windows,
+            retry_first_s=SOON_S,
+            lost_after_s=lost_after_s,
         )
         follower = Follower(self.partition, self.log, self.database, fetcher.blobs, wanted=wanted, keep_every_s=SOON_S)
         task = asyncio.create_task(follower.run())
@@ -331,7 +345,7 @@ async def place(engine: Engine, engines: Config) -> AsyncIterator[Place]:
         database = Database(engines.database_url, schema="fetched")
         await database.start()
         made = Place(engine, site, database)
-        await made.append(m.MailboxesCreated((m.Made(INBOX, "INBOX"),)))
+        await made.opened()
         yield made
         await site.db.execute("DELETE FROM wanted_blob WHERE partition = $1", made.partition)
         await database.stop()

@@ -36,8 +36,16 @@ def records(draw: st.DrawFn, name: str) -> Partition:
     remote = draw(st.booleans()) and bool(copies)
     members = tuple(Member(site, "life") for site in copies)
     strict = remote and draw(st.booleans())
+    windows = {site: 7 for site in copies[1:] if name != "directory" and not name.startswith("queue") and draw(st.booleans())}
     return Partition(
-        name, home, copies=tuple(copies), members=members, remote=remote, strict=strict, pinned=draw(st.booleans())
+        name,
+        home,
+        copies=tuple(copies),
+        members=tuple(member for member in members if member.site not in windows),
+        remote=remote,
+        strict=strict,
+        pinned=draw(st.booleans()),
+        windows=windows,
     )
 
 
@@ -46,7 +54,7 @@ worlds = st.fixed_dictionaries({name: records(name) for name in NAMES})
 
 
 def settings(partition: Partition) -> tuple[object, ...]:
-    return partition.home, set(partition.copies), partition.remote, partition.strict, partition.pinned
+    return partition.home, set(partition.copies), partition.remote, partition.strict, partition.pinned, partition.windows
 
 
 @given(worlds, worlds)
@@ -62,7 +70,7 @@ def test_the_way_lets_go_of_no_copy_before_the_new_ones_are_level(
                     assert not gone or set(step.copies) <= whole, "what stays is whole before anything leaves"
                     assert there.home not in step.copies
                     there = placed(there, step)
-                    assert {member.site for member in there.members} <= set(there.copies)
+                    assert {member.site for member in there.members} <= set(there.copies) - set(there.windows)
                 case Level():
                     assert step.site in there.copies, "only a copy that is asked for can become level"
                     whole.add(step.site)
@@ -100,6 +108,10 @@ def test_what_each_kind_means() -> None:
     assert passive["queue-mumbai"].home == "mumbai", "each site sends what was handed in there"
     hybrid = wanted(now, Topology("hybrid", ("pune", "mumbai", "dr")), SITES, 3)
     assert hybrid["mail-pune-1"].pinned and not hybrid["queue-pune"].pinned
+    assert hybrid["mail-pune-1"].windows == {"mumbai": 7, "dr": 7}, "away from the edge a week of content"
+    assert not hybrid["directory"].windows and not hybrid["queue-pune"].windows
+    whole_at_dr = wanted(now, Topology("hybrid", SITES, windows={"mumbai": 30}), SITES, 3)
+    assert whole_at_dr["mail-pune-1"].windows == {"mumbai": 30}
     command = wanted(now, Topology("active-active", SITES, "command"), SITES, 3)
     assert all(partition.pinned for partition in command.values())
     more = wanted(now, Topology("active-active", SITES, partitions={"mail-dr-2": Placement("dr", ("pune",))}), SITES, 3)
@@ -123,6 +135,10 @@ def with_one(**settings: object) -> Topology:
         (with_one(copies=(), durability="remote"), "needs a copy somewhere"),
         (with_one(copies=()), "only copy would go"),
         (with_one(durability="local", strict=True), "means nothing"),
+        (with_one(windows={"goa": 7}), "a window at goa, which has no copy of it"),
+        (with_one(windows={"dr": -1}), "a window of -1 days"),
+        (with_one(durability="remote", windows={"dr": 7, "mumbai": 7}), "needs a copy that keeps everything"),
+        (Topology("active-active", SITES, partitions={"directory": Placement(windows={"dr": 7})}), "windows are for mail"),
         (Topology("active-active", ("pune", "mumbai")), "directory must be at every site"),
         (Topology("active-active", SITES, partitions={"Mail.1": Placement("dr")}), "no name for a partition"),
     ],

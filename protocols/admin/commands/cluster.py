@@ -77,7 +77,9 @@ def drain_node(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
 
 def add(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
     new: NewPartition = call.body
-    change = Change(new.home or None, _given(new.copies), new.durability, new.strict, new.pinned)
+    change = Change(
+        new.home or None, _given(new.copies), new.durability, new.strict, new.pinned, _given(new.windows)
+    )
     return _lines(door, lambda cluster: cluster.add(call.actor, new.name, change, only_plan=new.plan), new.plan)
 
 
@@ -85,7 +87,12 @@ def change(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
     asked: PartitionChange = call.body
     name = call.path["partition"]
     wanted = Change(
-        _given(asked.home), _given(asked.copies), _given(asked.durability), _given(asked.strict), _given(asked.pinned)
+        _given(asked.home),
+        _given(asked.copies),
+        _given(asked.durability),
+        _given(asked.strict),
+        _given(asked.pinned),
+        _given(asked.windows),
     )
     return _lines(door, lambda cluster: cluster.change(call.actor, name, wanted, only_plan=asked.plan), asked.plan)
 

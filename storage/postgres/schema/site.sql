@@ -49,3 +49,14 @@ CREATE TABLE IF NOT EXISTS digest_compared (   -- with another site, of late
     at         timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (partition, site)
 );
+
+CREATE TABLE IF NOT EXISTS blob_until (  -- at a site that keeps a window of some partition: how long each blob stays
+    hash   bytea PRIMARY KEY,
+    until  timestamptz NOT NULL          -- infinity = a partition that is kept whole names it
+);
+CREATE INDEX IF NOT EXISTS blob_until_at ON blob_until (until);
+
+CREATE TABLE IF NOT EXISTS windowed (    -- by which windows the rows of blob_until were made
+    partition  text PRIMARY KEY,
+    days       integer NOT NULL          -- 0 = all is kept
+);

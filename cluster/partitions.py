@@ -20,6 +20,15 @@ def is_queue(partition: str) -> bool:
     return partition.startswith("queue-")
 
 
+def spool(site: str) -> str:
+    """What the site takes in while its queue takes nothing: pinned to it, copied nowhere, empty most of the time."""
+    return f"spool-{site}"
+
+
+def is_spool(partition: str) -> bool:
+    return partition.startswith("spool-")
+
+
 def of_site(site: str) -> tuple[str, ...]:
     """All that a single site is home of."""
     return (DIRECTORY, mail(site), queue(site))

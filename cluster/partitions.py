@@ -20,8 +20,17 @@ def is_queue(partition: str) -> bool:
     return partition.startswith("queue-")
 
 
+def spool(site: str) -> str:
+    """What the site takes in while its queue takes nothing: pinned to it, copied nowhere, empty most of the time."""
+    return f"spool-{site}"
+
+
+def is_spool(partition: str) -> bool:
+    return partition.startswith("spool-")
+
+
 def is_mail(partition: str) -> bool:
-    return partition != DIRECTORY and not is_queue(partition)
+    return partition != DIRECTORY and not is_queue(partition) and not is_spool(partition)
 
 
 def of_site(site: str) -> tuple[str, ...]:

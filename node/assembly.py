@@ -35,6 +35,7 @@ from storage.sign_in import SignIn
 from storage.site import Site, Stores
 from storage.throttle import SignIns
 from storage.wanted import WantedContent
+from storage.whereabouts import Whereabouts
 from storage.window import Window, Windows
 
 START_S_MAX = 60.0
@@ -95,7 +96,10 @@ class Assembly:
         self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
         self.reports = Reports(self.log, self.hub, self.database, world)
         level = Level(self.hub, self.log, self.directory.partition_of, self.reports.view.salvaged)
-        stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level)
+        self.whereabouts = Whereabouts(
+            config.site, self.log, self.hub, self.directory.partition_of, lambda name: name in self.partitions
+        )
+        stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level, self.whereabouts)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
         keyed = backbone is not None and backbone.roster is not None
@@ -161,7 +165,7 @@ class Assembly:
             raise TimeoutError("no directory has come from its home yet")
         async with asyncio.timeout(CATCH_UP_S_MAX):
             await self.hub.readable()
-
+        self.whereabouts.caught_up(self.partitions)
 
     async def _caught_up(self, partition: str) -> None:
         goal = await self._goal(partition)

@@ -109,9 +109,21 @@ def pin(certificate: bytes) -> str:
 
 
 def pin_of(public: object) -> str:
-    assert isinstance(public, ec.EllipticCurvePublicKey)
+    """Raises ValueError for a key of a kind that no site has."""
+    if not isinstance(public, ec.EllipticCurvePublicKey):
+        raise ValueError("not an elliptic-curve key")
     form = serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
     return hashlib.sha256(public.public_bytes(*form)).hexdigest()
+
+
+def site_of(certificate: x509.Certificate) -> str:
+    """Of which site it is, empty = of none. Raises ValueError."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ""
+    uris = found.get_values_for_type(x509.UniformResourceIdentifier)
+    return next((uri.removeprefix(SITE_URI) for uri in uris if uri.startswith(SITE_URI)), "")
 
 
 class Certificate:
@@ -137,12 +149,7 @@ class Certificate:
     @property
     def site(self) -> str:
         """Of which site it is, empty = of none."""
-        try:
-            found = self._certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except x509.ExtensionNotFound:
-            return ""
-        uris = found.get_values_for_type(x509.UniformResourceIdentifier)
-        return next((uri.removeprefix(SITE_URI) for uri in uris if uri.startswith(SITE_URI)), "")
+        return site_of(self._certificate)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -119,7 +119,8 @@ def make_site(plan: Plan, now: datetime.datetime) -> Config:
     else:
         authority, authority_key = first.tls.ca.read_bytes(), first.tls.ca_key.read_bytes()
     names = certificate_names(plan.hostname, *(member.host for member in plan.members if member.site == plan.site))
-    certificate, key = certs.issue(authority, authority_key, names, now)
+    # Sites that are listed by hand have no other certificate, and know each other by this one.
+    certificate, key = certs.issue(authority, authority_key, names, now, plan.site if plan.members else "")
     write(home / "tls" / "ca.pem", authority, 0o644)
     write(home / "tls" / "ca.key", authority_key, 0o600)
     write(home / "tls" / "server.pem", certificate, 0o644)
@@ -164,7 +165,8 @@ def renew_certificate(config: Config, now: datetime.datetime) -> None:
     try:
         authority = tls.ca.read_bytes(), tls.ca_key.read_bytes()
         reached = (backbone.of(config.site).host,) if backbone is not None else ()
-        certificate, key = certs.issue(*authority, certificate_names(config.hostname, *reached), now)
+        listed = config.site if backbone is not None and not joined else ""
+        certificate, key = certs.issue(*authority, certificate_names(config.hostname, *reached), now, listed)
         if joined:
             request, _ = certs.make_request(config.site, tls.link_key.read_bytes())
             link = certs.sign(*authority, certs.requested_key(request), certificate_names(*reached), now, config.site)

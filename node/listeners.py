@@ -1,10 +1,14 @@
 """The doors of a worker: which languages listen where."""
 
 import asyncio
+import errno
 from collections.abc import Awaitable, Callable
+
+import structlog
 
 from cluster.offers import Offer
 from node.assembly import Assembly
+from node.carrying import Sites
 from node.management import Management
 from node.tls import Certificates
 from protocols.admin import server as admin
@@ -17,10 +21,15 @@ from protocols.smtp import server as smtp
 from protocols.smtp.model import Role
 from protocols.smtp.settings import Settings as SmtpSettings
 
+log = structlog.get_logger("listeners")
+
 
 class Listeners:
-    def __init__(self, parts: Assembly, certificates: Certificates, management: Management) -> None:
+    """`sites`: the others, if there may ever be any."""
+
+    def __init__(self, parts: Assembly, certificates: Certificates, sites: Sites | None, management: Management) -> None:
         self._parts = parts
+        self._sites = sites
         self._management = management
         self._certificates = certificates
         self._stops: list[Callable[[], Awaitable[None]]] = []
@@ -84,6 +93,7 @@ class Listeners:
             message_bytes_max=config.limits.message_bytes_max,
             plaintext_networks=config.plaintext_networks,
             tls=self._certificates.context,
+            sites=self._sites,
             bad_commands_max=config.limits.bad_requests_max,
             sign_in_s_max=config.limits.sign_in_s_max,
             idle_s_max=config.limits.imap_idle_s_max,
@@ -98,6 +108,18 @@ class Listeners:
         for port, implicit in ((config.ports.imap, False), (config.ports.imaps, True)):
             if port:
                 await server.listen(config.bind, port, implicit_tls=implicit, reuse_port=True)
+        if self._sites is not None and self._sites.address is not None:
+            await self._listen_to_sites(server, self._sites, *self._sites.address)
+
+    async def _listen_to_sites(self, server: imap.ImapServer, sites: Sites, host: str, port: int) -> None:
+        try:
+            await server.listen_to_sites(host, port, sites.door, reuse_port=True)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE or host == self._parts.config.bind:
+                raise
+            # Behind another machine's address; only this site's members of the backbone must have their own.
+            log.warning("the door for sites is where clients come", address=host, why=str(error))
+            await server.listen_to_sites(self._parts.config.bind, port, sites.door, reuse_port=True)
 
     async def _start_admin(self) -> None:
         config = self._parts.config

@@ -19,6 +19,7 @@ import uvloop
 from cluster.log.model import LogUnavailable
 from node import logs, relay
 from node.assembly import assembled
+from node.carrying import Sites
 from node.config import Config, load
 from node.first_start import FirstStartFailed, first_start
 from node.listeners import Listeners
@@ -36,7 +37,14 @@ async def serve(config: Config, index: int, ready_fd: int | None) -> None:
     assert starting is not None
     _on_stop(starting.cancel)
     certificates = Certificates(config.tls.certificate, config.tls.key)
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificates.reload)
+    sites = Sites(config, config.backbone) if config.backbone is not None else None
+
+    def reload() -> None:
+        certificates.reload()
+        if sites is not None:
+            sites.reload()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload)
     async with assembled(config, SystemWorld(), f"{config.site}-{index}") as parts:
         await first_start(parts)
         management = Management(parts)
@@ -45,7 +53,7 @@ async def serve(config: Config, index: int, ready_fd: int | None) -> None:
                 group.create_task(management.run(), name="measure"),
                 group.create_task(relay.run(parts), name="relay"),
             ]
-            listeners = Listeners(parts, certificates, management)
+            listeners = Listeners(parts, certificates, sites, management)
             try:
                 await listeners.start()
                 stop = asyncio.Event()

@@ -109,6 +109,16 @@ class Site(Protocol):
         """Tells the outcome of a SCRAM exchange (None = it failed), for throttling and the audit trail."""
         ...
 
+    async def introduced(self, address: str, by: str, actor: Actor) -> Account | Refusal:
+        """Somebody who has signed in at the site `by`, which carries the session to here: the audit trail of both sites says
+        so. `actor.address` is the client's own. NO_SUCH_ACCOUNT, ACCOUNT_SUSPENDED, UNAVAILABLE."""
+        ...
+
+    async def elsewhere(self, account: int) -> tuple[str, ...] | Refusal:
+        """Names of the sites that have the account's mail where this one has not, in the order in which to try them; () = it
+        is here. What is asked of its mailboxes here is UNAVAILABLE then. UNAVAILABLE: it is not known where."""
+        ...
+
     # -- changing -----------------------------------------------------------------------------------------------------
     async def execute(
         self, actor: Actor, command: MailboxCommand | DirectoryCommand | OutboxCommand, contents: Sequence[Spooled] = ()

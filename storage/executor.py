@@ -6,8 +6,8 @@ A retry for want of an answer goes with the same command id, so it can never hap
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -34,7 +34,18 @@ from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.outbox.commands import QueueMessage
 from cluster.domain.outbox.events import changes as outbox_changes
 from cluster.domain.refusal import Reason, Refusal
-from cluster.log.model import EVENT_BYTES_MAX, INLINE_BYTES_MAX, Append, Blob, Log, LogUnavailable, NewEvent, Stored
+from cluster.log.model import (
+    APPEND_S_MAX,
+    EVENT_BYTES_MAX,
+    INLINE_BYTES_MAX,
+    Append,
+    Blob,
+    Log,
+    LogRefuses,
+    LogUnavailable,
+    NewEvent,
+    Stored,
+)
 from cluster.world import World
 from storage.answers import UNAVAILABLE
 from storage.news import Hub
@@ -42,11 +53,13 @@ from storage.postgres.directory_view import DirectoryView
 from storage.postgres.mail_view import MailView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import AWAY
+from storage.reach import Reach, out_of_reach
 from storage.shapes import Done
 
 TRIES_MAX = 5  # decisions on a state that turned out stale
 SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
 CATCH_UP_S_MAX = 5.0  # for the tables to reach what made a decision stale
+DELIVER_S_MAX = 6.0  # for an append of mail: longer than most homes are away before another follows; then it is queued
 COMMAND_ID_BYTES = 16
 DELIVERIES_PER_APPEND_MAX = 250  # each at most two events, beside their content, within the log's batch
 EVENT_OVERHEAD_BYTES_MAX = 4096  # of a delivery's events, beside what describes the message
@@ -57,6 +70,9 @@ LOOK_UPS_MAX = 50  # rounds; the domain's own bounds on nesting end it sooner
 NO_SUCH_ACCOUNT = Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.")
 CONFLICT = Refusal(Reason.CONFLICT, "Others changed the same thing at the same time; try again.")
 NOT_SHOWN_YET = Refusal(Reason.NOT_SHOWN_YET, "It is safe in the log, but this site cannot show it yet.")
+
+AnyOf = MailboxCommand | DirectoryCommand | OutboxCommand
+T = TypeVar("T")
 
 log = structlog.get_logger("executor")
 
@@ -91,6 +107,14 @@ class Outcome(msgspec.Struct, frozen=True):
     decisions: tuple[Decision | Refusal, ...]
 
 
+class OutOfReach(LogUnavailable):
+    """Nobody took the append in the time that mail waits; it may be in the log all the same."""
+
+    def __init__(self, partition: str, why: str) -> None:
+        super().__init__(why)
+        self.partition = partition
+
+
 class Executor:
     def __init__(self, world: World, site: str, source: Log, hub: Hub, views: "Views") -> None:
         self.world = world
@@ -99,12 +123,11 @@ class Executor:
         self.hub = hub
         self.views = views
         self.observer: Observer | None = None
+        self.reach = Reach(world.monotonic)
         # An account's standard mailboxes with the position they were read at: the log refuses what rests on an old one.
         self._trees: OrderedDict[int, tuple[Tree, int]] = OrderedDict()
 
-    async def execute(
-        self, actor: Actor, command: MailboxCommand | DirectoryCommand | OutboxCommand, contents: Sequence[Carried]
-    ) -> Done | Refusal:
+    async def execute(self, actor: Actor, command: AnyOf, contents: Sequence[Carried]) -> Done | Refusal:
         """Decided, in the log and in the tables."""
         command_id = self.world.entropy(COMMAND_ID_BYTES)
         for _ in range(TRIES_MAX):
@@ -132,12 +155,13 @@ class Executor:
         self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Carried], transaction: int = 0
     ) -> list[Done | Refusal]:
         """In the log when it returns. Few appends for each partition; with a `transaction` their command ids are made of
-        it and of whom they are for, so that the same deliveries given twice arrive once."""
+        it and of whom they are for, so that the same deliveries given twice arrive once. What nobody takes now is
+        refused as storage.reach has it."""
         answers: list[Done | Refusal] = [NO_SUCH_ACCOUNT] * len(deliveries)
         for numbers in await self._groups(deliveries):
             shares = [deliveries[n] for n in numbers]
             command_id = _derived_id(transaction, shares) if transaction else b""
-            outcome = await self.decided(actor, shares, contents, command_id)
+            outcome = await self.decided(actor, shares, contents, command_id, DELIVER_S_MAX)
             for k, n in enumerate(numbers):
                 if isinstance(outcome, Refusal):
                     answers[n] = outcome
@@ -170,34 +194,77 @@ class Executor:
     async def decided(
         self,
         actor: Actor,
-        commands: Sequence[MailboxCommand | DirectoryCommand | OutboxCommand],
+        commands: Sequence[AnyOf],
         contents: Sequence[Carried],
         command_id: bytes = b"",
+        patience_s: float = APPEND_S_MAX,
     ) -> Outcome | Refusal:
-        """Commands of one partition, decided and appended together. Refused as a whole only for the outside's sake."""
+        """Commands of one partition, decided and appended together. Refused as a whole only for the outside's sake; at
+        once where nobody took an append just now, if `patience_s` is less than usual."""
+        command_id = command_id or self.world.entropy(COMMAND_ID_BYTES)
+        return await self._observed(
+            actor, commands[0], contents, self._decided(actor, commands, contents, command_id, patience_s)
+        )
+
+    async def queued(
+        self, actor: Actor, partition: str, command: QueueMessage, contents: Sequence[Carried], command_id: bytes
+    ) -> Outcome | Refusal:
+        """A message with an id and a command id of its own, into a queue of which nothing need be here. Durable in the log
+        when it returns; given twice it is there once. Refused as `deliver` is."""
+        return await self._observed(
+            actor, command, contents, self._queued(actor, partition, command, contents, command_id)
+        )
+
+    async def _observed(
+        self, actor: Actor, command: AnyOf, contents: Sequence[Carried], work: Awaitable[Outcome | Refusal]
+    ) -> Outcome | Refusal:
         began = self.world.monotonic()
         try:
-            answer = await self._decided(actor, commands, contents, command_id or self.world.entropy(COMMAND_ID_BYTES))
+            answer = await work
         except AWAY as error:
             log.warning("database away", error=f"{type(error).__name__}: {error}")
             answer = UNAVAILABLE
+        except OutOfReach as error:
+            log.warning("out of reach", partition=error.partition, error=str(error))
+            answer = out_of_reach(error.partition)
         except (LogUnavailable, OSError) as error:
             log.warning("log away", error=f"{type(error).__name__}: {error}")
             answer = UNAVAILABLE
-        self._observe(actor.protocol, commands[0], contents, answer, self.world.monotonic() - began)
+        self._observe(actor.protocol, command, contents, answer, self.world.monotonic() - began)
         return answer
+
+    async def _queued(
+        self, actor: Actor, partition: str, command: QueueMessage, contents: Sequence[Carried], command_id: bytes
+    ) -> Outcome | Refusal:
+        if self.reach.is_away(partition):
+            return out_of_reach(partition)
+        decision = outbox.decide(None, command)
+        if isinstance(decision, Refusal):
+            return Outcome(None, partition, (decision,))
+        events = self._encoded(actor, command_id, [decision])
+        patience_s = DELIVER_S_MAX
+        carried = await self._asked(
+            partition, patience_s, self._carry(partition, events[0].entity, contents, patience_s)
+        )
+        append = Append(partition, command_id, events, (), 0, *carried)
+        answer = await self._asked(partition, patience_s, self.source.append(append, patience_s))
+        assert isinstance(answer, Stored)  # It depends on nothing.
+        return Outcome(answer, partition, (decision,))
 
     async def _decided(
         self,
         actor: Actor,
-        commands: Sequence[MailboxCommand | DirectoryCommand | OutboxCommand],
+        commands: Sequence[AnyOf],
         contents: Sequence[Carried],
         command_id: bytes,
+        patience_s: float,
     ) -> Outcome | Refusal:
         carried: tuple[tuple[Blob, ...], tuple[bytes, ...]] | None = None
         partition = await self._partition(commands[0])
         if partition is None:
             return NO_SUCH_ACCOUNT
+        if patience_s < APPEND_S_MAX and self.reach.is_away(partition):
+            return out_of_reach(partition)
         for attempt in range(TRIES_MAX):
             decisions, read_at = await self._decide(commands, self.hub.position(partition), fresh=attempt > 0)
             made = [decision for decision in decisions if isinstance(decision, Decision)]
@@ -205,20 +272,21 @@ class Executor:
             if not events:
                 return Outcome(None, partition, tuple(decisions))
             if carried is None:
-                carried = await self._carry(partition, events[0].entity, contents)
+                carrying = self._carry(partition, events[0].entity, contents, patience_s)
+                carried = await self._asked(partition, patience_s, carrying)
             depends = tuple(dict.fromkeys(key for decision in made for key in decision.depends))
             append = Append(partition, command_id, events, depends, read_at, *carried)
-            answer = await self.source.append(append)
+            answer = await self._asked(partition, patience_s, self.source.append(append, patience_s))
             if isinstance(answer, Stored):
                 return Outcome(answer, partition, tuple(decisions))
             if not await self.hub.reached(partition, answer.changed_at, CATCH_UP_S_MAX):
-                return UNAVAILABLE
+                return out_of_reach(partition) if patience_s < APPEND_S_MAX else UNAVAILABLE
         return CONFLICT
 
     def _observe(
         self,
         protocol: str,
-        command: MailboxCommand | DirectoryCommand | OutboxCommand,
+        command: AnyOf,
         contents: Sequence[Carried],
         answer: Outcome | Refusal,
         seconds: float,
@@ -226,7 +294,7 @@ class Executor:
         if self.observer is None:
             return
         if isinstance(answer, Refusal):
-            outcome = "failed" if answer is UNAVAILABLE else "refused"
+            outcome = "failed" if answer.reason is Reason.UNAVAILABLE else "refused"
         else:
             outcome = "refused" if isinstance(answer.decisions[0], Refusal) else "ok"
         self.observer.commanded(protocol, type(command).__name__, outcome, seconds)
@@ -237,7 +305,7 @@ class Executor:
     # -- state and decision -------------------------------------------------------------------------------------------
 
     async def _decide(
-        self, commands: Sequence[MailboxCommand | DirectoryCommand | OutboxCommand], read_at: int, *, fresh: bool
+        self, commands: Sequence[AnyOf], read_at: int, *, fresh: bool
     ) -> tuple[list[Decision | Refusal], int]:
         """The decisions, and the oldest position that they rest on."""
         decisions: list[Decision | Refusal] = []
@@ -300,8 +368,22 @@ class Executor:
                 events.append(NewEvent(noun, entity, payload, _changes(entity, event), uids))
         return tuple(events)
 
+    async def _asked(self, partition: str, patience_s: float, work: Awaitable[T]) -> T:
+        """Notes whether the partition can be written. Raises LogUnavailable; OutOfReach to who is impatient."""
+        try:
+            answer = await work
+        except LogRefuses:
+            raise
+        except LogUnavailable as error:
+            self.reach.failed(partition)
+            if patience_s < APPEND_S_MAX:
+                raise OutOfReach(partition, str(error)) from error
+            raise
+        self.reach.answered(partition)
+        return answer
+
     async def _carry(
-        self, partition: str, entity: str, contents: Sequence[Carried]
+        self, partition: str, entity: str, contents: Sequence[Carried], patience_s: float
     ) -> tuple[tuple[Blob, ...], tuple[bytes, ...]]:
         """What rides in the append, and what was sent ahead of it."""
         inline: list[Blob] = []
@@ -313,10 +395,10 @@ class Executor:
                 inline.extend(blobs)
                 room -= content.inline_bytes
             else:
-                uploaded.extend(await self.source.upload(partition, entity, content.blobs()))
+                uploaded.extend(await self.source.upload(partition, entity, content.blobs(), patience_s))
         return tuple(inline), tuple(uploaded)
 
-    async def _partition(self, command: MailboxCommand | DirectoryCommand | OutboxCommand) -> str | None:
+    async def _partition(self, command: AnyOf) -> str | None:
         match command:
             case MailboxBase():
                 return await self.views.accounts.partition_of(command.account)
@@ -330,9 +412,7 @@ class Executor:
 
     # -- what was made ------------------------------------------------------------------------------------------------
 
-    async def _done(
-        self, command: MailboxCommand | DirectoryCommand | OutboxCommand, decision: Decision, stored: Stored
-    ) -> Done:
+    async def _done(self, command: AnyOf, decision: Decision, stored: Stored) -> Done:
         match command:
             case AppendMessage():
                 name, expected = command.mailbox, len(command.messages)

@@ -19,6 +19,7 @@ from storage.throttle import SignIns
 
 WRONG = Refusal(Reason.WRONG_PASSWORD, "The address or the password is wrong.")
 SUSPENDED = Refusal(Reason.ACCOUNT_SUSPENDED, "The account is suspended; ask your administrator.")
+NOT_KNOWN = Refusal(Reason.NO_SUCH_ACCOUNT, "This site does not know the account, or not yet.")
 BUSY = Refusal(Reason.UNAVAILABLE, "Too many people sign in at the moment; try again.")
 
 log = structlog.get_logger("sign-in")
@@ -69,6 +70,20 @@ class SignIn:
             return _slow_down(wait)
         entry = await self._entry(account.address) if account else None
         return self._outcome(entry, PASSWORD_LABEL, name, actor)
+
+    async def by_site(self, address: str, by: str, actor: Actor) -> Account | Refusal:
+        """Who signed in at the site `by`, which vouches for it; `actor.address` is the client's own. Guesses at passwords
+        are slowed down there."""
+        entry = await self._entry(_name(address))
+        if entry is None:
+            log.warning("introduced, and not known here", account=address, by=by, address=actor.address)
+            return NOT_KNOWN
+        facts = {"account": entry.address, "by": by, "address": actor.address, "session": actor.session}
+        if entry.suspended:
+            log.info("a suspended account was introduced", **facts)
+            return SUSPENDED
+        log.info("introduced", **facts)
+        return _account(entry, PASSWORD_LABEL)
 
     def _outcome(self, entry: Entry | None, label: str, name: str, actor: Actor) -> Account | Refusal:
         facts = {"address": actor.address, "protocol": actor.protocol, "session": actor.session}

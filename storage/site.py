@@ -39,6 +39,7 @@ from storage.shapes import (
     Status,
 )
 from storage.sign_in import SignIn
+from storage.whereabouts import Whereabouts, refusal
 
 NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
 
@@ -72,6 +73,12 @@ class Site:
 
     async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
         return await answered(self._sign_in.by_scram(account, actor, address))
+
+    async def introduced(self, address: str, by: str, actor: Actor) -> Account | Refusal:
+        return await answered(self._sign_in.by_site(address, by, actor))
+
+    async def elsewhere(self, account: int) -> tuple[str, ...] | Refusal:
+        return await answered(self._stores.whereabouts.elsewhere(account))
 
     # -- changing -----------------------------------------------------------------------------------------------------
 
@@ -138,6 +145,8 @@ class Site:
         return opened if isinstance(opened, Refusal) else await answered(self._mail.mailboxes(account))
 
     async def subscriptions(self, account: int) -> list[str] | Refusal:
+        if (absent := await self._absent(account)) is not None:
+            return absent
         return await answered(self._mail.subscriptions(account))
 
     async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
@@ -213,9 +222,17 @@ class Site:
     def _mail(self) -> MailView:
         return self._stores.mail
 
+    async def _absent(self, account: int) -> Refusal | None:
+        """UNAVAILABLE where the account's mail is kept at other sites only: what is not here must not look as if there
+        were none, nor be made here."""
+        where = await self.elsewhere(account)
+        return where if isinstance(where, Refusal) else refusal(where) if where else None
+
     async def _behind(self, account: int) -> Refusal | None:
-        """UNAVAILABLE where the tables do not come level with the home's in time: what they lack must not look as if it
-        had been deleted."""
+        """UNAVAILABLE where it is not here, or the tables do not come level with the home's in time: what they lack must
+        not look as if it had been deleted."""
+        if (absent := await self._absent(account)) is not None:
+            return absent
         level = await answered(self._stores.level.with_home(account))
         if isinstance(level, Refusal):
             return level
@@ -229,12 +246,15 @@ class Site:
 class Stores:
     """Where a site keeps what it shows."""
 
-    def __init__(self, mail: MailView, blobs: Contents, spool: Spool, hub: Hub, level: Level) -> None:
+    def __init__(
+        self, mail: MailView, blobs: Contents, spool: Spool, hub: Hub, level: Level, whereabouts: Whereabouts
+    ) -> None:
         self.mail = mail
         self.blobs = blobs
         self.spool = spool
         self.hub = hub
         self.level = level
+        self.whereabouts = whereabouts
 
 
 def _ours(contents: Sequence[Spooled]) -> Sequence[SpooledMessage]:

@@ -128,6 +128,8 @@ class MemorySite:
         self.world: World = world or MemoryWorld()
         self.state = MailState()
         self._people: dict[str, tuple[Account, str]] = {}
+        self.kept_at: dict[int, tuple[str, ...]] = {}  # whose mail is at other sites only
+        self.introductions: list[tuple[str, str, Actor]] = []  # (address, by which site, who)
         self._data: dict[bytes, bytes] = {}
         self._position = EPOCH
         self._times: dict[int, int] = {}
@@ -160,6 +162,14 @@ class MemorySite:
 
     async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
         return account or Refusal(Reason.WRONG_PASSWORD)
+
+    async def introduced(self, address: str, by: str, actor: Actor) -> Account | Refusal:
+        self.introductions.append((address, by, actor))
+        found = self._people.get(address.lower())
+        return found[0] if found is not None else Refusal(Reason.NO_SUCH_ACCOUNT)
+
+    async def elsewhere(self, account: int) -> tuple[str, ...] | Refusal:
+        return self.kept_at.get(account, ())
 
     # -- changing ------------------------------------------------------------------------------------------------------
     async def execute(self, actor: Actor, command: object, contents: Sequence[Spooled] = ()) -> Done | Refusal:
@@ -236,15 +246,25 @@ class MemorySite:
     def _box(self, account: int, mailbox: int) -> Box | None:
         return self._mail(account).boxes.get(mailbox)
 
+    def _absent(self, account: int) -> Refusal | None:
+        where = self.kept_at.get(account)
+        return Refusal(Reason.UNAVAILABLE, f"This mail is not here but at {', '.join(where)}.", where) if where else None
+
     async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
         mail = self._mail(account)
         boxes = sorted(mail.boxes.values(), key=lambda box: (box.name != names.INBOX, box.name))
         return [_mailbox(mail, box) for box in boxes]
 
     async def subscriptions(self, account: int) -> list[str] | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
         return sorted(self._mail(account).subscriptions)
 
     async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
         boxes = [self._box(account, one) for one in mailboxes]
         return [self._status(account, box) for box in boxes if box is not None]
 
@@ -262,6 +282,8 @@ class MemorySite:
         )
 
     async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
         mail = self._mail(account)
         box = mail.boxes.get(mail.names.get(names.canonical(name), 0))
         if box is None:

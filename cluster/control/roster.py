@@ -23,9 +23,10 @@ TRIES_MAX = 8
 
 class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One of the organisation's sites, or a witness. Others reach it at `host`; its ports are `port_base` + 6222 for members
-    of the backbone, + 7422 for sites, + 4223 for its own node. `hostname`: what clients connect to there, where that is
-    not `host`. `ports`: those of its clients' languages that are not `port_base` + the standard one (0 = not offered
-    there). `leaf_key`: of its log's engine, an nkey; `pin`: hex SHA-256 of the public key (DER) of its certificate."""
+    of the backbone, + 7422 for sites, + 6994 for sessions that these carry to it, + 4223 for its own node. `hostname`:
+    what clients connect to there, where that is not `host`. `ports`: those of its clients' languages that are not
+    `port_base` + the standard one (0 = not offered there). `leaf_key`: of its log's engine, an nkey; `pin`: hex SHA-256 of
+    the public key (DER) of its certificate."""
 
     site: str
     host: str
@@ -43,6 +44,10 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     @property
     def leaf_port(self) -> int:
         return self.port_base + 7422
+
+    @property
+    def carry_port(self) -> int:
+        return self.port_base + 6994
 
     @property
     def client_port(self) -> int:

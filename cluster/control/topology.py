@@ -121,6 +121,7 @@ def wanted(
     if len(set(topology.sites)) != len(topology.sites) or not topology.sites:
         raise TopologyRefused("`sites` must name every site that takes part, each once")
     names = (*sorted(records), *(name for name in topology.partitions if name not in records))
+    names = tuple(name for name in names if name in topology.partitions or not partitions.is_spool(name))
     found = {name: _one(name, records.get(name), topology) for name in names}
     for name, partition in found.items():
         check(partition, records.get(name), known, voters)
@@ -169,6 +170,8 @@ def check(new: Partition, now: Partition | None, sites: tuple[str, ...], voters:
     name = new.name
     if not NAME.fullmatch(name):
         raise TopologyRefused(f"{name!r} is no name for a partition: letters a-z, digits and hyphens")
+    if partitions.is_spool(name):
+        raise TopologyRefused(f"{name} is a site's own spool: it is made with the site, and stays there without copies")
     for site in (new.home, *new.copies):
         if site not in sites:
             raise TopologyRefused(f"{name}: there is no site {site}; there are {', '.join(sites)}")
@@ -294,5 +297,6 @@ def described(records: Mapping[str, Partition], sites: tuple[str, ...]) -> Topol
                 record.windows,
             )
             for name, record in sorted(records.items())
+            if not partitions.is_spool(name)
         },
     )

@@ -60,11 +60,11 @@ def config(stream: Stream, replicas: int) -> dict[str, object]:
     }
 
 
-async def ensure_partition(partitions: Partitions, name: str, home: str, copies: tuple[str, ...] = ()) -> None:
-    """Epoch 1 is begun, with `copies` at those sites, if there is no record. Raises Unreachable."""
-    if await partitions.get(name) is None:
+async def ensure_partition(partitions: Partitions, made: Partition) -> None:
+    """Epoch 1 is begun if there is no record of this name. Raises Unreachable."""
+    if await partitions.get(made.name) is None:
         with contextlib.suppress(Conflict):
-            await partitions.create(Partition(name, home, copies=copies))
+            await partitions.create(made)
 
 
 def segments(known: Known) -> list[tuple[Stream, int]]:

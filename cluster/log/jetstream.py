@@ -23,7 +23,7 @@ import structlog
 from cluster.control.bucket import Bucket, Conflict, Keys
 from cluster.control.hold import Hold
 from cluster.control.holder import this_process
-from cluster.control.lease import Lease, boot_clock
+from cluster.control.lease import LEASE_S, Lease, boot_clock
 from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans, sound, spans
 from cluster.control.watch import CopySaid, Node, Pulse, Watch
 from cluster.log import epochs, wire
@@ -41,6 +41,7 @@ from cluster.log.model import (
     APPEND_S_MAX,
     Append,
     Blob,
+    LogRefuses,
     LogUnavailable,
     NoRoom,
     Record,
@@ -154,9 +155,9 @@ class JetStreamLog:
             task.cancel()
         await self._connection.stop()
 
-    def lead(self, partition: str, copies: tuple[str, ...] = ()) -> None:
+    def lead(self, partition: str, copies: tuple[str, ...] = (), *, pinned: bool = False) -> None:
         """Makes the partition, at home here and with copies at those sites, if it is not there; and keeps our part."""
-        self._keeper_of(partition).make(copies)
+        self._keeper_of(partition).make(copies, pinned=pinned)
         self.keep(partition)
 
     def keep(self, partition: str, *, wanted: bool = False) -> None:
@@ -203,6 +204,13 @@ class JetStreamLog:
     def leads(self, partition: str) -> bool:
         keeper = self._keepers.get(partition)
         return keeper is not None and keeper.appender is not None
+
+    def is_led(self, partition: str) -> bool:
+        """Whether somebody gives his word for the partition, as far as is heard here: its lease was renewed, or its home
+        told of itself, a moment ago."""
+        unchanged_s = self.watch.unchanged_s(wire.named(partition))
+        renewed = unchanged_s is not None and unchanged_s < LEASE_S
+        return renewed or self.leads(partition) or time.monotonic() - self._home_of(partition).heard_at < SILENCE_S_MAX
 
     def keeps(self, partition: str) -> bool:
         """Whether of this site's processes it is this one that leads the partition or keeps its copy."""
@@ -438,7 +446,7 @@ class JetStreamLog:
                     if not isinstance(answer, wire.Busy):
                         return answer
                     if not answer.again:
-                        raise LogUnavailable(answer.why)
+                        raise LogRefuses(answer.why)
                     await asyncio.sleep(RETRY_WAIT_S)
         except TimeoutError:
             raise LogUnavailable(f"no answer from the appender of {partition} within {timeout_s:g} s") from None

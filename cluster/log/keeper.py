@@ -29,14 +29,14 @@ log = structlog.get_logger("cluster.log.keeper")
 
 
 class Keeper:
-    """`copies`: the sites that get one if there is no such partition yet and this site makes it; None = it makes none."""
+    """`made`: the record of the partition if there is none yet and this site makes it; None = it makes none."""
 
     def __init__(self, site: Site, partition: str, hold: Hold, leader: Leader, copier: Copier) -> None:
         self._site = site
         self._partition = partition
         self._hold = hold
         self._task: asyncio.Task[None] | None = None
-        self._copies: tuple[str, ...] | None = None
+        self._made: Partition | None = None
         self._lost_at = float("-inf")  # when a lease was last lost to somebody, on the watch's clock
         self.wanted = False  # a copy here, if there never was one
         self.leader = leader
@@ -50,9 +50,9 @@ class Keeper:
         if self._task is None:
             self._task = asyncio.create_task(self._keep_for_ever(), name=f"keeper of {self._partition}")
 
-    def make(self, copies: tuple[str, ...]) -> None:
+    def make(self, copies: tuple[str, ...], *, pinned: bool) -> None:
         """If there is no such partition yet, it is made, at home here."""
-        self._copies = copies
+        self._made = Partition(self._partition, self._site.name, copies=copies, pinned=pinned)
 
     async def stop(self) -> None:
         """What waits is written first; then the lease is released, so that the next one can start at once."""
@@ -86,8 +86,8 @@ class Keeper:
 
     async def _keep(self) -> None:
         found = self._site.watch.found.get(self._partition)
-        if found is None and self._copies is not None:
-            await epochs.ensure_partition(self._site.partitions, self._partition, self._site.name, self._copies)
+        if found is None and self._made is not None:
+            await epochs.ensure_partition(self._site.partitions, self._made)
             await self._site.watch.say_changed()
         if found is None:
             # The control plane is out of reach, or has no such partition: what is here may still be read.

@@ -66,6 +66,10 @@ class LogUnavailable(Exception):
     """No answer in time. The append may or may not be in the log: retry with the same command id."""
 
 
+class LogRefuses(LogUnavailable):
+    """Whoever leads the partition is there and takes nothing now: too much waits already, or its disk is full."""
+
+
 class NoRoom(LogUnavailable):
     """So many UIDs may not be given yet; it is being seen to, and the same append may be sent again at once."""
 

@@ -154,7 +154,7 @@ def ports(base: int) -> Iterator[int]:
     """All that a site of several listens on."""
     member = Member("", HOST, base)
     yield from (base + port for port in STANDARD_PORTS.values())
-    yield from (member.client_port, member.route_port, member.leaf_port)
+    yield from (member.client_port, member.route_port, member.leaf_port, member.carry_port)
 
 
 def _refuse_taken(port_bases: tuple[int, ...]) -> None:

@@ -57,6 +57,13 @@ class Parser:
         """Nothing was sent ahead (after STARTTLS nothing may be)."""
         return not self._buffer and not self._command
 
+    def take_rest(self) -> bytes:
+        """What was sent ahead of the command that is answered now, for somebody else to read."""
+        rest = bytes(self._command + self._buffer)
+        self._command.clear()
+        self._drop(len(self._buffer))
+        return rest
+
     def expect_line(self) -> None:
         """The next line is no command."""
         self._line_expected = True

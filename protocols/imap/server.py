@@ -1,6 +1,8 @@
 """Listening, and the sessions of a worker: how they begin, and how they end when it stops."""
 
 import asyncio
+import ssl
+from collections.abc import Callable
 
 import structlog
 
@@ -38,14 +40,27 @@ class ImapServer:
         while it serves. Raises OSError where the port is taken."""
         context = self._settings.tls() if implicit_tls else None
         assert context is not None or not implicit_tls, "IMAPS needs a certificate"
+        return await self._listen(host, port, context, lambda: self.door(tls=implicit_tls), reuse_port)
+
+    async def listen_to_sites(
+        self, host: str, port: int, context: ssl.SSLContext, *, reuse_port: bool = False
+    ) -> asyncio.Server:
+        """The door through which the organisation's other sites carry sessions to here, and nobody else comes in. `context`
+        demands a certificate. Raises OSError where the port is taken."""
+        assert context.verify_mode is ssl.CERT_REQUIRED, "the door for sites asks who it is"
+        return await self._listen(host, port, context, lambda: _Door(self, True, for_sites=True), reuse_port)
+
+    async def _listen(
+        self, host: str, port: int, context: ssl.SSLContext | None, door: Callable[[], Wire], reuse_port: bool
+    ) -> asyncio.Server:
         server = await asyncio.get_running_loop().create_server(
-            lambda: self.door(tls=implicit_tls),
+            door,
             host,
             port,
             ssl=context,
             reuse_port=reuse_port,
             backlog=BACKLOG,
-            ssl_handshake_timeout=self._settings.handshake_s_max if implicit_tls else None,
+            ssl_handshake_timeout=self._settings.handshake_s_max if context is not None else None,
         )
         self._servers.append(server)
         return server
@@ -54,14 +69,23 @@ class ImapServer:
         """A protocol for one connection; its session begins when the connection is made."""
         return _Door(self, tls)
 
-    def opened(self, wire: Wire, tls: bool) -> None:
+    def opened(self, wire: Wire, tls: bool, *, for_sites: bool = False) -> None:
+        introducer = ""
+        if for_sites:
+            wire.keep_alive()
+            introducer = self._settings.site_of(wire.certificate)
+            if not introducer:
+                log.warning("refused at the door for sites: none of ours, or not any more", peer=wire.peer)
+                say_bye(wire, "This door is for sites of the organisation.")
+                wire.close()
+                return
         if len(self._sessions) >= self._settings.connections_max:
             say_bye(wire, "[UNAVAILABLE] Too many connections.")
             wire.close()
             return
         session = self._site.world.entropy(SESSION_ID_BYTES).hex()
         task = asyncio.get_running_loop().create_task(
-            serve(wire, site=self._site, settings=self._settings, tls=tls, session=session)
+            serve(wire, site=self._site, settings=self._settings, tls=tls, session=session, introducer=introducer)
         )
         self._sessions[task] = wire
         task.add_done_callback(self._ended)
@@ -90,13 +114,13 @@ class ImapServer:
 class _Door(Wire):
     """A wire that tells its server that it is there."""
 
-    def __init__(self, server: ImapServer, tls: bool) -> None:
+    def __init__(self, server: ImapServer, tls: bool, *, for_sites: bool = False) -> None:
         super().__init__()
-        self._server, self._tls = server, tls
+        self._server, self._tls, self._for_sites = server, tls, for_sites
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._server.opened(self, self._tls)
+        self._server.opened(self, self._tls, for_sites=self._for_sites)
 
 
 async def listen(

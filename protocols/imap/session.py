@@ -6,6 +6,7 @@ import structlog
 
 from cluster.domain.refusal import Reason, Refusal
 from protocols.imap import writer
+from protocols.imap.carrying import carry
 from protocols.imap.commands import COMMANDS, Word
 from protocols.imap.commands.append import append
 from protocols.imap.commands.capability import words
@@ -22,15 +23,20 @@ log = structlog.get_logger("imap")
 SERVER_BUG = Reply("NO", "We failed, and know it.", "SERVERBUG")  # RFC 5530 §3
 
 
-async def serve(wire: Wire, *, site: Site, settings: Settings, tls: bool, session: str) -> None:
-    """Until the client or the server has had enough. Raises nothing but cancellation."""
+async def serve(
+    wire: Wire, *, site: Site, settings: Settings, tls: bool, session: str, introducer: str = ""
+) -> None:  # the parts of a session, and nothing to group them by
+    """Until the client or the server has had enough. `introducer`: the site at the other end, of the door for sites. Raises
+    nothing but cancellation."""
     with structlog.contextvars.bound_contextvars(session=session, protocol="imap", peer=wire.peer):
-        talk = Talk(site, settings, wire, secure=tls, session=session)
+        talk = Talk(site, settings, wire, secure=tls, session=session, introducer=introducer)
         try:
             talk.say(f"OK [CAPABILITY {words(talk)}] {settings.hostname} speaks IMAP.")
-            while not talk.closing:
+            while not talk.closing and talk.carried is None:
                 await _one(talk)
             await talk.flush()
+            if talk.carried is not None:
+                await carry(wire, talk.carried, talk.parser.take_rest(), settings)
         except TimeoutError:
             say_bye(wire, "Nothing was heard for too long.")  # RFC 9051 §5.4
         except WireStopping:
@@ -42,6 +48,8 @@ async def serve(wire: Wire, *, site: Site, settings: Settings, tls: bool, sessio
             say_bye(wire, "We failed, and know it.")
         finally:
             wire.close()
+            if talk.carried is not None:
+                talk.carried.wire.close()
             await talk.deselect()
 
 

@@ -1,8 +1,10 @@
 """What the worker decides for its IMAP sessions."""
 
+import asyncio
 import ipaddress
 import ssl
 from collections.abc import Callable
+from typing import Protocol
 
 import msgspec
 
@@ -15,9 +17,21 @@ def no_tls() -> "ssl.SSLContext | None":
     return None
 
 
+class Sites(Protocol):
+    """The organisation's other sites, to and from which sessions are carried. They know each other by certificates."""
+
+    async def reach(self, site: str, wire: asyncio.Protocol) -> None:
+        """Makes `wire` a connection to that site's door for sites. Raises OSError where it is not reached, or is another."""
+        ...
+
+    def named(self, certificate: bytes) -> str | None:
+        """Which site it is that has shown this certificate (DER); None = none of ours, or not any more."""
+        ...
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`tls`: the context of the moment, so that certificates can be renewed; None = STARTTLS is not offered.
-    `plaintext_networks`: peers that may sign in without TLS, unthrottled."""
+    `plaintext_networks`: peers that may sign in without TLS, unthrottled. `sites`: None = there is no other."""
 
     hostname: str = "localhost"
     node: str = ""
@@ -25,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     plaintext_networks: tuple[Network, ...] = ()
     tls: Callable[[], "ssl.SSLContext | None"] = no_tls
     limits: Limits = Limits()
+    sites: Sites | None = None
     bad_commands_max: int = 20
     sign_in_tries_max: int = 5
     sign_in_s_max: int = 120
@@ -32,6 +47,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handshake_s_max: int = 30
     write_s_max: int = 300  # a client that takes nothing of a reply for so long is gone
     connections_max: int = 10_000
+    reach_s_max: float = 4.0  # for one site to take a session that is carried there
+    carry_s_max: float = 10.0  # for any of them to
+
+    def site_of(self, certificate: bytes) -> str:
+        """Which of the organisation's sites has shown this certificate; empty = none of them."""
+        return (self.sites.named(certificate) or "") if self.sites is not None else ""
 
     def allows_plaintext(self, peer: str) -> bool:
         try:

@@ -6,6 +6,7 @@ from enum import IntFlag
 from cluster.domain.actor import Actor
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
+from protocols.imap.carrying import Carried
 from protocols.imap.model import Line, NeedMore, Parsed
 from protocols.imap.parser import Parser
 from protocols.imap.settings import Settings
@@ -28,14 +29,20 @@ class When(IntFlag):
 
 class Talk:
     """One client's conversation. `told`: MODSEQ of the flags that this command's own replies showed, by UID.
-    `closing`: after this reply the connection ends."""
+    `closing`: after this reply the connection ends. `introducer`: the site that carries the session to here, empty = it is
+    the client's own connection. `peer`: the client's address. `carried`: to where this one carries it."""
 
-    def __init__(self, site: Site, settings: Settings, wire: Wire, *, secure: bool, session: str) -> None:
+    def __init__(
+        self, site: Site, settings: Settings, wire: Wire, *, secure: bool, session: str, introducer: str = ""
+    ) -> None:
         self.site, self.settings, self.wire = site, settings, wire
         self.parser = Parser(settings.limits)
         self.secure = secure
         self.trusted = settings.allows_plaintext(wire.peer)
         self.session = session
+        self.introducer = introducer
+        self.peer = wire.peer
+        self.carried: Carried | None = None
         self.account: Account | None = None
         self.view: View | None = None
         self.behind = False  # the view lacks something that the client may know of, by APPENDUID for one
@@ -57,8 +64,8 @@ class Talk:
 
     @property
     def may_sign_in(self) -> bool:
-        """Passwords are taken only under TLS, or from networks that the operator named."""
-        return self.secure or self.trusted
+        """Passwords are taken only under TLS, or from networks that the operator named; never at the door for sites."""
+        return (self.secure or self.trusted) and not self.introducer
 
     @property
     def actor(self) -> Actor:
@@ -70,7 +77,7 @@ class Talk:
             site=self.site.name,
             node=self.settings.node,
             protocol="imap",
-            address=self.wire.peer,
+            address=self.peer,
             session=self.session,
         )
 
@@ -191,7 +198,11 @@ class Talk:
 
     def ends(self) -> bool:
         """Whether the session must end, for what its client was shown of the mailbox may lie in a tail that was lost. Then
-        it has said so: the client comes again, and learns what there is (RFC 9051 §7.1.5)."""
+        it has said so: the client comes again, and learns what there is (RFC 9051 §7.1.5). So too where the site that
+        carries it was shut out meanwhile."""
+        if self.introducer and not self.closing and self.settings.site_of(self.wire.certificate) != self.introducer:
+            self.say("BYE This door is for sites of the organisation.")
+            self.closing = True
         if self._watch is not None and self._watch.rolled_back and not self.closing:
             self.say("BYE [UNAVAILABLE] The mailbox goes on from an earlier state; sign in again.")
             self.closing = True

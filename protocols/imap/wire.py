@@ -4,11 +4,17 @@ Written on asyncio.Protocol and not on streams, as after STARTTLS it must be kno
 """
 
 import asyncio
+import contextlib
+import socket
 import ssl
 from typing import cast
 
 READ_BYTES_MAX = 256 * 1024  # held unread before the socket is paused
 WRITE_BYTES_HIGH = 1024 * 1024
+
+# A site whose power went says nothing more: found out within a minute.
+KEEPALIVE_IDLE_S, KEEPALIVE_EVERY_S, KEEPALIVE_PROBES_MAX = 20, 10, 3
+UNACKNOWLEDGED_MS_MAX = 60_000
 
 
 class WireClosed(Exception):
@@ -70,12 +76,37 @@ class Wire(asyncio.Protocol):
         return str(name[0]) if isinstance(name, tuple) else "unix"
 
     @property
+    def certificate(self) -> bytes:
+        """What the peer has shown (DER), empty = none."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport else None
+        return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
+
+    def keep_alive(self) -> None:
+        """The connection ends when the machine at its other end does (RFC 9293 §3.8.4), and not hours later."""
+        line = self._transport.get_extra_info("socket") if self._transport else None
+        if line is None:
+            return
+        with contextlib.suppress(OSError):  # what is no TCP has none of these
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_EVERY_S)
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES_MAX)
+            line.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNACKNOWLEDGED_MS_MAX)
+
+    @property
     def idle(self) -> bool:
         """No byte waits to be read."""
         return not self._incoming
 
-    async def read(self, timeout_s: float) -> bytes:
-        """What came, at least one byte; b"" at the end. Raises TimeoutError, WireStopping. A cancelled read loses nothing."""
+    @property
+    def listens(self) -> bool:
+        """Whether a peer that has said its last word may still be told something (TLS knows no half-closed connection)."""
+        line = self._transport
+        return line is not None and not self.closed.is_set() and line.get_extra_info("sslcontext") is None
+
+    async def read(self, timeout_s: float | None) -> bytes:
+        """What came, at least one byte; b"" at the end. `timeout_s` None: however long it takes. Raises TimeoutError,
+        WireStopping. A cancelled read loses nothing."""
         if not self._incoming and not self._ended and not self._stopping:
             self._news.clear()
             async with asyncio.timeout(timeout_s):

@@ -38,7 +38,7 @@ class OutboxFold:
         )
         await db.execute(
             "INSERT INTO queued (queued, partition, position, sender, account, content, body_8bit, smtputf8, queued_at, "
-            "next_at, attempts) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0)",
+            "next_at, attempts, handed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, 0, 0, $10)",
             event.queued,
             self.partition,
             position,
@@ -47,7 +47,8 @@ class OutboxFold:
             content.hash,
             event.body_8bit,
             event.smtputf8,
-            at,
+            event.taken_at or at,
+            event.handed,
         )
         await db.execute(
             "INSERT INTO queued_recipient SELECT $1, n, recipient, 0, 0, '' "

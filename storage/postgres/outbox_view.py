@@ -10,8 +10,8 @@ from storage.postgres.mail_view import segments_of
 from storage.postgres.pool import Connection, Database
 
 MESSAGE = """
-SELECT q.queued, q.sender, q.content, q.position, q.account, q.body_8bit, q.smtputf8, q.attempts, q.next_at, q.queued_at,
-    c.size, c.segments, c.description, c.sent
+SELECT q.queued, q.sender, q.content, q.position, q.account, q.body_8bit, q.smtputf8, q.attempts, q.next_at, q.handed,
+    q.queued_at, c.size, c.segments, c.description, c.sent
 FROM queued q JOIN content c ON c.hash = q.content
 """
 
@@ -38,6 +38,25 @@ class OutboxView:
                 limit,
             )
             return [(await _message(db, row), row["queued_at"]) for row in rows]
+
+    async def waiting(self, partitions: Sequence[str], text: str, limit: int) -> list[tuple[Queued, int]]:
+        """Of those queues, as `due` gives them: messages with a recipient of whom the last attempt said so, oldest first."""
+        async with self.database.connection() as db:
+            rows = await db.fetch(
+                f"{MESSAGE} WHERE q.partition = ANY ($1::text[]) AND EXISTS (SELECT FROM queued_recipient r "
+                "WHERE r.queued = q.queued AND r.attempts > 0 AND r.code = 0 AND r.text = $2) ORDER BY q.position LIMIT $3",
+                list(partitions),
+                text,
+                limit,
+            )
+            return [(await _message(db, row), row["queued_at"]) for row in rows]
+
+    async def counts(self) -> dict[str, tuple[int, int]]:
+        """Of each partition that has some: messages, and when the oldest was taken in (unix seconds)."""
+        rows = await self.database.fetch(
+            "SELECT partition, count(*) AS messages, min(queued_at) AS oldest FROM queued GROUP BY partition"
+        )
+        return {row["partition"]: (row["messages"], row["oldest"]) for row in rows}
 
     async def next_at(self, partition: str) -> int | None:
         """When the next try is due (unix seconds; 0 = at once); None = nothing is queued."""
@@ -66,5 +85,5 @@ async def _message(db: Connection, row: Any) -> Queued:
     content = Content(row["content"], row["size"], segments, row["description"], row["sent"])
     return Queued(
         row["queued"], row["sender"], content, row["position"], pending, row["account"], row["body_8bit"], row["smtputf8"],
-        row["attempts"], row["next_at"],
+        row["attempts"], row["next_at"], row["handed"],
     )  # fmt: skip

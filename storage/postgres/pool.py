@@ -203,6 +203,9 @@ async def prepare(url: str) -> None:
             await connection.execute(sql("site"))
             if not await connection.fetchval("SELECT 1 FROM pg_namespace WHERE nspname = 'live'"):
                 await make_tables(connection, "live")
+            else:
+                await connection.execute("SET LOCAL search_path TO live")
+                await connection.execute(sql("later"))
     finally:
         await connection.close()
 

@@ -24,6 +24,7 @@ from cluster.position import split
 from node.config import STANDARD_PORTS, load
 from storage.postgres.pool import Database
 from tests.faults.clients import Imap, Smtp
+from tests.faults.lines import Line, lines
 from tests.faults.site import Site
 from tests.live import CLI, REPOSITORY
 
@@ -60,67 +61,6 @@ def bases() -> list[int]:
         except OSError:
             continue
         return found
-
-
-class Line:
-    """Carries every connection to `port` on to `target`; while it is cut nothing passes, and nobody is told."""
-
-    def __init__(self, port: int, target: int) -> None:
-        self._port, self._target = port, target
-        self._whole = asyncio.Event()
-        self._whole.set()
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def start(self) -> None:
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self._port)
-
-    def cut(self) -> None:
-        self._whole.clear()
-
-    def heal(self) -> None:
-        self._whole.set()
-
-    def close(self) -> None:
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self._whole.wait()
-        try:
-            onward, out = await asyncio.open_connection("127.0.0.1", self._target)
-        except OSError:
-            writer.close()
-            return
-        for source, sink in ((reader, out), (onward, writer)):
-            task = asyncio.create_task(self._pump(source, sink))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        try:
-            while data := await source.read(1 << 16):
-                await self._whole.wait()
-                sink.write(data)
-                await sink.drain()
-            await self._whole.wait()
-        except OSError:
-            return
-        finally:
-            sink.close()
-
-
-def lines(site: Site, others: list[Site]) -> list[Line]:
-    """From a site to the other sites' members of the backbone, where it turns when its own is out of reach."""
-    file, found = site.config.dir / "angarium.toml", []
-    for there in others:
-        base = there.config.port_base
-        member = f'site = "{there.config.site}"\nhost = "127.0.0.1"\nport_base = '
-        text = file.read_text()
-        assert f"{member}{base}\n" in text
-        file.write_text(text.replace(f"{member}{base}\n", f"{member}{base + 1}\n"))
-        found += [Line(base + 1 + offset, base + offset) for offset in (6222, 7422)]
-    return found
 
 
 class Place(NamedTuple):

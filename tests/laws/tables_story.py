@@ -124,7 +124,8 @@ attempts = st.lists(
 ).map(tuple)
 outbox_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(
-        o.MessageQueued, queued, st.sampled_from(["", "anna@a.org"]), recipients, contents, people, st.booleans()
+        o.MessageQueued, queued, st.sampled_from(["", "anna@a.org"]), recipients, contents, people, st.booleans(),
+        handed=st.integers(0, 5),
     ),
     st.builds(o.DeliveryAttempted, queued, attempts, st.integers(0, 99)),
 )

@@ -70,7 +70,9 @@ EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
     d.GroupMembersChanged: st.builds(d.GroupMembersChanged, texts, words, words),
     d.GroupRemoved: st.builds(d.GroupRemoved, texts),
     d.TopologyChanged: st.builds(d.TopologyChanged, texts, texts, texts, texts),
-    o.MessageQueued: st.builds(o.MessageQueued, ids, texts, words, contents, ids, st.booleans(), st.booleans()),
+    o.MessageQueued: st.builds(
+        o.MessageQueued, ids, texts, words, contents, ids, st.booleans(), st.booleans(), whole, st.integers(0, 9)
+    ),
     o.DeliveryAttempted: st.builds(
         o.DeliveryAttempted,
         ids,

@@ -16,3 +16,8 @@ def test_several_sites_agree_on_every_home() -> None:
     for site, here in zip(sites, placed, strict=True):
         assert {name for name, home in here.home_of.items() if home == site} == set(here.homes)
         assert set(here.homes) | set(here.copies) == set(here.home_of) and len(here.home_of) == 7
+
+
+def test_a_spool_has_a_name_of_its_own() -> None:
+    assert partitions.is_spool(partitions.spool("pune")) and not partitions.is_queue(partitions.spool("pune"))
+    assert not partitions.is_spool(partitions.queue("spool"))

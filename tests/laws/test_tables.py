@@ -153,7 +153,7 @@ def expected_directory(model: Model) -> Rows:
 async def outbox_rows(law: Tables) -> Rows:
     return {
         "queued": await law.rows(
-            "SELECT queued, partition, position, sender, account, content, body_8bit, smtputf8, next_at, attempts FROM queued"
+            "SELECT queued, partition, position, sender, account, content, body_8bit, smtputf8, next_at, attempts, handed FROM queued"
         ),
         "recipients": await law.rows("SELECT queued, n, recipient, attempts, code, text FROM queued_recipient"),
     }
@@ -162,7 +162,7 @@ async def outbox_rows(law: Tables) -> Rows:
 def expected_outbox(model: Model) -> Rows:
     messages = model.outbox.messages.values()
     queued = [
-        (q.queued, PARTITION, q.position, q.sender, q.account, q.content.hash, q.body_8bit, q.smtputf8, q.next_at, q.attempts)
+        (q.queued, PARTITION, q.position, q.sender, q.account, q.content.hash, q.body_8bit, q.smtputf8, q.next_at, q.attempts, q.handed)
         for q in messages
     ]  # fmt: skip
     recipients = [

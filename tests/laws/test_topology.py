@@ -118,6 +118,17 @@ def test_what_each_kind_means() -> None:
     assert plan(now, more) == (Create("mail-dr-2", "dr", ("pune",), False, False, False),)
 
 
+def test_a_spool_stays_where_it_is() -> None:
+    now = standard() | {f"spool-{site}": Partition(f"spool-{site}", site, pinned=True) for site in SITES}
+    for kind in ("active-active", "active-passive", "hybrid"):
+        new = wanted(now, Topology(kind, SITES), SITES, 3)
+        assert not [step for step in plan(now, new) if "spool" in step.partition]  # type: ignore[union-attr]
+    assert not [name for name in described(now, SITES).partitions if "spool" in name]
+    for name in ("spool-pune", "spool-goa"):
+        with pytest.raises(TopologyRefused, match="is a site's own spool"):
+            wanted(now, Topology("active-active", SITES, partitions={name: Placement("dr")}), SITES, 3)
+
+
 def with_one(**settings: object) -> Topology:
     return Topology("active-active", SITES, partitions={"mail-pune-1": Placement(**settings)})  # type: ignore[arg-type]
 

@@ -96,10 +96,10 @@ class Player:
                     pending[who] = pending.get(who, b"") + self.bytes_of(rest, where)
                     continue
                 for one, data in pending.items():
-                    await self.client(one).send(data, self.how)
+                    await (await self.client(one)).send(data, self.how)
                 pending.clear()
                 if sign == "<":
-                    got = await self.client(who).line()
+                    got = await (await self.client(who)).line()
                     assert got is not None and self.matches(got, rest), f"{where}: wanted {rest!r}, got {got!r}"
                 else:
                     assert line.startswith("-- "), f"{where}: what is this?"
@@ -107,12 +107,15 @@ class Player:
             for name, client in self.clients.items():
                 assert not client.transport.written, f"{path.name}: {name} was told more: {client.transport.written!r}"
         finally:
-            for client in self.clients.values():
-                client.transport.close()
-            if self.server is not None:
-                await self.server.close()
+            await self.close()
 
-    def client(self, name: str) -> Client:
+    async def close(self) -> None:
+        for client in self.clients.values():
+            client.transport.close()
+        if self.server is not None:
+            await self.server.close()
+
+    async def client(self, name: str) -> Client:
         if name not in self.clients:
             self.server = self.server or ImapServer(self.stage.site, self.settings)
             self.clients[name] = Client(self.server)
@@ -166,7 +169,7 @@ class Player:
             case ["untrusted"]:
                 self.settings = msgspec.structs.replace(self.settings, plaintext_networks=())
             case ["login", who, person, *mailbox]:
-                client = self.client(who)
+                client = await self.client(who)
                 assert await client.line() is not None
                 login = f'-l LOGIN "{self.names[person]}" "{self.passwords[person]}"\r\n'
                 await client.ask("-l", login.encode())
@@ -176,8 +179,8 @@ class Player:
                 for number in range(1, int(count) + 1):
                     text = f"From: Bob <bob@example.org>\r\nSubject: message {number}\r\n\r\nThis is {number}.\r\n"
                     head = f'-a APPEND {mailbox} "17-Jul-1996 02:44:2{number % 10} -0700" {{{len(text)}+}}\r\n'
-                    await self.client(who).ask("-a", (head + text + "\r\n").encode())
+                    await (await self.client(who)).ask("-a", (head + text + "\r\n").encode())
             case ["closed", who]:
-                assert await self.client(who).line() is None, f"{where}: it is open"
+                assert await (await self.client(who)).line() is None, f"{where}: it is open"
             case _:
                 raise AssertionError(f"{where}: what is this?")

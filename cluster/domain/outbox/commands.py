@@ -17,6 +17,8 @@ class QueueMessage(Command, frozen=True):
     account: int = 0
     body_8bit: bool = False
     smtputf8: bool = False
+    taken_at: int = 0
+    handed: int = 0
 
 
 class RecordAttempt(Command, frozen=True):

@@ -52,6 +52,8 @@ def queue(message: Queued | None, command: QueueMessage) -> Answer:
         command.account,
         command.body_8bit,
         command.smtputf8,
+        command.taken_at,
+        command.handed,
     )
     return Decision(((entity(command.queued), event),), (queued_key(command.queued),))
 

@@ -11,7 +11,9 @@ class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 class MessageQueued(Event, frozen=True, tag="MessageQueued.1"):
     """`sender` empty = null reverse-path. `recipients` may be local too: a message with both kinds is queued whole, so
-    that a retry by the client doubles nothing. `account`: who sent it, 0 = the system. `smtputf8`: RFC 6531."""
+    that a retry by the client doubles nothing. `account`: who sent it, 0 = the system. `smtputf8`: RFC 6531.
+    `taken_at`: unix seconds when a site first took it in, 0 = at this event's time. `handed`: how many times it went from
+    one queue to another."""
 
     queued: int
     sender: str
@@ -20,6 +22,8 @@ class MessageQueued(Event, frozen=True, tag="MessageQueued.1"):
     account: int = 0
     body_8bit: bool = False
     smtputf8: bool = False
+    taken_at: int = 0
+    handed: int = 0
 
 
 class Attempt(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -22,7 +22,7 @@ class Pending(msgspec.Struct, frozen=True):
 
 class Queued(msgspec.Struct, frozen=True):
     """A message in the outbox. `position`: of the fact that queued it. `attempts`: how many times it was tried.
-    `next_at`: unix seconds of the next try, 0 = at once."""
+    `next_at`: unix seconds of the next try, 0 = at once. `handed`: how many queues it was in before this one."""
 
     queued: int
     sender: str
@@ -34,6 +34,7 @@ class Queued(msgspec.Struct, frozen=True):
     smtputf8: bool = False
     attempts: int = 0
     next_at: int = 0
+    handed: int = 0
 
 
 class OutboxState(msgspec.Struct, frozen=True):
@@ -57,6 +58,7 @@ def evolve(state: OutboxState, event: AnyEvent, position: int) -> OutboxState | 
                 event.account,
                 event.body_8bit,
                 event.smtputf8,
+                handed=event.handed,
             )
         case DeliveryAttempted():
             there = state.messages.get(event.queued)

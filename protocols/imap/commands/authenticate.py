@@ -1,4 +1,6 @@
-"""AUTHENTICATE (RFC 9051 §6.2.2) with PLAIN (RFC 4616) and SCRAM-SHA-256 (RFC 7677); initial responses by RFC 4959."""
+"""AUTHENTICATE (RFC 9051 §6.2.2) with PLAIN (RFC 4616) and SCRAM-SHA-256 (RFC 7677), and EXTERNAL (RFC 4422 §A) at the door
+for sites; initial responses by RFC 4959.
+"""
 
 import binascii
 from collections.abc import Awaitable, Callable
@@ -20,10 +22,10 @@ class Cancelled(Exception):
 async def authenticate(talk: Talk, request: Request) -> Reply:
     given = request.arguments
     assert isinstance(given, Authenticate)
-    mechanism = MECHANISMS.get(given.mechanism)
+    mechanism = (FOR_SITES if talk.introducer else MECHANISMS).get(given.mechanism)
     if mechanism is None:
         return Reply("NO", "There is no such mechanism here.", "CANNOT")
-    if not talk.may_sign_in:
+    if not talk.may_sign_in and not talk.introducer:
         return privacy_required()
     try:
         return await mechanism(talk, None if given.initial is None else _decoded(given.initial))
@@ -79,4 +81,18 @@ async def _scram(talk: Talk, initial: bytes | None) -> Reply:
     return await outcome(talk, found)
 
 
+async def _external(talk: Talk, initial: bytes | None) -> Reply:
+    """RFC 4422 §A: the certificate says which site it is, and the identity to act as is a person who signed in there."""
+    message = await _answer(talk, "") if initial is None else initial
+    try:
+        address = message.decode("utf-8")
+    except UnicodeDecodeError:
+        address = ""
+    if not address:
+        return Reply("NO", "A site has no mail of its own: say for whom.", "AUTHORIZATIONFAILED")
+    found = await talk.site.introduced(address, talk.introducer, talk.actor)
+    return await outcome(talk, found)
+
+
+FOR_SITES: dict[str, Callable[[Talk, bytes | None], Awaitable[Reply]]] = {"EXTERNAL": _external}
 MECHANISMS: dict[str, Callable[[Talk, bytes | None], Awaitable[Reply]]] = {"PLAIN": _plain, "SCRAM-SHA-256": _scram}

@@ -18,6 +18,9 @@ def words(talk: Talk) -> str:
         # RFC 7889 §4: the limit that holds for every mailbox
         found += [*SIGNED_IN, f"APPENDLIMIT={talk.settings.message_bytes_max}"]
         return " ".join(found)
+    if talk.introducer:
+        # RFC 4422 §A: whoever is at the other end has shown a certificate, and has no password of anybody
+        return " ".join([*found, "LOGINDISABLED", "AUTH=EXTERNAL"])
     if not talk.secure and talk.settings.tls() is not None:
         found.append("STARTTLS")
     if talk.may_sign_in:

@@ -1,6 +1,7 @@
 """LOGIN (RFC 9051 §6.2.3), and what every way of signing in ends with."""
 
 from cluster.domain.refusal import Reason, Refusal
+from protocols.imap.carrying import Traveller, taken
 from protocols.imap.commands.capability import words
 from protocols.imap.errors import refused
 from protocols.imap.model import Login, Reply, Request
@@ -38,8 +39,25 @@ async def outcome(talk: Talk, found: Account | Refusal) -> Reply:
             talk.closing = True
             talk.say("BYE Too many attempts.")
         return refused(found)
+    where = await talk.site.elsewhere(found.id)
+    if isinstance(where, Refusal):
+        return refused(where)
+    if where:
+        return await _carried(talk, found, where)
     talk.account = found
     # A new account gets its mailboxes when they are first asked for; APPEND or SUBSCRIBE may come before LIST.
     await talk.site.mailboxes(found.id)
     # RFC 9051 §7.1: the capabilities of now, which saves the client a round trip
     return Reply("OK", "Signed in.", f"CAPABILITY {words(talk)}")
+
+
+async def _carried(talk: Talk, account: Account, where: tuple[str, ...]) -> Reply:
+    """The mail is at other sites. The password was right: what fails now is no try."""
+    if talk.introducer:
+        # Whoever carries it to here asks the next site, and nobody carries it in circles.
+        return refused(Refusal(Reason.UNAVAILABLE, f"It is not here but at {', '.join(where)}."))
+    carried = await taken(Traveller(account.address, talk.peer, talk.session), where, talk.settings)
+    if isinstance(carried, Refusal):
+        return refused(carried)
+    talk.account, talk.carried = account, carried
+    return Reply("OK", "Signed in.", f"CAPABILITY {carried.capabilities}")

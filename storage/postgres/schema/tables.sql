@@ -258,7 +258,8 @@ CREATE TABLE queued (
     smtputf8   boolean NOT NULL,
     queued_at  bigint NOT NULL,
     next_at    bigint NOT NULL,
-    attempts   integer NOT NULL
+    attempts   integer NOT NULL,
+    handed     integer NOT NULL DEFAULT 0   -- from one site's queue to another's, so many times
 );
 CREATE INDEX queued_next ON queued (partition, next_at);
 

@@ -1,14 +1,51 @@
-"""Every conversation of this folder: whole, byte by byte and ragged, on a site in memory; and on the real one."""
+"""Every conversation of this folder: whole, byte by byte and ragged, on a site in memory; carried to another one, where the
+mail is; and on the real one."""
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from protocols.imap.server import ImapServer
+from tests.carried import FAR, NEAR, Authority, Neighbours, Pair, door_of
 from tests.live import Live
 from tests.memory_site import MemorySite
-from tests.transcripts.play import WAYS, Player, Stage
+from tests.transcripts.play import WAYS, Client, Player, Stage
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
+
+
+class Carried(Player):
+    """The people of these conversations sign in at a site that has none of their mail."""
+
+    def __init__(self, how: str, near: Pair, far: Pair) -> None:
+        self.near_site, self.far_site = MemorySite(), MemorySite()
+        super().__init__(Stage(self.near_site, self._person), how)
+        self._way, self._door = near.way, far.door
+        self.far: ImapServer | None = None
+
+    async def _person(self, name: str) -> tuple[str, str]:
+        address = f"{name}@example.org"
+        await self.far_site.account(address, "secret")
+        account = await self.near_site.account(address, "secret")
+        self.near_site.kept_at[account.id] = (FAR,)
+        return address, "secret"
+
+    async def open(self) -> None:
+        if self.far is None:
+            members = Neighbours(self._way, {NEAR, FAR})
+            self.settings = msgspec.structs.replace(self.settings, sites=members)
+            self.far = ImapServer(self.far_site, self.settings)
+            members.doors[FAR] = await door_of(self.far, self._door)
+
+    async def client(self, name: str) -> Client:
+        await self.open()
+        return await super().client(name)
+
+    async def close(self) -> None:
+        await super().close()
+        if self.far is not None:
+            await self.far.close()
 
 
 def memory_stage() -> Stage:
@@ -26,6 +63,18 @@ def memory_stage() -> Stage:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_conversation(path: Path, how: str) -> None:
     await Player(memory_stage(), how).play(path)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Pair, Pair]:
+    authority = Authority(tmp_path_factory.mktemp("authority"))
+    return authority.pair(NEAR), authority.pair(FAR)
+
+
+@pytest.mark.parametrize("how", ["whole", "ragged"])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+async def test_carried_conversation(path: Path, how: str, pairs: tuple[Pair, Pair]) -> None:
+    await Carried(how, *pairs).play(path)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

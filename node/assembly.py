@@ -21,6 +21,7 @@ from storage.credentials import Credentials
 from storage.directory import Directory
 from storage.executor import Executor, Views
 from storage.follower import Follower
+from storage.handing import Handing
 from storage.ingest import Spool
 from storage.inspection import Inspection, Place
 from storage.level import Level
@@ -58,7 +59,11 @@ class Assembly:
         self.name = name
         backbone = config.backbone
         self.placed = partitions.placed(config.site, backbone.sites if backbone is not None else (config.site,))
+        # A site alone takes mail as long as its one log does: a spool there would be no better off.
+        self.spool_partition = partitions.spool(config.site) if backbone is not None else ""
         self.partitions = [*self.placed.homes, *self.placed.copies]  # and others, as they appear
+        if self.spool_partition:
+            self.partitions.append(self.spool_partition)
         self.log = JetStreamLog(
             config.nats.url,
             config.nats.user,
@@ -93,13 +98,15 @@ class Assembly:
         )
         views = Views(self.mail, self.directory_view, self.outbox, self.directory)
         self.executor = Executor(world, config.site, self.log, self.hub, views)
+        contents = OnDemand(self.fetcher)
+        self.handing = Handing(self.executor, contents, self.spool_partition)
         self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
         self.reports = Reports(self.log, self.hub, self.database, world)
         level = Level(self.hub, self.log, self.directory.partition_of, self.reports.view.salvaged)
         self.whereabouts = Whereabouts(
             config.site, self.log, self.hub, self.directory.partition_of, lambda name: name in self.partitions
         )
-        stores = Stores(self.mail, OnDemand(self.fetcher), self.spool, self.hub, level, self.whereabouts)
+        stores = Stores(self.mail, contents, self.spool, self.hub, level, self.whereabouts, self.handing)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
         keyed = backbone is not None and backbone.roster is not None
@@ -216,6 +223,8 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
                     parts.log.keep(partition, wanted=True)
+                elif partition == parts.spool_partition:
+                    parts.log.lead(partition, pinned=True)
                 else:
                     parts.log.lead(partition, others)
                 tasks.append(group.create_task(parts.follower(partition).run(), name=f"follow {partition}"))

@@ -81,6 +81,12 @@ class SmarthostConfig(msgspec.Struct, frozen=True):
     password: Secret
 
 
+class RelayConfig(msgspec.Struct, frozen=True):
+    """`through`: the site that sends this one's mail for other domains, by its own smarthost; empty = it is sent here."""
+
+    through: str
+
+
 class Config(msgspec.Struct, frozen=True):
     """All that a process of this node knows at start. Paths are absolute."""
 
@@ -102,11 +108,17 @@ class Config(msgspec.Struct, frozen=True):
     limits: Limits
     plaintext_networks: tuple[Network, ...]
     smarthost: SmarthostConfig | None
+    relay: RelayConfig
     lmtp_socket: Path | None
     log_level: str
     log_format: Literal["auto", "json", "console"]
     api_token: Secret
     hmac_key: Secret
+
+    @property
+    def routes_elsewhere(self) -> bool:
+        """Whether mail for other domains has a way out, here or at another site."""
+        return self.smarthost is not None or bool(self.relay.through)
 
     @property
     def run_dir(self) -> Path:
@@ -202,6 +214,10 @@ class _Smarthost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     user: str = ""
 
 
+class _Relay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    through: str = ""
+
+
 class _Backbone(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     member: tuple[Member, ...]
 
@@ -216,6 +232,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     limits: Limits = Limits()
     security: _Security = _Security()
     smarthost: _Smarthost | None = None
+    relay: _Relay = _Relay()
     backbone: _Backbone | None = None
 
 
@@ -282,6 +299,7 @@ def load(directory: Path) -> Config:
         limits=file.limits,
         plaintext_networks=tuple(ipaddress.ip_network(text) for text in file.security.plaintext_networks),
         smarthost=_smarthost(file, secrets),
+        relay=RelayConfig(file.relay.through),
         lmtp_socket=_lmtp_socket(home, file.listen.lmtp_socket),
         log_level=file.node.log_level,
         log_format=file.node.log_format,
@@ -440,6 +458,7 @@ def _check(path: Path, file: _File) -> None:
         for name, port in member.ports.items():
             if name not in STANDARD_PORTS or not 0 <= port <= 65535:
                 raise ConfigRefused(f"{path}: backbone.member.ports: {name} = {port} is no language with its port, or 0 for none")
+    _check_relay(path, file)
     for name, value in msgspec.structs.asdict(file.limits).items():
         if value <= 0:
             raise ConfigRefused(f"{path}: limits.{name} must be above 0")
@@ -452,3 +471,12 @@ def _check(path: Path, file: _File) -> None:
             ipaddress.ip_network(text)
         except ValueError as error:
             raise ConfigRefused(f"{path}: security.plaintext_networks: {error}") from None
+
+
+def _check_relay(path: Path, file: _File) -> None:
+    """Raises ConfigRefused."""
+    through = file.relay.through
+    if through and file.smarthost is not None:
+        raise ConfigRefused(f"{path}: mail for other domains goes by [smarthost] or by relay.through, not by both")
+    if through and (not valid_site_name(through) or through == file.site.name):
+        raise ConfigRefused(f"{path}: relay.through must be the name of another site, not {through!r}")

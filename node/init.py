@@ -62,6 +62,9 @@ plaintext_networks = [{plaintext}]
 # port = 587
 # tls = "starttls"                # starttls (required), implicit, none
 # user = ""
+
+# [relay]                         # or another site sends that mail, by its smarthost
+# through = "cloud"
 """
 
 SECRETS = """\

@@ -50,7 +50,7 @@ class Listeners:
         settings = SmtpSettings(
             hostname=config.hostname,
             postmaster=f"postmaster@{config.domain}",
-            routes_elsewhere=config.smarthost is not None,
+            routes_elsewhere=config.routes_elsewhere,
             plaintext_networks=config.plaintext_networks,
             message_bytes_max=config.limits.message_bytes_max,
             recipients_max=config.limits.smtp_recipients_max,

@@ -15,6 +15,7 @@ from cluster.domain.mailbox.commands import Deliver
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
+from cluster.domain.outbox.commands import QueueMessage
 from cluster.domain.refusal import Refusal
 from cluster.world import World
 from storage.shapes import (
@@ -133,8 +134,9 @@ class Site(Protocol):
         the command ids are made of it and of whom they are for, so that the same deliveries given twice arrive once."""
         ...
 
-    async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[Spooled]) -> Done | Refusal:
-        """Durable in the log when it returns."""
+    async def queue(self, actor: Actor, command: QueueMessage, contents: Sequence[Spooled]) -> Done | Refusal:
+        """Durable in the log when it returns: in the queue, or in the spool where nobody takes it there. The same message
+        given twice is there once."""
         ...
 
     # -- messages coming in -------------------------------------------------------------------------------------------

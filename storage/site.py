@@ -14,12 +14,14 @@ from cluster.domain.mailbox.commands import Deliver, OpenAccount
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
+from cluster.domain.outbox.commands import QueueMessage
 from cluster.domain.refusal import Reason, Refusal
 from cluster.world import World
 from storage.answers import UNAVAILABLE, answered
 from storage.blobs import BlobCorrupt, BlobMissing, BlobsUnavailable, Contents
 from storage.directory import Directory
 from storage.executor import Executor
+from storage.handing import Handing
 from storage.ingest import MessageIngest, Spool, SpooledMessage
 from storage.level import Level
 from storage.news import Hub, Watch
@@ -93,17 +95,18 @@ class Site:
     async def deliver(
         self, actor: Actor, deliveries: Sequence[Deliver], contents: Sequence[Spooled], transaction: int = 0
     ) -> list[Done | Refusal]:
-        answers = await answered(self._executor.deliver(actor, deliveries, _ours(contents), transaction))
-        return [answers] * len(deliveries) if isinstance(answers, Refusal) else answers
+        absent = await answered(self._stores.whereabouts.absent([one.account for one in deliveries]))
+        if isinstance(absent, Refusal):
+            return [absent] * len(deliveries)
+        here = [one for one in deliveries if one.account not in absent]
+        answers = await answered(self._executor.deliver(actor, here, _ours(contents), transaction))
+        if isinstance(answers, Refusal):
+            return [answers] * len(deliveries)
+        delivered = iter(answers)
+        return [absent[one.account] if one.account in absent else next(delivered) for one in deliveries]
 
-    async def queue(self, actor: Actor, command: OutboxCommand, contents: Sequence[Spooled]) -> Done | Refusal:
-        outcome = await self._executor.decided(actor, [command], _ours(contents))
-        if isinstance(outcome, Refusal):
-            return outcome
-        decision = outcome.decisions[0]
-        if isinstance(decision, Refusal):
-            return decision
-        return Done(outcome.stored.last if outcome.stored else 0)
+    async def queue(self, actor: Actor, command: QueueMessage, contents: Sequence[Spooled]) -> Done | Refusal:
+        return await self._stores.handing.take_in(actor, command, _ours(contents))
 
     def ingest(self, limit_bytes: int) -> MessageIngest:
         return self._stores.spool.ingest(limit_bytes)
@@ -247,8 +250,16 @@ class Stores:
     """Where a site keeps what it shows."""
 
     def __init__(
-        self, mail: MailView, blobs: Contents, spool: Spool, hub: Hub, level: Level, whereabouts: Whereabouts
+        self,
+        mail: MailView,
+        blobs: Contents,
+        spool: Spool,
+        hub: Hub,
+        level: Level,
+        whereabouts: Whereabouts,
+        handing: Handing,
     ) -> None:
+        self.handing = handing
         self.mail = mail
         self.blobs = blobs
         self.spool = spool

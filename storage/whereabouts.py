@@ -8,7 +8,7 @@ from cluster.domain.refusal import Reason, Refusal
 from cluster.position import Position
 from storage.news import Hub
 
-NOBODY_KNOWS = Refusal(Reason.UNAVAILABLE, "Where this mail is kept is not known here at the moment; try again later.")
+NOBODY_KNOWS = Refusal(Reason.UNAVAILABLE, "Where this mail is kept is not known here at the moment; try again later.", ("mail",))
 
 
 class Records(Protocol):
@@ -53,6 +53,16 @@ class Whereabouts:
         database's AWAY."""
         partition = await self._partition_of(account)
         return () if partition is None else self._of(partition)
+
+    async def absent(self, accounts: Iterable[int]) -> dict[int, Refusal]:
+        """Of these accounts the ones whose mail is not here, or of whom that is not known, each with what is said of it.
+        Raises the database's AWAY."""
+        found: dict[int, Refusal] = {}
+        for account in accounts:
+            sites = await self.elsewhere(account)
+            if sites:
+                found[account] = sites if isinstance(sites, Refusal) else refusal(sites)
+        return found
 
     def _of(self, partition: str) -> tuple[str, ...] | Refusal:
         record = self._records.record(partition)

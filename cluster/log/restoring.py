@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 
+from cluster import partitions
 from cluster.control.bucket import Conflict
 from cluster.control.partitions import Ended, Partition
 from cluster.log import epochs, wire
@@ -34,7 +35,8 @@ async def restored(
                 await site.engine.write_batch(part, ends[epoch], site.entropy(12).hex())
                 ends[epoch] += len(part)
     *past, present = history
-    record = Partition(name, site.name, present.epoch, ended=tuple(past), gap_forced=present.gap)
+    pinned = partitions.is_spool(name)
+    record = Partition(name, site.name, present.epoch, ended=tuple(past), gap_forced=present.gap, pinned=pinned)
     try:
         await site.known.note(record, {epoch: stream.name for epoch, stream in streams.items()})
         await site.partitions.create(record)

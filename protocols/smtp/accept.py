@@ -8,7 +8,7 @@ from cluster.domain.refusal import Refusal
 from protocols.port import Done, Spooled
 from protocols.smtp import trace
 from protocols.smtp.content import Incoming
-from protocols.smtp.errors import passes, refused
+from protocols.smtp.errors import may_wait, passes, refused
 from protocols.smtp.model import Reply, Role
 from protocols.smtp.state import Conversation, Transaction
 
@@ -109,17 +109,17 @@ async def _deliver(talk: Conversation, transaction: Transaction, incoming: Incom
     if talk.role is not Role.LMTP:
         # All recipients share one reply and so one fate: who has it has it, and the others must not cost a second copy.
         whole = Share("", list(results.values()))
-        if whole.reached_nobody:
+        if whole.reached_nobody and not whole.may_wait:
             return [whole.refusal]
         left = tuple(dict.fromkeys(share.address for share in shares if share.reached_nobody or share.may_reach_more))
     else:
-        left = tuple(dict.fromkeys(share.address for share in shares if share.may_reach_more and not share.reached_nobody))
+        left = tuple(dict.fromkeys(share.address for share in shares if share.waits))
     answer = await _queue(talk, transaction, incoming, spooled, left) if left else _accepted(transaction)
     if talk.role is not Role.LMTP:
         return [answer]
     fine = _accepted(transaction)
     return [
-        share.refusal if share.reached_nobody else answer if share.address in left else fine for share in shares
+        answer if share.address in left else share.refusal if share.reached_nobody else fine for share in shares
     ]
 
 
@@ -140,6 +140,15 @@ class Share(NamedTuple):
     @property
     def may_reach_more(self) -> bool:
         return any(passes(refusal) for refusal in self.refusals)
+
+    @property
+    def may_wait(self) -> bool:
+        return any(may_wait(refusal) for refusal in self.refusals)
+
+    @property
+    def waits(self) -> bool:
+        """Of those who have a reply of their own, who is queued."""
+        return self.may_wait or self.may_reach_more and not self.reached_nobody
 
     @property
     def refusal(self) -> Reply:

@@ -47,4 +47,14 @@ def passes(refusal: Refusal) -> bool:
     return WORDS[refusal.reason][0] < 500
 
 
+def may_wait(refusal: Refusal) -> bool:
+    """True where it is only that a partition cannot be written now: what is for it is taken in, and waits in the queue."""
+    return refusal.reason is Reason.UNAVAILABLE and bool(refusal.detail)
+
+
+def waits_for(partition: str) -> str:
+    """What the outbox notes of a recipient that waits for it; the relay looks for these words when it is back."""
+    return f"{partition} cannot be reached"
+
+
 OUR_FAULT = Reply(451, "4.3.0", ("We failed; it is not your fault. Try again later",))

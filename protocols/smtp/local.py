@@ -9,7 +9,7 @@ from protocols.port import Done, Site, Spooled
 from protocols.smtp import trace
 from protocols.smtp.accept import STANDARD_MAILBOXES
 from protocols.smtp.client import Result
-from protocols.smtp.errors import WORDS, passes
+from protocols.smtp.errors import WORDS, may_wait, passes, waits_for
 
 RETURN_PATH = b"return-path:"
 DELIVERED = Result(250, "2.0.0 Delivered")
@@ -53,5 +53,7 @@ def _shared(outcomes: Sequence[Done | Refusal]) -> Result:
 
 
 def refused(refusal: Refusal) -> Result:
+    if may_wait(refusal):
+        return Result(0, waits_for(refusal.detail[0]))
     code, enhanced, text = WORDS[refusal.reason]
     return Result(code, f"{enhanced} {text}")

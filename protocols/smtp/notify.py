@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
+from enum import Enum
 
 import structlog
 
@@ -38,34 +39,52 @@ async def notify(
         header=await _header(site, message),
     )
     notification = bounce.notification(report)
-    here = await _deliver(site, actor, report.id, notification, found)
-    return here and await _queue(site, actor, report.id, notification, found)
+    reached = await _deliver(site, actor, report.id, notification, found)
+    if reached is Reached.FAILED:
+        return False
+    return await _queue(site, actor, report.id, notification, _whom(found, reached))
 
 
-async def _deliver(site: Site, actor: Actor, id: int, notification: bytes, found: Recipient) -> bool:
+class Reached(Enum):
+    """What became of the notification for people here. WAITS: it goes where they are, by the queue."""
+
+    DONE, WAITS, FAILED = range(3)
+
+
+def _whom(found: Recipient, reached: Reached) -> tuple[str, ...]:
+    """To whom it is queued."""
+    waiting = (found.address,) if reached is Reached.WAITS else ()
+    if found.local_domain:
+        return waiting + found.elsewhere
+    return found.elsewhere or (found.address,)
+
+
+async def _deliver(site: Site, actor: Actor, id: int, notification: bytes, found: Recipient) -> Reached:
     if not found.accounts:
-        return True
+        return Reached.DONE
     spooled = await local.taken_in(site, _pieces(notification), len(notification), "")
     if isinstance(spooled, Refusal):
-        return False
+        return Reached.FAILED
     try:
         results = await local.deliver(site, actor, spooled, {found.address: found.accounts}, id)
     finally:
         spooled.release()
+    result = results[found.address]
+    if result.code == 0:
+        return Reached.WAITS
     # Who cannot have it for good is told no more.
-    return all(result.code < 400 or result.code >= 500 for result in results.values())
+    return Reached.DONE if result.code < 400 or result.code >= 500 else Reached.FAILED
 
 
-async def _queue(site: Site, actor: Actor, id: int, notification: bytes, found: Recipient) -> bool:
-    elsewhere = found.elsewhere if found.local_domain else (found.elsewhere or (found.address,))
-    if not elsewhere:
+async def _queue(site: Site, actor: Actor, id: int, notification: bytes, recipients: tuple[str, ...]) -> bool:
+    if not recipients:
         return True
     spooled = await local.taken_in(site, _pieces(notification), len(notification), None)
     if isinstance(spooled, Refusal):
         return False
     eight_bit = not notification.isascii()
     try:
-        command = QueueMessage(id, "", elsewhere, spooled.content, body_8bit=eight_bit, smtputf8=eight_bit)
+        command = QueueMessage(id, "", recipients, spooled.content, body_8bit=eight_bit, smtputf8=eight_bit)
         outcome = await site.queue(actor, command, (spooled,))
     finally:
         spooled.release()

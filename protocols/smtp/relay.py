@@ -1,26 +1,29 @@
-"""Takes due messages out of the outbox, hands them to the smarthost (or to people here), and records what became of them.
+"""Takes due messages out of the outbox, hands them to the smarthost (or to people here, or to the queue of another site),
+and records what became of them.
 
 Crashed between handing over and recording, a message is handed over again: SMTP cannot do better (RFC 5321 §6.1, RFC
-1047). Nothing leaves the outbox unrecorded.
+1047). People here and other queues know it by its id, and have it once. Nothing leaves the outbox unrecorded.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from cluster import partitions
 from cluster.domain.actor import Actor
-from cluster.domain.outbox import retry
+from cluster.domain.outbox import handing, retry
 from cluster.domain.outbox.commands import RecordAttempt
 from cluster.domain.outbox.events import Attempt
 from cluster.domain.outbox.state import Queued
 from cluster.domain.refusal import Reason, Refusal
-from protocols.port import Site, SiteUnavailable
+from protocols.port import Done, Site, SiteUnavailable
 from protocols.smtp import local
 from protocols.smtp.bounce import Failure
 from protocols.smtp.client import RECIPIENTS_MAX, Connection, Letter, Result, Smarthost, SmarthostFailed
+from protocols.smtp.errors import waits_for
 from protocols.smtp.notify import notify
 
 BATCH_MESSAGES_MAX = 100
@@ -31,6 +34,8 @@ AHEAD_MAX = 10_000
 NO_ROUTE = Result(0, "No route: no smarthost is configured")
 NOT_READ = Result(0, "The message cannot be read here now")
 OUR_FAULT = Result(0, "We failed; it is in our log")
+IN_CIRCLES = Result(554, "5.4.6 The sites hand it on in a circle")
+NOWHERE = "where its mail is kept"  # waits_for of what is known only when the control plane was heard
 
 log = structlog.get_logger()
 
@@ -41,13 +46,39 @@ class OutboxView(Protocol):
         SiteUnavailable."""
         ...
 
+    async def waiting(self, text: str, limit: int) -> Sequence[tuple[Queued, int]]:
+        """In the same way those with a recipient of whom the last attempt said `text`, whenever they are due."""
+        ...
+
+    def returned(self) -> Sequence[str]:
+        """Partitions that can be reached again since this was last asked."""
+        ...
+
+    def still_away(self, partition: str) -> None:
+        """It was said to have returned, and took nothing."""
+        ...
+
+    async def queue_of(self, message: Queued) -> str | None:
+        """The partition in which it is queued."""
+        ...
+
+    async def addresses(self, accounts: Sequence[int]) -> Mapping[int, str]: ...
+
+    async def hand_over(
+        self, actor: Actor, message: Queued, taken_at: int, recipients: Sequence[str], target: str
+    ) -> Done | Refusal:
+        """These recipients into another queue. Durable there when it returns; done twice it is there once."""
+        ...
+
 
 class RelaySettings(msgspec.Struct, frozen=True):
-    """`hostname`: how we greet. `smarthost` None: mail for elsewhere stays where it is, and the log says so."""
+    """`hostname`: how we greet. `through`: the queue of another site, which sends our mail for elsewhere, empty = we do.
+    `smarthost` None: mail for elsewhere stays where it is, and the log says so."""
 
     hostname: str
     smarthost: Smarthost | None = None
     expiry_s: int = retry.EXPIRY_S
+    through: str = ""
 
 
 class Route:
@@ -140,15 +171,33 @@ class Relay:
         for command, tries in list(self._unrecorded.values()):
             if not await self._record(command, tries):
                 return False
+        for partition in self._outbox.returned():
+            await self._returned(partition)
         due = await self._outbox.due(int(self._site.world.now()), BATCH_MESSAGES_MAX)
+        return bool(await self._all_of(due))
+
+    async def _returned(self, partition: str) -> None:
+        """What waits for it is not left to its next try. The first message tells whether it is really there."""
+        limit = 1
+        while True:
+            found = await self._outbox.waiting(waits_for(partition), limit)
+            commands = await self._all_of(found)
+            if any(attempt.text == waits_for(partition) for each in commands for attempt in each.attempts):
+                self._outbox.still_away(partition)
+                return
+            if not commands:
+                return
+            limit = BATCH_MESSAGES_MAX
+
+    async def _all_of(self, due: Sequence[tuple[Queued, int]]) -> list[RecordAttempt]:
+        """What became of those that the tables show as they are."""
         fresh = [(message, queued_at) for message, queued_at in due if self._is_fresh(message)]
-        if not fresh:
-            return False
+        done: list[RecordAttempt] = []
         waiting = iter(fresh)
         async with asyncio.TaskGroup() as lanes:
             for _ in range(min(LANES_MAX, len(fresh))):
-                lanes.create_task(self._lane(waiting))
-        return True
+                lanes.create_task(self._lane(waiting, done))
+        return done
 
     def _is_fresh(self, message: Queued) -> bool:
         """False where the tables do not show yet what we know of it."""
@@ -157,19 +206,19 @@ class Relay:
         self._ahead.pop(message.queued, None)
         return True
 
-    async def _lane(self, waiting: Iterator[tuple[Queued, int]]) -> None:
+    async def _lane(self, waiting: Iterator[tuple[Queued, int]], done: list[RecordAttempt]) -> None:
         route = Route(self._settings)
         try:
             for message, queued_at in waiting:
                 if not self._leads():
                     return
-                await self._handle(route, message, queued_at)
+                done.append(await self._handle(route, message, queued_at))
         finally:
             await route.close()
 
-    async def _handle(self, route: Route, message: Queued, queued_at: int) -> None:
+    async def _handle(self, route: Route, message: Queued, queued_at: int) -> RecordAttempt:
         try:
-            results = await self._handed_over(route, message)
+            results = await self._handed_over(route, message, queued_at)
         except Exception:
             # One message that we cannot handle must not keep the others.
             log.exception("relay.message_failed", queued=f"{message.queued:x}")
@@ -181,28 +230,81 @@ class Relay:
                 code=attempt.code, text=attempt.text,
             )  # fmt: skip
         await self._record(command, message.attempts + 1)
+        return command
 
-    async def _handed_over(self, route: Route, message: Queued) -> dict[str, Result]:
+    async def _handed_over(self, route: Route, message: Queued, queued_at: int) -> dict[str, Result]:
         """One result for each pending recipient."""
-        results: dict[str, Result] = {}
+        results: dict[str, list[Result]] = {one.recipient: [] for one in message.pending}
         here: dict[str, tuple[int, ...]] = {}
+        handed: dict[str, dict[str, tuple[str, ...]]] = {}  # by queue: for each recipient, whom it stands for there
         leads_to: dict[str, tuple[str, ...]] = {}
         for one in message.pending:
             found = await self._site.resolve(one.recipient)
             if isinstance(found, Refusal):
-                results[one.recipient] = local.refused(found)
+                results[one.recipient].append(local.refused(found))
             elif found.local_domain and found.accounts:
-                here[one.recipient] = found.accounts  # its addresses elsewhere were queued for themselves
+                # Its addresses elsewhere were queued for themselves.
+                target, addresses = await self._place(message, one.recipient, found.accounts)
+                if addresses:
+                    handed.setdefault(target, {})[one.recipient] = addresses
+                elif target:
+                    results[one.recipient].append(Result(0, waits_for(target)))
+                else:
+                    here[one.recipient] = found.accounts
             else:
                 leads_to[one.recipient] = found.elsewhere or (one.recipient,)
-        if here:
-            results |= await self._delivered(message, here)
-        if leads_to:
+        through = await self._through(message) if leads_to else ""
+        if through:
+            handed.setdefault(through, {}).update(leads_to)
+        elif leads_to:
             addresses = tuple(dict.fromkeys(address for group in leads_to.values() for address in group))
             sent = await route.send(self._site, message, addresses)
             for recipient, group in leads_to.items():
-                results[recipient] = max((sent[address] for address in group), key=_badness)
-        return results
+                results[recipient] += [sent[address] for address in group]
+        if here:
+            for recipient, result in (await self._delivered(message, here)).items():
+                results[recipient].append(result)
+        for target, groups in handed.items():
+            result = await self._put(message, queued_at, groups, target)
+            for recipient in groups:
+                results[recipient].append(result)
+        return {recipient: max(found, key=_badness) for recipient, found in results.items()}
+
+    async def _place(self, message: Queued, recipient: str, accounts: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+        """Where mail for a local address goes, and under which names: ("", ()) = all its accounts have their mail here.
+        Without names: it waits."""
+        away: list[str] = []
+        for account in accounts:
+            sites = await self._site.elsewhere(account)
+            if isinstance(sites, Refusal):
+                return NOWHERE, ()
+            if sites:
+                away.append(partitions.queue(sites[0]))
+        if not away:
+            return "", ()
+        if len(accounts) == 1:
+            return away[0], (recipient,)
+        # From now on each for himself: else who has it would be given it again as long as another one waits.
+        names = await self._outbox.addresses(accounts)
+        own = await self._outbox.queue_of(message)
+        return own or NOWHERE, tuple(names[account] for account in accounts if account in names)
+
+    async def _through(self, message: Queued) -> str:
+        """The queue of the site by which mail for elsewhere leaves. Its own messages are not handed to it once more."""
+        through = self._settings.through
+        if through and message.handed and await self._outbox.queue_of(message) == through:
+            return ""
+        return through
+
+    async def _put(
+        self, message: Queued, queued_at: int, groups: Mapping[str, Sequence[str]], target: str
+    ) -> Result:
+        if message.handed >= handing.HANDED_MAX:
+            log.error("relay.in_circles", queued=f"{message.queued:x}", recipients=list(groups), target=target)
+            return IN_CIRCLES
+        addresses = tuple(dict.fromkeys(address for group in groups.values() for address in group))
+        done = await self._outbox.hand_over(self._actor, message, queued_at, addresses, target)
+        return local.refused(done) if isinstance(done, Refusal) else Result(250, f"2.0.0 Handed to {target}")
 
     async def _delivered(self, message: Queued, here: dict[str, tuple[int, ...]]) -> dict[str, Result]:
         try:

@@ -1,6 +1,6 @@
 """Reads the noun directory from the tables."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -81,6 +81,11 @@ class DirectoryView:
             limit,
         )
         return [row["address"] for row in rows]
+
+    async def addresses_of(self, accounts: Sequence[int]) -> dict[int, str]:
+        """Of those accounts that are there."""
+        rows = await self.database.fetch("SELECT id, address FROM account WHERE id = ANY ($1::bigint[])", list(accounts))
+        return {row["id"]: row["address"] for row in rows}
 
     async def usage(self, accounts: list[int]) -> dict[int, tuple[int, int]]:
         """Messages and bytes in the mailboxes of each."""

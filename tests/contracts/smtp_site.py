@@ -9,6 +9,7 @@ from typing import Any, cast
 from cluster.domain.actor import Actor
 from cluster.domain.mailbox.commands import Deliver
 from cluster.domain.mailbox.content import Content, Segment
+from cluster.domain.outbox import handing
 from cluster.domain.outbox.commands import AnyCommand, QueueMessage, RecordAttempt
 from cluster.domain.outbox.decide import decide
 from cluster.domain.outbox.events import AnyEvent
@@ -105,6 +106,11 @@ class SmallSite:
     blobs: dict[bytes, bytes] = field(default_factory=dict)
     feed_fails: bool = False
     abandoned: int = 0
+    away: dict[int, tuple[str, ...]] = field(default_factory=dict)  # accounts whose mail is at these sites only
+    handed: dict[str, dict[int, tuple[str, ...]]] = field(default_factory=dict)  # by queue: id → recipients
+    refuse_handed: dict[str, Refusal] = field(default_factory=dict)  # by queue
+    back: list[str] = field(default_factory=list)
+    away_still: list[str] = field(default_factory=list)
     scram: dict[str, ScramKeys] = field(default_factory=dict)
     throttled: list[bool] = field(default_factory=list)
 
@@ -165,6 +171,38 @@ class SmallSite:
     async def due(self, now: int, limit: int) -> list[tuple[Queued, int]]:
         waiting = [one for one in self.outbox.messages.values() if one.next_at <= now]
         return [(one, self.queued_at[one.queued]) for one in waiting[:limit]]
+
+    async def waiting(self, text: str, limit: int) -> list[tuple[Queued, int]]:
+        found = [
+            one for one in self.outbox.messages.values()
+            if any(each.last is not None and each.last.text == text for each in one.pending)
+        ]  # fmt: skip
+        return [(one, self.queued_at[one.queued]) for one in found[:limit]]
+
+    def returned(self) -> list[str]:
+        back, self.back = self.back, []
+        return back
+
+    def still_away(self, partition: str) -> None:
+        self.away_still.append(partition)
+
+    async def queue_of(self, message: Queued) -> str | None:
+        return f"queue-{self.name}"
+
+    async def addresses(self, accounts: Sequence[int]) -> dict[int, str]:
+        return {account: address for address, account in self.people.items() if account in accounts}
+
+    async def hand_over(
+        self, actor: Actor, message: Queued, taken_at: int, recipients: Sequence[str], target: str
+    ) -> Done | Refusal:
+        if target in self.refuse_handed:
+            return self.refuse_handed[target]
+        command = handing.handed(message, recipients, target, taken_at)
+        self.handed.setdefault(target, {})[command.queued] = command.recipients
+        return Done(1)
+
+    async def elsewhere(self, account: int) -> tuple[str, ...] | Refusal:
+        return self.away.get(account, ())
 
     def ingest(self, limit_bytes: int) -> MemoryIngest:
         return MemoryIngest(self, limit_bytes)

@@ -57,14 +57,14 @@ plaintext_networks = [{plaintext}]
 [limits]
 {limits}
 
+[relay]
+# through = ""                    # name of another site, which then sends the mail for other domains by its smarthost
+
 {backbone}# [smarthost]                     # takes the mail for other domains; its password is in secrets.toml
 # host = "relay.example.net"
 # port = 587
 # tls = "starttls"                # starttls (required), implicit, none
 # user = ""
-
-# [relay]                         # or another site sends that mail, by its smarthost
-# through = "cloud"
 """
 
 SECRETS = """\

@@ -19,6 +19,7 @@ from click.testing import CliRunner, Result
 from node import logs
 from node.certs import Certificate, covers
 from node.cli import VERBS, main
+from node import relay
 from node.config import SOCKET_PATH_BYTES_MAX, STANDARD_PORTS, Config, ConfigRefused, Member, load, load_demo
 from node.doctor import examine
 from node.init import Plan, make_site, renew_certificate
@@ -91,6 +92,9 @@ def test_every_setting_in_the_written_file_is_the_default_that_its_comment_shows
         ("plaintext_networks = [", 'plaintext_networks = ["10.0.0.1/8", ', ("plaintext_networks",)),
         ("[ports]", "[ports]\nnats = 0\n#", ("ports.nats",)),
         ("[site]", "[site", ("not TOML",)),
+        ("[relay]", '[relay]\nthrough = "north"', ("relay.through", "another site")),
+        ("[relay]", '[relay]\nthrough = "No Where"', ("relay.through", "another site")),
+        ("[relay]", '[relay]\nthrough = "cloud"\n[smarthost]\nhost = "x.example"', ("relay.through", "not by both")),
     ],
 )
 def test_what_is_mistyped_is_refused_where_it_stands(
@@ -280,3 +284,10 @@ def test_every_verb_is_there_has_help_and_takes_json() -> None:
         assert command is not None
         for leaf in leaves(command):
             assert leaf.help and any("--json" in option.opts for option in leaf.params), f"{verb} {leaf.name}"
+
+
+def test_mail_for_elsewhere_may_leave_by_another_site(config: Config) -> None:
+    assert not config.routes_elsewhere
+    change(config, "[relay]", '[relay]\nthrough = "cloud"')
+    there = load(config.dir)
+    assert there.routes_elsewhere and there.relay.through == "cloud" and relay.settings(there).through == "queue-cloud"

@@ -16,10 +16,9 @@ import pytest
 import structlog
 from click.testing import CliRunner, Result
 
-from node import logs
+from node import logs, relay
 from node.certs import Certificate, covers
 from node.cli import VERBS, main
-from node import relay
 from node.config import SOCKET_PATH_BYTES_MAX, STANDARD_PORTS, Config, ConfigRefused, Member, load, load_demo
 from node.doctor import examine
 from node.init import Plan, make_site, renew_certificate

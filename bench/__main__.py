@@ -3,48 +3,62 @@ in life, measures it from outside, prints a table and appends to bench/ledger.cs
 
 import csv
 import datetime
+import logging
 import os
 import tempfile
+from collections.abc import Awaitable
 from pathlib import Path
 
 import click
+import structlog
 import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import machine
+from bench import machine, sites
 from bench.figures import FIGURES, Value
-from tests.faults import site as sites
+from tests.faults import site as alone
 
 LEDGER = Path(__file__).with_name("ledger.csv")
 COLUMNS = ("date", "commit", "machine", "name", "value", "unit", "notes")
 
 
 @click.command()
-@click.argument("figures", nargs=-1, type=click.Choice(list(FIGURES)))
+@click.argument("figures", nargs=-1, type=click.Choice([*FIGURES, *sites.FIGURES]))
 @click.option("--ledger/--no-ledger", default=True, help="append to bench/ledger.csv")
 @click.option("--dir", "folder", type=click.Path(path_type=Path, file_okay=False), help="on this disk, not in /tmp")
 def main(figures: tuple[str, ...], ledger: bool, folder: Path | None) -> None:
-    """Measures a whole site of its own."""
+    """Measures sites of its own; all figures if none is named."""
     with tempfile.TemporaryDirectory(dir=folder, prefix="angarium-bench-") as home:
-        uvloop.run(measured(Path(home) / "site", figures or tuple(FIGURES), ledger))
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+        uvloop.run(measured(Path(home), figures or (*FIGURES, *sites.FIGURES), ledger))
 
 
 async def measured(home: Path, names: tuple[str, ...], ledger: bool) -> None:
     console = Console()
     table = Table("figure", "value", "unit", "goal", "load", "notes", title=f"{machine.commit()} on {machine.name()}")
-    site = sites.made(home)
-    await site.start()
+
+    async def kept(name: str, values: Awaitable[list[Value]]) -> None:
+        console.print(f"{name} …", style="dim")
+        for value in await values:
+            load = os.getloadavg()[0]
+            table.add_row(value.name, f"{value.value:,.2f}", value.unit, value.goal, f"{load:.1f}", value.notes)
+            if ledger:
+                keep(value, load)
+
     try:
+        if of_one := [name for name in names if name in FIGURES]:
+            site = alone.made(home / "site")
+            await site.start()
+            try:
+                for name in of_one:
+                    await kept(name, FIGURES[name](site))
+            finally:
+                await site.stop()
         for name in names:
-            console.print(f"{name} …", style="dim")
-            for value in await FIGURES[name](site):
-                load = os.getloadavg()[0]
-                table.add_row(value.name, f"{value.value:,.2f}", value.unit, value.goal, f"{load:.1f}", value.notes)
-                if ledger:
-                    keep(value, load)
+            if name in sites.FIGURES:
+                await kept(name, sites.FIGURES[name](home / name))
     finally:
-        await site.stop()
         console.print(table)
 
 

@@ -1,20 +1,16 @@
 """What is measured. Each figure is a function of a running site and gives values with the goal that they are held to."""
 
 import asyncio
-import json
 import os
 import shutil
 import statistics
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import NamedTuple
 
 from bench import machine
 from bench.wire import Imap
 from tests.faults.site import Site
-from tests.faults.test_sites import bases
-from tests.live import CLI, REPOSITORY
 
 MESSAGE_BYTES = 10_240
 SMTP_RUNS = ((1, 400), (10, 4000), (100, 6000))  # connections, messages
@@ -38,18 +34,15 @@ class Value(NamedTuple):
 
 async def smtp(site: Site) -> list[Value]:
     """Delivery by postfix's smtp-source over 1, 10 and 100 connections that stay open."""
-    program = shutil.which("smtp-source") or "/usr/sbin/smtp-source"
-    file = site.config.dir / "message"
-    file.write_bytes(mail(MESSAGE_BYTES).replace(b"\r\n", b"\n"))  # as smtp-source wants it
     anna = next(iter(site.people))
     rates: dict[int, float] = {}
     values = []
-    await _source(program, site, file, anna, 10, 500)  # whatever is slow once
+    await source(site, anna, 10, 500)  # whatever is slow once
     for connections, count in SMTP_RUNS:
         runs: list[tuple[float, machine.Cpu]] = []
         for _ in range(TRIES):
             before, began = machine.cpu(site.config.run_dir), time.perf_counter()
-            await _source(program, site, file, anna, connections, count)
+            await source(site, anna, connections, count)
             took = time.perf_counter() - began
             await _shown(site)  # the tables' work belongs to the message too
             runs.append((count / took, machine.cpu(site.config.run_dir).since(before)))
@@ -131,32 +124,12 @@ async def memory(site: Site) -> list[Value]:
     return [Value("idle site, PSS", sum(parts.values()) / 1e6, "MB", "≤ 400", notes)]
 
 
-async def failover(_: Site) -> list[Value]:
-    """A site of three killed in the middle of the mail, as `angarium demo` does it and its clients count it."""
-    command = (*CLI, "demo", "--json", "--port-bases", ",".join(map(str, bases())))
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=REPOSITORY, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    out, told = await process.communicate()
-    if process.returncode != 0:
-        raise RuntimeError(told.decode())
-    verdict = json.loads(out.splitlines()[-1])
-    times = verdict["times"]
-    notes = f"{verdict['acknowledged']} messages, {verdict['lost']} lost; new home after {times['to_new_home']:.1f} s"
-    without, waited = verdict["seconds_without_service"], times["waited_at_switchover"]
-    return [
-        Value("a site of three killed: longest time without an acknowledgement", without, "s", "≤ 10", notes),
-        Value("planned switchover: longest time without an acknowledgement", waited, "s", "≤ 1"),
-    ]
-
-
 FIGURES: dict[str, Callable[[Site], Awaitable[list[Value]]]] = {
     "memory": memory,
     "smtp": smtp,
     "idle": idle,
     "fetch": fetch,
     "bodies": bodies,
-    "failover": failover,
 }
 
 
@@ -183,7 +156,11 @@ async def session(site: Site) -> Imap:
     return await Imap.connect(site.config.ports.imap, anna, password)
 
 
-async def _source(program: str, site: Site, file: Path, to: str, connections: int, count: int) -> None:
+async def source(site: Site, to: str, connections: int, count: int) -> None:
+    """Mail of MESSAGE_BYTES by postfix's smtp-source."""
+    program = shutil.which("smtp-source") or "/usr/sbin/smtp-source"
+    file = site.config.dir / "message"
+    file.write_bytes(mail(MESSAGE_BYTES).replace(b"\r\n", b"\n"))  # as smtp-source wants it
     # -d: a connection is used for many messages
     words = ("-d", "-s", str(connections), "-m", str(count), "-F", str(file), "-f", "sender@example.net", "-t", to)
     process = await asyncio.create_subprocess_exec(program, *words, f"inet:127.0.0.1:{site.config.ports.smtp}")

@@ -69,7 +69,9 @@ async def read(log: JetStreamLog, contents: bool) -> None:
         count += len(batch)
         size += sum(len(record.payload) for record in batch)
     spent = time.perf_counter() - started
-    print(f"  read {'all' if contents else 'events only'}: {count / spent:7.0f} records/s, {size / spent / 1e6:5.0f} MB/s")
+    print(
+        f"  read {'all' if contents else 'events only'}: {count / spent:7.0f} records/s, {size / spent / 1e6:5.0f} MB/s"
+    )
 
 
 async def home(url: str) -> None:

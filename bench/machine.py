@@ -15,7 +15,7 @@ SYNCS = 100
 
 
 class Cpu(NamedTuple):
-    """Seconds of processor time so far."""
+    """Seconds of processor time so far. `nats`: the member of the backbone too, where there is one."""
 
     worker: float
     nats: float
@@ -31,7 +31,8 @@ class Cpu(NamedTuple):
 
 def cpu(run_dir: Path) -> Cpu:
     workers = sum(_cpu(_pid(file)) for file in run_dir.glob("worker-*.pid"))
-    return Cpu(workers, _cpu(_pid(run_dir / "nats.pid")), _cpu(_pid(run_dir / "postgres.pid")))
+    engines = sum(_cpu(_pid(file)) for name in ("nats", "backbone") if (file := run_dir / f"{name}.pid").exists())
+    return Cpu(workers, engines, _cpu(_pid(run_dir / "postgres.pid")))
 
 
 def pss_bytes(run_dir: Path) -> dict[str, int]:

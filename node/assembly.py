@@ -8,6 +8,7 @@ from importlib.metadata import version
 import structlog
 
 from cluster import partitions
+from cluster.control.partitions import Partition
 from cluster.control.roster import Rosters
 from cluster.log.jetstream import Backbone, JetStreamLog
 from cluster.log.model import LogUnavailable
@@ -98,6 +99,7 @@ class Assembly:
         )
         views = Views(self.mail, self.directory_view, self.outbox, self.directory)
         self.executor = Executor(world, config.site, self.log, self.hub, views)
+        self.executor.reach.is_led = self.log.is_led
         contents = OnDemand(self.fetcher)
         self.handing = Handing(self.executor, contents, self.spool_partition)
         self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
@@ -113,6 +115,12 @@ class Assembly:
         self.rosters = Rosters(self.log.control_plane()) if keyed else None
         self.digests = self.log.digests()
         self.tables = Tables(self.database, self.log, self.log)
+
+    @property
+    def kept(self) -> list[str]:
+        """Those of `partitions` that are here now: a copy may have been taken away."""
+        here, found = self.config.site, self.log.watch.found
+        return [name for name in self.partitions if (seen := found.get(name)) is None or _has(here, seen.partition)]
 
     def inspection(self) -> Inspection:
         """What compares this site's tables and log with the others' now."""
@@ -198,6 +206,10 @@ class Assembly:
                 return max(self.hub.position(partition), await self.log.shown(partition))
         except (LogUnavailable, TimeoutError):
             return self.hub.position(partition)
+
+
+def _has(site: str, record: Partition) -> bool:
+    return site in (record.home, *record.copies)
 
 
 @asynccontextmanager

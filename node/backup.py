@@ -21,7 +21,7 @@ def backed_up(parts: Assembly, version: str) -> BackedUp:
         parts.config.site,
         version,
         parts.world.now(),
-        tuple(parts.partitions),
+        tuple(parts.kept),
         parts.log,
         parts.blobs,
         parts.hub.reached,
@@ -39,7 +39,7 @@ def config_files(config: Config) -> dict[str, Path]:
 
 
 def rebuild_work(parts: Assembly) -> Callable[[], Steps]:
-    return lambda: _refusing(rebuild(parts.database, parts.log, parts.partitions))
+    return lambda: _refusing(rebuild(parts.database, parts.log, parts.kept))
 
 
 def backup_work(parts: Assembly, version: str) -> Callable[[str], Steps]:

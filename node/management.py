@@ -46,7 +46,7 @@ class About:
         found, planned = self._parts.log.watch.found, self._parts.placed.home_of
         return {
             name: found[name].partition.home if name in found else planned.get(name, "")
-            for name in self._parts.partitions
+            for name in self._parts.kept
         }
 
 
@@ -122,7 +122,7 @@ class Management:
 
     async def _log_answers(self) -> str:
         try:
-            for partition in self._assembly.partitions:
+            for partition in self._assembly.kept:
                 await self._assembly.log.mark(partition, MARK_S_MAX)
         except LogUnavailable as error:
             return str(error) or "the log does not answer"

@@ -110,7 +110,7 @@ class SiteAdministration:
         usage = await answered(self._view.usage([entry.id for entry in entries]))
         if isinstance(usage, Refusal):
             return usage
-        return [_account(entry, usage.get(entry.id, (0, 0))) for entry in entries]
+        return [_account(entry, self._counted(entry, usage)) for entry in entries]
 
     async def account(self, address: str) -> AccountRow | Refusal:
         entry = await self._entry(address)
@@ -119,7 +119,11 @@ class SiteAdministration:
         if not isinstance(entry, Entry):
             return Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.", (address,))
         usage = await answered(self._view.usage([entry.id]))
-        return usage if isinstance(usage, Refusal) else _account(entry, usage.get(entry.id, (0, 0)))
+        return usage if isinstance(usage, Refusal) else _account(entry, self._counted(entry, usage))
+
+    def _counted(self, entry: Entry, usage: dict[int, tuple[int, int]]) -> tuple[int | None, int | None]:
+        """What is not kept here cannot be counted here."""
+        return usage.get(entry.id, (0, 0)) if entry.partition in self._about.partitions else (None, None)
 
     async def aliases(self, *, domain: str, after: str, limit: int) -> list[Alias] | Refusal:
         found = await self._page("alias", domain, after, limit)
@@ -254,7 +258,7 @@ class SiteAdministration:
         return known if isinstance(known, Refusal) else known.entries[canonical]
 
 
-def _account(entry: Entry, usage: tuple[int, int]) -> AccountRow:
+def _account(entry: Entry, usage: tuple[int | None, int | None]) -> AccountRow:
     return AccountRow(
         entry.id,
         entry.address,

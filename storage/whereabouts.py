@@ -6,7 +6,6 @@ from typing import Protocol
 from cluster.control.partitions import Partition
 from cluster.domain.refusal import Reason, Refusal
 from cluster.position import Position
-from storage.news import Hub
 
 NOBODY_KNOWS = Refusal(Reason.UNAVAILABLE, "Where this mail is kept is not known here at the moment; try again later.", ("mail",))
 
@@ -23,6 +22,12 @@ class Records(Protocol):
         ...
 
 
+class Tables(Protocol):
+    """How far this site's tables are: storage.news.Hub."""
+
+    def position(self, partition: str) -> int: ...
+
+
 class Whereabouts:
     """`partition_of`: an account's, None = there is no such account. `followed`: whether this process follows a partition."""
 
@@ -30,13 +35,13 @@ class Whereabouts:
         self,
         here: str,
         records: Records,
-        hub: Hub,
+        tables: Tables,
         partition_of: Callable[[int], Awaitable[str | None]],
         followed: Callable[[str], bool],
     ) -> None:
         self._here = here
         self._records = records
-        self._hub = hub
+        self._tables = tables
         self._partition_of = partition_of
         self._followed = followed
         self._whole: set[str] = set()  # copies that were once level with their home
@@ -45,7 +50,7 @@ class Whereabouts:
         """The tables have what the log had of these when the process started, where they are here."""
         for name in names:
             record, goal = self._records.record(name), self._records.home_mark(name)
-            if (record is None or self._here in record.copies) and (goal is None or self._hub.position(name) >= goal):
+            if (record is None or self._here in record.copies) and (goal is None or self._tables.position(name) >= goal):
                 self._whole.add(name)
 
     async def elsewhere(self, account: int) -> tuple[str, ...] | Refusal:
@@ -80,7 +85,7 @@ class Whereabouts:
         """A copy that is only being made would show half of a mailbox, and what it lacks would look deleted."""
         if partition not in self._whole:
             goal = self._records.home_mark(partition)
-            if goal is None or self._hub.position(partition) < goal:
+            if goal is None or self._tables.position(partition) < goal:
                 return False
             self._whole.add(partition)
         return True

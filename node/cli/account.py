@@ -73,7 +73,7 @@ def show(directory: Path, address: str, as_json: bool) -> None:
         ("address", item["address"]),
         ("name", item["name"]),
         ("standing", _standing(item) or "person"),
-        ("mail", _amount(item)),
+        ("mail", _amount(item) or "not counted: it is kept at other sites"),
         ("password", "set" if item["has_password"] else "none: nobody can sign in with it"),
         ("app passwords", ", ".join(item["app_passwords"]) or "none"),
         ("id", item["id"]),

@@ -4,6 +4,7 @@ What was decided on a state that changed meanwhile is refused by the log as stal
 A retry for want of an answer goes with the same command id, so it can never happen twice.
 """
 
+import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Sequence
@@ -158,7 +159,8 @@ class Executor:
         it and of whom they are for, so that the same deliveries given twice arrive once. What nobody takes now is
         refused as storage.reach has it."""
         answers: list[Done | Refusal] = [NO_SUCH_ACCOUNT] * len(deliveries)
-        for numbers in await self._groups(deliveries):
+
+        async def deliver(numbers: list[int]) -> None:
             shares = [deliveries[n] for n in numbers]
             command_id = _derived_id(transaction, shares) if transaction else b""
             outcome = await self.decided(actor, shares, contents, command_id, DELIVER_S_MAX)
@@ -169,6 +171,9 @@ class Executor:
                     decision = outcome.decisions[k]
                     position = outcome.stored.last if outcome.stored else 0
                     answers[n] = decision if isinstance(decision, Refusal) else Done(position)
+
+        # One that nobody takes now keeps no other waiting.
+        await asyncio.gather(*(deliver(numbers) for numbers in await self._groups(deliveries)))
         return answers
 
     async def _groups(self, deliveries: Sequence[Deliver]) -> list[list[int]]:

@@ -5,18 +5,23 @@ from collections.abc import Callable
 from cluster.domain.refusal import Reason, Refusal
 
 AWAY_S = 5.0  # so long nobody asks again
+UNHEARD_S = 60.0  # so long if nobody is heard who leads it
 
 
 class Reach:
-    """One a process. `monotonic`: seconds that only rise."""
+    """One a process. `monotonic`: seconds that only rise. `is_led`: whether somebody is heard who leads a partition."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], is_led: Callable[[str], bool] = lambda _: True) -> None:
         self._monotonic = monotonic
+        self.is_led = is_led
         self._failed_at: dict[str, float] = {}
 
     def is_away(self, partition: str) -> bool:
         failed_at = self._failed_at.get(partition)
-        return failed_at is not None and self._monotonic() - failed_at < AWAY_S
+        if failed_at is None:
+            return False
+        since = self._monotonic() - failed_at
+        return since < AWAY_S or (since < UNHEARD_S and not self.is_led(partition))
 
     def failed(self, partition: str) -> None:
         """Nobody took the append in time. Whether it is in the log is not known."""

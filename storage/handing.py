@@ -5,7 +5,7 @@ be given twice by anybody and is there once.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -30,6 +30,7 @@ from storage.reach import is_out_of_reach
 from storage.shapes import Done
 
 BATCH_MESSAGES_MAX = 100
+LANES_MAX = 16  # messages that are drained at once
 REMEMBERED_S = 24 * 3600  # commands are known to every fold for longer than this
 HISTORY_S_MAX = 30.0  # for the queue's log to say whether it has a message
 FOR_EVER = (1 << 63) - 1  # unix seconds
@@ -138,9 +139,9 @@ class Drain:
             done = False
             try:
                 done = await self.once()
-            except (*AWAY, LogUnavailable) as error:
-                log.warning("the drain waits", error=f"{type(error).__name__}: {error}")
-            except Exception:
+            except* (*AWAY, LogUnavailable) as errors:
+                log.warning("the drain waits", errors=[f"{type(error).__name__}: {error}" for error in errors.exceptions])
+            except* Exception:
                 log.exception("the drain failed")
             if done:
                 await wait(IDLE_WAIT_S)
@@ -148,23 +149,26 @@ class Drain:
                 await asyncio.sleep(SPOOL_WAIT_S)
 
     async def once(self) -> bool:
-        """True when nothing is left, or somebody else drains. Raises the database's AWAY, LogUnavailable."""
+        """True when nothing is left, or somebody else drains. Raises the database's AWAY, LogUnavailable, and groups of
+        them."""
         while self._leads():
             waiting = await self._view.due([self._own.spool], FOR_EVER, BATCH_MESSAGES_MAX)
-            left = len(waiting)
-            for message, taken_at in waiting:
-                if not self._leads():
-                    return True
-                refusal = await self._drained(message, taken_at)
-                if refusal is None:
-                    left -= 1
-                elif is_out_of_reach(refusal):
-                    return False
-            if left:
-                return False
             if not waiting:
                 break
+            each, refusals = iter(waiting), list[Refusal]()
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(min(LANES_MAX, len(waiting))):
+                    lanes.create_task(self._lane(each, refusals))
+            if refusals:
+                return False
         return True
+
+    async def _lane(self, waiting: Iterator[tuple[Queued, int]], refusals: list[Refusal]) -> None:
+        for message, taken_at in waiting:
+            if not self._leads() or any(is_out_of_reach(refusal) for refusal in refusals):
+                return
+            if (refusal := await self._drained(message, taken_at)) is not None:
+                refusals.append(refusal)
 
     async def _drained(self, message: Queued, taken_at: int) -> Refusal | None:
         command = handing.drained(message, taken_at)

@@ -162,13 +162,15 @@ class Case:
 
     async def until_drained(self) -> None:
         while True:
+            done = False
             try:
-                if await self.drain.once():
-                    break
+                done = await self.drain.once()
                 self.later()
-            except Killed:
+            except* Killed:
                 self.log.lives = None
                 self.start()
+            if done:
+                break
         await self.tables.fold()
         assert not self.tables.states[SPOOL].messages
 
@@ -252,7 +254,7 @@ async def _caught() -> bool:
     for lives, behind, had_it in deaths():
         try:
             (await died(lives, behind, had_it)).everything_once(5, 6)
-        except (AssertionError, KeyError):
+        except (AssertionError, KeyError, ExceptionGroup):
             return True
     return False
 

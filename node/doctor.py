@@ -121,6 +121,11 @@ def check_links(config: Config, now: datetime.datetime) -> list[Finding]:
         if site != config.site and _answered("links", member.host, member.leaf_port) is not None:
             text = f"{site} ({member.host}:{member.leaf_port}) is not reached"
             findings.append(Finding("links", "warning", text, "is it up, and the port open from here?"))
+    for member in backbone.members:
+        if member.site != config.site and member.role == "site":
+            if _answered("links", member.host, member.carry_port) is not None:
+                text = f"{member.site} takes no sessions ({member.host}:{member.carry_port} is not reached)"
+                findings.append(Finding("links", "warning", text, "is it up, and the port open from here?"))
     return findings or [Finding("links", "ok", until)]
 
 

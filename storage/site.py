@@ -191,6 +191,8 @@ class Site:
             raise SiteUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+        if (absent := await self._absent(account)) is not None:
+            return absent
         return await answered(self._mail.changes(account, mailbox, since))
 
     @asynccontextmanager

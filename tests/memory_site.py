@@ -342,6 +342,8 @@ class MemorySite:
         )
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
         box = self._box(account, mailbox)
         if box is None:
             return Changes(since, 1, gone=True)

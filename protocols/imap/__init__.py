@@ -10,5 +10,8 @@ Left out on purpose: LITERAL- (LITERAL+ says more, and a server may say only one
 NOTIFY and COMPRESS: not promised by CAPABILITY. AUTH=LOGIN is SMTP's; here the LOGIN command serves the same clients. A
 literal8 with NULs is refused by APPEND, as RFC 3516 §4.4 lets a server do: messages are kept and given byte for byte.
 
+A session whose mail is at another site is carried there (carrying.py), to a door where sites only come in: RFC 4422 §A EXTERNAL
+and the fields of RFC 2971 that proxies use, neither of them at any other door (ops/decisions/sessions-are-carried.md).
+
 parser (bytes → Request) → session (the loop) → commands/<word> → writer (values → bytes). errors: a refusal in IMAP's words.
 """

@@ -87,6 +87,8 @@ async def _one(talk: Talk) -> None:
         return
     if reply is None:
         return
+    if reply.code == "UNAVAILABLE":
+        await talk.moved()
     if not talk.closing:
         await _guarded(talk, _news(talk, word))
     talk.put(writer.tagged(parsed.tag, reply))

@@ -208,6 +208,15 @@ class Talk:
             self.closing = True
         return self.closing
 
+    async def moved(self) -> None:
+        """If the mail is kept at other sites only by now, says so and ends: its client comes again, and is carried there."""
+        if self.account is None or self.closing:
+            return
+        where = await self.site.elsewhere(self.account.id)
+        if where and not isinstance(where, Refusal):
+            self.say("BYE [UNAVAILABLE] Your mail is kept at another site now; sign in again.")
+            self.closing = True
+
     async def poll(self, *, expunges: bool, ask: bool = True) -> None:
         """Tells what happened in the selected mailbox since the client was last told. `expunges`: EXPUNGE is allowed now.
         `ask` False: the site is asked only if its watch has heard of something. Where it cannot say, the view is `behind`
@@ -223,6 +232,7 @@ class Talk:
         changes = await self.site.changes(self.who(), view.mailbox, view.modseq)
         self.behind = isinstance(changes, Refusal)
         if isinstance(changes, Refusal):
+            await self.moved()
             return
         if changes.gone:
             # RFC 2180 §3.3: the mailbox was deleted under this session; there is nothing left that it could ask.

@@ -255,6 +255,25 @@ async def test_either_server_that_stops_says_goodbye(pairs: tuple[Pair, Pair]) -
             await closing
 
 
+@pytest.mark.parametrize("word", ["SELECT Sent", "NOOP", "STORE 1 FLAGS ()", "IDLE"])
+async def test_a_session_whose_mail_is_kept_elsewhere_by_now_ends_to_be_carried(pairs: tuple[Pair, Pair], word: str) -> None:
+    """RFC 9051 §7.1.5; a site that has lost its copy has old news only."""
+    async with placed(pairs) as place:
+        place.far._settings = msgspec.structs.replace(place.far._settings, still_here_s=0.2)
+        await place.append(b"Subject: x\r\n\r\n")
+        peer = await place.carried()
+        await peer.ask("b SELECT INBOX")
+        if word == "IDLE":
+            peer.writer.write(b"c IDLE\r\n")
+            assert (await peer.line()).startswith("+ ")
+            assert await peer.line() == "* OK Still here.\r\n"
+        place.far_site.kept_at[place.anna.id] = (THIRD,)
+        if word != "IDLE":
+            peer.writer.write(f"c {word}\r\n".encode())
+        said = [line for line in (await peer.reader.read()).decode().split("\r\n") if line.startswith("* BYE")]
+        assert said == ["* BYE [UNAVAILABLE] Your mail is kept at another site now; sign in again."]
+
+
 async def test_a_silent_client_is_ended_by_whoever_serves_it(pairs: tuple[Pair, Pair]) -> None:
     async with placed(pairs) as place:
         place.far._settings = msgspec.structs.replace(place.far._settings, idle_s_max=1)

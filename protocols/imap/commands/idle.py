@@ -5,8 +5,6 @@ import asyncio
 from protocols.imap.model import Line, NeedMore, Parsed, Reply, Request
 from protocols.imap.state import Talk
 
-STILL_HERE_S = 240  # so that routers between us keep the connection in mind
-
 
 async def idle(talk: Talk, request: Request) -> Reply:
     talk.parser.expect_line()
@@ -30,7 +28,7 @@ async def _watched(talk: Talk) -> Parsed:
     try:
         while isinstance(line := talk.parser.next(), NeedMore) and not talk.closing:
             reading = reading or asyncio.create_task(talk.read())
-            news = news or asyncio.create_task(talk.news(STILL_HERE_S))
+            news = news or asyncio.create_task(talk.news(talk.settings.still_here_s))
             await asyncio.wait((reading, news), return_when=asyncio.FIRST_COMPLETED)
             if news.done():
                 if news.result():
@@ -38,6 +36,7 @@ async def _watched(talk: Talk) -> Parsed:
                     await talk.poll(expunges=True)
                 else:
                     talk.say("OK Still here.")
+                    await talk.moved()
                 news = None
                 await talk.flush()
             if reading.done():

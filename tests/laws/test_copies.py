@@ -6,13 +6,14 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import count
 
+import msgspec
 import pytest
 
 from cluster.control.bucket import MemoryKeys
 from cluster.control.hold import Hold
 from cluster.control.holder import Holder
 from cluster.control.lease import LEASE_S, MARGIN_S, Lease
-from cluster.control.partitions import Ended, Found, KnownPartitions, Member, Partition, Partitions, is_member
+from cluster.control.partitions import Ended, Found, Known, KnownPartitions, Member, Partition, Partitions, is_member
 from cluster.control.watch import Node, Pulse, Watch
 from cluster.log import epochs
 from cluster.log.connection import Arrived, Connection, NobodyThere, Unreachable
@@ -31,11 +32,12 @@ from tests.sim.engine import Answer, Streams
 
 
 class Near(Connection):
-    """One engine, at once."""
+    """One engine, at once, and while `home` is there that of site b."""
 
     def __init__(self) -> None:
         ticks = count(1_800_000_000_000_000_000)
         self.streams = Streams("site-a", lambda: next(ticks), lambda: 0.0)
+        self.home: Streams | None = None
         self.started = "a-1"
 
     @property
@@ -45,7 +47,7 @@ class Near(Connection):
     async def request(
         self, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None, timeout_s: float = 1.0
     ) -> Arrived:
-        if not subject.startswith("$JS.API."):
+        if not subject.startswith("$JS."):
             stream = self.streams.taker(subject)
             if stream is None:
                 raise NobodyThere(subject)
@@ -56,7 +58,8 @@ class Near(Connection):
         if subject.startswith("$JS.API.STREAM.DELETE."):
             del self.streams.streams[subject.rpartition(".")[2]]
             return self._arrived([Answer({}, b"{}")])
-        answers = self.streams.api(subject.removeprefix("$JS.API."), data)
+        there = self.home if subject.startswith("$JS.site-b.") else self.streams
+        answers = there.api(subject.partition(".API.")[2], data) if there is not None else None
         if answers is None:
             raise NobodyThere(subject)
         return self._arrived(answers)
@@ -139,6 +142,19 @@ def copier(site: Site, keys: MemoryKeys, clock: Callable[[], float] = float) -> 
     return Copier(shared, "p", Lease(near, "copier.p", me), Hold(keys, "p", me), site.marks, home, Recent())
 
 
+def home_with(record: Partition, events: int) -> Streams:
+    """The engine of a home that has so many events of epoch 1."""
+    ticks = count(1_800_000_000_000_000_000)
+    made, stream = Streams("site-b", lambda: next(ticks), lambda: 0.0), stream_of("p", 1)
+    for config in (epochs.config(stream, 1), {"name": "KV_control", "subjects": ["$KV.control.>"], "storage": "file"}):
+        made.api(f"STREAM.CREATE.{config['name']}", json.dumps(config).encode())
+    for _ in range(events):
+        made.store(made.streams[stream.name], "ev.p.1.mailbox.1", {}, b"1")
+    known = msgspec.json.encode(Known(record, {1: stream.name}))
+    made.store(made.streams["KV_control"], "$KV.control.known.p", {}, known)
+    return made
+
+
 async def test_a_copy_that_is_made_anew_keeps_no_hole_and_is_no_candidate_until_it_was_recognised_anew() -> None:
     site = Site()
     copy, origin = stream_of("p", 1, copy=True), stream_of("p", 1)
@@ -146,9 +162,18 @@ async def test_a_copy_that_is_made_anew_keeps_no_hole_and_is_no_candidate_until_
     record = Partition("p", "b", copies=("a",), members=(Member("a", "a-1"),), remote=True)
     await site.known.note(record, {1: copy.name})
     one = copier(site, MemoryKeys())
+    one._site.watch.found["p"] = Found(record, 1)
     await one._look()
     said = one._said()
     assert said.position == position(1, 3) and is_member(record, "a", said.life)
+    # Readers would take for dropped what a home that is away, or has less, does not bring.
+    with pytest.raises(Unreachable):
+        await one._recopy(1)
+    site.connection.home = home_with(record, events=2)
+    with pytest.raises(ValueError, match="less than is here"):
+        await one._recopy(1)
+    assert await site.engine.last_sequence(copy.name) == 3
+    site.connection.home = home_with(record, events=3)
     await one._recopy(1)
     assert not is_member(record, "a", one._said().life)
     # Read before, and behind what is gone now.

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.control.partitions import Member, Partition
+from cluster.control.partitions import Member, Partition, sound, windowed
 from cluster.control.topology import (
     Create,
     Level,
@@ -127,6 +127,19 @@ def test_a_spool_stays_where_it_is() -> None:
     for name in ("spool-pune", "spool-goa"):
         with pytest.raises(TopologyRefused, match="is a site's own spool"):
             wanted(now, Topology("active-active", SITES, partitions={name: Placement("dr")}), SITES, 3)
+
+
+def test_who_may_follow_is_recognised_anew_where_the_home_could_not_have_meant_it() -> None:
+    members = (Member("mumbai", "life"), Member("dr", "life"))
+    pinned = Partition("mail-pune-1", "pune", copies=("mumbai", "dr"), members=members, pinned=True)
+    # Cut off, it goes on as pinned; who follows it by what it said then would be a second home.
+    assert sound(pinned, msgspec.structs.replace(pinned, pinned=False)).members == ()
+    leased = msgspec.structs.replace(pinned, pinned=False)
+    assert sound(leased, msgspec.structs.replace(leased, remote=True)).members == ()
+    assert sound(leased, msgspec.structs.replace(leased, pinned=True)).members == members
+    assert sound(leased, msgspec.structs.replace(leased, windows={"dr": 7})).members == members[:1]
+    moved_there = msgspec.structs.replace(leased, home="dr", copies=("mumbai", "pune"), windows={"dr": 7, "pune": 0})
+    assert windowed(moved_there, "dr") == 0 and windowed(moved_there, "mumbai") == 0
 
 
 def with_one(**settings: object) -> Topology:

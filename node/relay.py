@@ -2,6 +2,7 @@
 puts into the queue what the site's spool holds."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import structlog
@@ -25,6 +26,7 @@ TLS = {"starttls": Tls.REQUIRED, "implicit": Tls.IMPLICIT, "none": Tls.NONE}
 LOOK_EVERY_S = 0.5
 STILL_AWAY_S_MIN, STILL_AWAY_S_MAX = 10.0, 600.0
 MARK_S_MAX = 2.0
+TOLD_EVERY_S, IDLE_S = 1.0, 30.0
 
 log = structlog.get_logger("relay")
 
@@ -157,7 +159,7 @@ def settings(config: Config) -> RelaySettings:
 
 async def run(parts: Assembly) -> None:
     """Until it is cancelled. Every worker runs it."""
-    changed, spooled = asyncio.Event(), asyncio.Event()
+    changed, spooled, counted = asyncio.Event(), asyncio.Event(), asyncio.Event()
     queues = Queues(parts, changed.set)
     returned = Returned(lambda name: _is_there(parts, name), parts.world.monotonic)
 
@@ -175,6 +177,16 @@ async def run(parts: Assembly) -> None:
                 changed.set()
             await asyncio.sleep(LOOK_EVERY_S)
 
+    async def tell() -> None:
+        """Others see how much is in the spool."""
+        own = parts.spool_partition
+        while True:
+            there = 1
+            with contextlib.suppress(*AWAY):
+                there = (await parts.outbox.counts()).get(own, (0, 0))[0] if parts.log.leads(own) else 0
+                parts.log.spooled = there
+            await wait(counted, TOLD_EVERY_S if there else IDLE_S)
+
     if not parts.config.routes_elsewhere:
         log.warning("no smarthost is configured: mail for other domains is refused, and what is queued stays")
     outbox = Outbox(parts.outbox, parts.directory_view, queues, parts.handing, returned)
@@ -190,6 +202,8 @@ async def run(parts: Assembly) -> None:
         group.create_task(look(), name="what returned")
         if parts.spool_partition:
             parts.hub.on_change(parts.spool_partition, spooled.set)
+            parts.hub.on_change(parts.spool_partition, counted.set)
+            group.create_task(tell(), name="size of the spool")
             drain = Drain(
                 parts.executor, parts.handing, parts.outbox, parts.log, lambda: parts.log.leads(parts.spool_partition)
             )

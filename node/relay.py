@@ -3,7 +3,7 @@ puts into the queue what the site's spool holds."""
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -18,7 +18,6 @@ from protocols.port import Done, SiteUnavailable
 from protocols.smtp.client import Smarthost, Tls
 from protocols.smtp.relay import NOWHERE, Relay, RelaySettings
 from storage.handing import Drain, Handing
-from storage.postgres.directory_view import DirectoryView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import AWAY
 
@@ -97,11 +96,8 @@ class Queues:
 class Outbox:
     """The view of the tables, as the relay asks it, and the way to other queues."""
 
-    def __init__(
-        self, view: OutboxView, directory: DirectoryView, queues: Queues, handing: Handing, returned: Returned
-    ) -> None:
+    def __init__(self, view: OutboxView, queues: Queues, handing: Handing, returned: Returned) -> None:
         self._view = view
-        self._directory = directory
         self._queues = queues
         self._handing = handing
         self._returned = returned
@@ -121,12 +117,6 @@ class Outbox:
     async def queue_of(self, message: Queued) -> str | None:
         try:
             return await self._view.partition_of(message.queued)
-        except AWAY as failure:
-            raise _unread(failure) from failure
-
-    async def addresses(self, accounts: Sequence[int]) -> Mapping[int, str]:
-        try:
-            return await self._directory.addresses_of(accounts)
         except AWAY as failure:
             raise _unread(failure) from failure
 
@@ -189,7 +179,7 @@ async def run(parts: Assembly) -> None:
 
     if not parts.config.routes_elsewhere:
         log.warning("no smarthost is configured: mail for other domains is refused, and what is queued stays")
-    outbox = Outbox(parts.outbox, parts.directory_view, queues, parts.handing, returned)
+    outbox = Outbox(parts.outbox, queues, parts.handing, returned)
     relay = Relay(
         parts.site,
         outbox,

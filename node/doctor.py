@@ -105,9 +105,11 @@ def check_certificates(config: Config, now: datetime.datetime) -> list[Finding]:
 def check_links(config: Config, now: datetime.datetime) -> list[Finding]:
     """To the other sites: the certificate by which they know this one, and whether they are reached."""
     backbone = config.backbone
-    if backbone is None or backbone.roster is None:
+    if backbone is None:
         return []
     renew = f"angarium --dir {config.dir} certificate renew"
+    if backbone.roster is None:
+        return _check_listed(config, renew)
     if backbone.roster.find(config.site) is None:
         return [Finding("links", "error", "this site was shut out", "the others do not let it in any more: make another one")]
     try:
@@ -127,6 +129,18 @@ def check_links(config: Config, now: datetime.datetime) -> list[Finding]:
                 text = f"{member.site} takes no sessions ({member.host}:{member.carry_port} is not reached)"
                 findings.append(Finding("links", "warning", text, "is it up, and the port open from here?"))
     return findings or [Finding("links", "ok", until)]
+
+
+def _check_listed(config: Config, renew: str) -> list[Finding]:
+    """Of sites that were listed by hand the others know this one by the name in its certificate alone."""
+    try:
+        named = Certificate(config.tls.link_certificate, config.tls.link_key).site
+    except (OSError, ValueError) as error:
+        return [Finding("links", "error", f"{config.tls.link_certificate}: {error}", renew)]
+    if named != config.site:
+        text = f"the certificate is not for site {config.site}: the others take no sessions from here"
+        return [Finding("links", "warning", text, renew)]
+    return []
 
 
 def check_disk(config: Config, now: datetime.datetime) -> list[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 
+from cluster import partitions
 from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
 from node.assembly import Assembly
@@ -45,8 +46,7 @@ class About:
         """Those kept here, each with its home: where it is now, as far as is known."""
         found, planned = self._parts.log.watch.found, self._parts.placed.home_of
         return {
-            name: found[name].partition.home if name in found else planned.get(name, "")
-            for name in self._parts.kept
+            name: found[name].partition.home if name in found else planned.get(name, "") for name in self._parts.kept
         }
 
 
@@ -105,11 +105,22 @@ class Management:
                     self.metrics.digest_agrees.labels(agreed.partition, agreed.site).set(agreed.differs is None)
                 self.metrics.quarantined_events.set(len(state.quarantine))
             await self._measure_blobs()
+            await self._measure_queues()
             for name, lag in self._assembly.log.lags().items():
                 self.metrics.replication_lag_messages.labels(name).set(lag.messages)
                 self.metrics.replication_lag_bytes.labels(name).set(lag.bytes)
                 self.metrics.replication_lag_seconds.labels(name).set(lag.seconds)
             await asyncio.sleep(MEASURE_TABLES_EVERY_S)
+
+    async def _measure_queues(self) -> None:
+        """As this site's tables have them, its copies of other sites' queues too."""
+        with contextlib.suppress(*AWAY):
+            found, now = await self._assembly.outbox.counts(), self._assembly.world.now()
+            for name in self._assembly.partitions:
+                if partitions.is_queue(name) or partitions.is_spool(name):
+                    count, oldest = found.get(name, (0, now))
+                    self.metrics.outbox_messages.labels(name).set(count)
+                    self.metrics.outbox_oldest_seconds.labels(name).set(max(0.0, now - oldest))
 
     async def _measure_blobs(self) -> None:
         fetcher = self._assembly.fetcher

@@ -2,7 +2,8 @@
 puts into the queue what the site's spool holds."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -17,7 +18,6 @@ from protocols.port import Done, SiteUnavailable
 from protocols.smtp.client import Smarthost, Tls
 from protocols.smtp.relay import NOWHERE, Relay, RelaySettings
 from storage.handing import Drain, Handing
-from storage.postgres.directory_view import DirectoryView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import AWAY
 
@@ -25,6 +25,7 @@ TLS = {"starttls": Tls.REQUIRED, "implicit": Tls.IMPLICIT, "none": Tls.NONE}
 LOOK_EVERY_S = 0.5
 STILL_AWAY_S_MIN, STILL_AWAY_S_MAX = 10.0, 600.0
 MARK_S_MAX = 2.0
+TOLD_EVERY_S, IDLE_S = 1.0, 30.0
 
 log = structlog.get_logger("relay")
 
@@ -95,11 +96,8 @@ class Queues:
 class Outbox:
     """The view of the tables, as the relay asks it, and the way to other queues."""
 
-    def __init__(
-        self, view: OutboxView, directory: DirectoryView, queues: Queues, handing: Handing, returned: Returned
-    ) -> None:
+    def __init__(self, view: OutboxView, queues: Queues, handing: Handing, returned: Returned) -> None:
         self._view = view
-        self._directory = directory
         self._queues = queues
         self._handing = handing
         self._returned = returned
@@ -119,12 +117,6 @@ class Outbox:
     async def queue_of(self, message: Queued) -> str | None:
         try:
             return await self._view.partition_of(message.queued)
-        except AWAY as failure:
-            raise _unread(failure) from failure
-
-    async def addresses(self, accounts: Sequence[int]) -> Mapping[int, str]:
-        try:
-            return await self._directory.addresses_of(accounts)
         except AWAY as failure:
             raise _unread(failure) from failure
 
@@ -157,7 +149,7 @@ def settings(config: Config) -> RelaySettings:
 
 async def run(parts: Assembly) -> None:
     """Until it is cancelled. Every worker runs it."""
-    changed, spooled = asyncio.Event(), asyncio.Event()
+    changed, spooled, counted = asyncio.Event(), asyncio.Event(), asyncio.Event()
     queues = Queues(parts, changed.set)
     returned = Returned(lambda name: _is_there(parts, name), parts.world.monotonic)
 
@@ -175,9 +167,19 @@ async def run(parts: Assembly) -> None:
                 changed.set()
             await asyncio.sleep(LOOK_EVERY_S)
 
+    async def tell() -> None:
+        """Others see how much is in the spool."""
+        own = parts.spool_partition
+        while True:
+            there = 1
+            with contextlib.suppress(*AWAY):
+                there = (await parts.outbox.counts()).get(own, (0, 0))[0] if parts.log.leads(own) else 0
+                parts.log.spooled = there
+            await wait(counted, TOLD_EVERY_S if there else IDLE_S)
+
     if not parts.config.routes_elsewhere:
         log.warning("no smarthost is configured: mail for other domains is refused, and what is queued stays")
-    outbox = Outbox(parts.outbox, parts.directory_view, queues, parts.handing, returned)
+    outbox = Outbox(parts.outbox, queues, parts.handing, returned)
     relay = Relay(
         parts.site,
         outbox,
@@ -190,6 +192,8 @@ async def run(parts: Assembly) -> None:
         group.create_task(look(), name="what returned")
         if parts.spool_partition:
             parts.hub.on_change(parts.spool_partition, spooled.set)
+            parts.hub.on_change(parts.spool_partition, counted.set)
+            group.create_task(tell(), name="size of the spool")
             drain = Drain(
                 parts.executor, parts.handing, parts.outbox, parts.log, lambda: parts.log.leads(parts.spool_partition)
             )

@@ -4,7 +4,7 @@
 blocks the event loop. Where a method can fail for the outside's sake it returns a Refusal (UNAVAILABLE) and does not raise.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -145,6 +145,10 @@ class Site(Protocol):
     # -- the directory ------------------------------------------------------------------------------------------------
     async def resolve(self, address: str) -> Recipient | Refusal:
         """Refusals: NO_SUCH_ADDRESS (a local domain without it), ADDRESS_INVALID, UNAVAILABLE."""
+        ...
+
+    async def addresses(self, accounts: Sequence[int]) -> Mapping[int, str] | Refusal:
+        """Each account's own, of those that there are."""
         ...
 
     async def may_send_as(self, account: Account, address: str) -> bool | Refusal:

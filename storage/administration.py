@@ -31,6 +31,7 @@ from storage.overview import (
 from storage.postgres.compared import read_agreements
 from storage.postgres.directory_view import DirectoryView
 from storage.postgres.folded import read_folded, read_quarantine, read_waiting
+from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import AWAY, Database
 
 LINES_WAITING_MAX = 1000
@@ -204,9 +205,10 @@ class SiteAdministration:
             folded = await read_folded(self._database)
             quarantine = await read_quarantine(self._database)
             waiting, agreed = await read_waiting(self._database), await read_agreements(self._database)
+            queued = await OutboxView(self._database).counts()
             tables = Engine("postgresql", alive=True)
         except AWAY as error:
-            folded, quarantine, waiting, agreed = {}, [], [], []
+            folded, quarantine, waiting, agreed, queued = {}, [], [], [], {}
             tables = Engine("postgresql", alive=False, detail=f"{type(error).__name__}: {error}")
         marks = await asyncio.gather(*(self._mark(name) for name in about.partitions))
         down = [mark for mark in marks if isinstance(mark, str)]
@@ -216,8 +218,9 @@ class SiteAdministration:
             at = folded.get(name)
             applied, digest = (at.position, at.digest.hex()) if at else (0, "")
             known = applied if isinstance(mark, str) else mark
+            count, _ = queued.get(name, (0, 0))
             lag = max(0, split(known).sequence - split(applied).sequence)
-            rows.append(Partition(name, about.partitions[name], split(known).epoch, known, applied, lag, digest))
+            rows.append(Partition(name, about.partitions[name], split(known).epoch, known, applied, lag, digest, count))
         return State(
             about.site,
             about.node,

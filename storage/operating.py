@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 import structlog
 
+from cluster import partitions
 from cluster.control.partitions import Partition, windowed
 from cluster.control.topology import (
     Create,
@@ -41,6 +42,7 @@ from storage.sites_seen import Overview, overview
 
 RECORD_S_MAX = 20.0  # for the directory to have a home again that writes down what was done
 TRY_AGAIN_S = 0.5
+SPOOL_S_MAX = 60.0  # for what a site holds to go into its queue
 
 log = structlog.get_logger("operating")
 
@@ -132,8 +134,13 @@ class Operating:
         """Of the partitions named, or of all at home at `away_from`. `to` empty: each to the copy that is nearest."""
         view = await self._operations.look()
         steps: list[Step] | Refusal = _moves(view, names, to, away_from)
+        done = not only_plan
         async for line in self._carry_out(actor, steps, view, only_plan):
+            done = done and not isinstance(line, Refusal)
             yield line
+        if done and away_from:
+            async for line in self._spool_empties(away_from):
+                yield line
 
     async def failover(self, actor: Actor, names: tuple[str, ...], to: str, *, only_plan: bool) -> AsyncIterator[Line]:
         """Takes them over by force, with what the copy there has."""
@@ -181,6 +188,18 @@ class Operating:
             steps = Refusal(Reason.NO_SUCH_ENTRY, f"There is no node {node}; there are {known}.", (node,))
         async for line in self._carry_out(actor, steps, view, only_plan):
             yield line
+
+    async def _spool_empties(self, site: str) -> AsyncIterator[Line]:
+        """What it holds goes to no other site by itself: a site that is to stop waits for it."""
+        deadline, most = self._now() + SPOOL_S_MAX, 0
+        while left := (await self._operations.look()).spooled(site):
+            most = max(most, left)
+            if self._now() > deadline:
+                text = f"{left} messages are in the spool of {site} still, for its queue takes nothing: do not stop it yet."
+                yield Refusal(Reason.UNAVAILABLE, text, (site,))
+                return
+            yield Progress(f"the spool of {site}", most - left, most, "messages")
+            await asyncio.sleep(TRY_AGAIN_S)
 
     # ── carrying out ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -311,10 +330,13 @@ def _moves(view: View, names: tuple[str, ...], to: str, away_from: str) -> list[
     for name in names:
         if name not in records:
             return _no_partition(name, view)
+        if partitions.is_spool(name):
+            return Refusal(Reason.CONFLICT, f"{name} is a site's own spool and stays there.", (name,))
     for site in (to, away_from):
         if site and (refused := _no_site(site, view)):
             return refused
-    chosen = names or tuple(sorted(name for name, record in records.items() if record.home == away_from))
+    homes = sorted(name for name, record in records.items() if record.home == away_from)
+    chosen = names or tuple(name for name in homes if not partitions.is_spool(name))
     steps: list[Step] = []
     for name in chosen:
         target = to or _nearest(records[name], view)

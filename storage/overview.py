@@ -67,7 +67,8 @@ class Engine(msgspec.Struct, frozen=True):
 
 class Partition(msgspec.Struct, frozen=True):
     """`mark`: up to where its events are durable; `applied`: up to where the tables are (both positions). `lag_events`
-    between the two. `digest`: rolling digest at `applied`, hexadecimal."""
+    between the two. `digest`: rolling digest at `applied`, hexadecimal. `queued`: messages that wait in it, of a queue or
+    spool."""
 
     name: str
     home: str
@@ -76,6 +77,7 @@ class Partition(msgspec.Struct, frozen=True):
     applied: int
     lag_events: int
     digest: str = ""
+    queued: int = 0
 
 
 class Quarantined(msgspec.Struct, frozen=True):

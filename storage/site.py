@@ -1,6 +1,6 @@
 """A site as its sessions see it: implements `protocols.port.Site` over the log, the tables and the blobs."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
 
@@ -125,6 +125,9 @@ class Site:
         if found.local_domain and not found.known:
             return Refusal(Reason.NO_SUCH_ADDRESS, "There is no such address here.", (address,))
         return Recipient(address, found.accounts, found.elsewhere, found.local_domain)
+
+    async def addresses(self, accounts: Sequence[int]) -> Mapping[int, str] | Refusal:
+        return await answered(self.directory.view.addresses_of(accounts))
 
     async def may_send_as(self, account: Account, address: str) -> bool | Refusal:
         def ask(known: Slice) -> Any:

@@ -5,6 +5,7 @@ from typing import Literal
 
 import msgspec
 
+from cluster import partitions
 from cluster.control.partitions import Partition, windowed
 from cluster.log.operations import View
 from cluster.position import shown
@@ -22,13 +23,15 @@ class NodeSeen(msgspec.Struct, frozen=True):
 
 
 class SiteSeen(msgspec.Struct, frozen=True):
-    """`link_ms`: there and back from the site that answers; null = it did not answer, or is that site itself."""
+    """`link_ms`: there and back from the site that answers; null = it did not answer, or is that site itself. `spooled`:
+    messages that it took in and that no queue has yet, by its own last word."""
 
     site: str
     here: bool
     link_ms: float | None
     homes: int
     nodes: tuple[NodeSeen, ...]
+    spooled: int = 0
 
 
 class CopySeen(msgspec.Struct, frozen=True):
@@ -84,7 +87,8 @@ def overview(view: View, agreements: Sequence[Agreement]) -> Overview:
         )
         note = (
             f"{view.site} is without the quorum: the control plane {when}. What stands here is what was known then. Reads go "
-            "on; of the homes here only pinned ones take writes until most members of the backbone see each other again."
+            "on, and mail is taken in and waits in the spool; of the homes here only pinned ones take other writes until most "
+            "members of the backbone see each other again."
         )
     return Overview(
         view.site,
@@ -105,8 +109,9 @@ def _site(site: str, view: View) -> SiteSeen:
         if seen.node.site == site
     )
     ms = view.links.get(site)
-    homes = sum(record.home == site for record in view.records.values())
-    return SiteSeen(site, view.here(site), None if ms is None else round(ms, 1), homes, nodes)
+    homes = sum(record.home == site for name, record in view.records.items() if not partitions.is_spool(name))
+    link = None if ms is None else round(ms, 1)
+    return SiteSeen(site, view.here(site), link, homes, nodes, view.spooled(site))
 
 
 def _digest(agreements: Sequence[Agreement]) -> str | None:

@@ -236,6 +236,9 @@ class MemorySite:
         found = self._people.get(address.lower())
         return Recipient(address, (found[0].id,)) if found else Refusal(Reason.NO_SUCH_ADDRESS)
 
+    async def addresses(self, accounts: Sequence[int]) -> dict[int, str] | Refusal:
+        return {account.id: account.address for account, _ in self._people.values() if account.id in accounts}
+
     async def may_send_as(self, account: Account, address: str) -> bool | Refusal:
         return account.address == address.lower()
 

@@ -38,7 +38,8 @@ class CopySaid(msgspec.Struct, frozen=True):
 
 class Node(msgspec.Struct, frozen=True):
     """What a process says of itself. `at`: unix seconds, by its own clock; `life` of its site's engine. `leads`: the
-    partitions whose appender it is; `copies`: those that it keeps up."""
+    partitions whose appender it is; `copies`: those that it keeps up. `spooled`: messages in the site's spool, if it leads
+    that."""
 
     site: str
     node: str
@@ -48,6 +49,7 @@ class Node(msgspec.Struct, frozen=True):
     beat: int
     leads: tuple[str, ...] = ()
     copies: tuple[CopySaid, ...] = ()
+    spooled: int = 0
 
 
 class Pulse:

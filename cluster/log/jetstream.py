@@ -109,6 +109,7 @@ class JetStreamLog:
             self._bucket = Bucket(self._connection, domain=backbone.domain, replicas=backbone.replicas)
         self._me = this_process(entropy(12).hex(), node_id)
         self._version = version
+        self.spooled = 0  # told of us: cluster.control.watch.Node
         self._pulse = Pulse(self._bucket, self._said, boot_clock)
         partitions, known = Partitions(self._bucket), KnownPartitions(self._near)
         self.watch = Watch(self._connection, partitions, self._pulse, boot_clock)
@@ -277,7 +278,8 @@ class JetStreamLog:
         leads = tuple(name for name, keeper in self._keepers.items() if keeper.appender is not None)
         copiers = {name: keeper.copier for name, keeper in self._keepers.items() if keeper.copier.copying}
         copies = tuple(CopySaid(name, copier.at, *copier.lag()) for name, copier in copiers.items())
-        return Node(site.name, self._me.node, self._version, self._connection.life, at, beat, leads, copies)
+        life = self._connection.life
+        return Node(site.name, self._me.node, self._version, life, at, beat, leads, copies, self.spooled)
 
     async def append(self, append: Append, timeout_s: float = APPEND_S_MAX) -> Stored | Stale:
         """Raises LogUnavailable; ValueError for what no log takes (no events, too large, too many)."""

@@ -70,6 +70,10 @@ class View(NamedTuple):
     def here(self, site: str) -> bool:
         return any(seen.here for seen in self.nodes if seen.node.site == site)
 
+    def spooled(self, site: str) -> int:
+        """Messages in its spool, by its last word."""
+        return max((seen.node.spooled for seen in self.nodes if seen.node.site == site), default=0)
+
     def members(self, record: Partition) -> tuple[str, ...]:
         """The sites that may follow the home by themselves: a copy whose engine was started since it was recognised may not,
         until the home has recognised it again."""

@@ -24,12 +24,12 @@ def status_page(seen: dict[str, Any]) -> RenderableType:
 
 
 def _sites(seen: dict[str, Any]) -> Table:
-    table = plain_table("Site", "", "Link", "Homes", "Node", "Version", "Last heard", "Leads")
+    table = plain_table("Site", "", "Link", "Homes", "Spool", "Node", "Version", "Last heard", "Leads")
     for site in seen["sites"]:
         link = "here" if site["site"] == seen["site"] else _ms(site["link_ms"])
-        first = (site["site"], _standing(site["here"]), link, str(site["homes"]))
+        first = (site["site"], _standing(site["here"]), link, str(site["homes"]), _spool(site))
         for number, node in enumerate(site["nodes"] or [None]):
-            head = first if number == 0 else ("", "", "", "")
+            head = first if number == 0 else ("", "", "", "", "")
             if node is None:
                 table.add_row(*head, "", "", "never", "")
                 continue
@@ -63,7 +63,7 @@ def status_lines(seen: dict[str, Any]) -> Iterator[str]:
         yield f"note\t{seen['note']}"
     for site in seen["sites"]:
         link = "here" if site["site"] == seen["site"] else _ms(site["link_ms"])
-        yield f"site\t{site['site']}\t{'here' if site['here'] else 'away'}\t{link}\t{site['homes']} homes"
+        yield f"site\t{site['site']}\t{'here' if site['here'] else 'away'}\t{link}\t{site['homes']} homes\t{_spool(site)}"
         for node in site["nodes"]:
             heard = _ago(node["silent_s"])
             yield f"node\t{node['node']}\t{'here' if node['here'] else 'away'}\t{node['version']}\t{heard}"
@@ -94,6 +94,10 @@ def topology_toml(found: dict[str, Any]) -> str:
         windows = ", ".join(f"{site} = {days}" for site, days in (placement.get("windows") or {}).items())
         lines.append(f"windows = {{ {windows} }}" if windows else "windows = {}")
     return "\n".join(lines) + "\n"
+
+
+def _spool(site: dict[str, Any]) -> str:
+    return f"{site['spooled']} messages" if site["spooled"] else "empty"
 
 
 def _standing(here: bool) -> Text:

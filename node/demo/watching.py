@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import msgspec
 
+from cluster import partitions
 from cluster.control.partitions import Partition
 from cluster.control.topology import Move
 from cluster.log.jetstream import Backbone, JetStreamLog, Tail
@@ -45,7 +46,9 @@ class Watcher:
 
     @property
     def records(self) -> Mapping[str, Partition]:
-        return {name: found.partition for name, found in self._log.watch.found.items()}
+        """Of what has copies: a spool is its site's own."""
+        found = self._log.watch.found.items()
+        return {name: each.partition for name, each in found if not partitions.is_spool(name)}
 
     async def start(self) -> None:
         """Raises LogUnavailable."""

@@ -56,6 +56,12 @@ class Metrics:
         self.projection_lag_events = Gauge(
             "angarium_projection_lag_events", "Events that the tables lack", ("partition",), registry=registry
         )
+        self.outbox_messages = Gauge(
+            "angarium_outbox_messages", "Messages that wait in a queue or spool", ("partition",), registry=registry
+        )
+        self.outbox_oldest_seconds = Gauge(
+            "angarium_outbox_oldest_seconds", "Since the oldest of them was taken in", ("partition",), registry=registry
+        )
         self.replication_lag_messages = Gauge(
             "angarium_replication_lag_messages", "Messages that this site's copy lacks", ("partition",), registry=registry
         )

@@ -275,6 +275,7 @@ class Partition(msgspec.Struct, frozen=True):
     applied: PositionText
     lag_events: int
     digest: str
+    queued: int
 
 
 class Quarantined(msgspec.Struct, frozen=True):

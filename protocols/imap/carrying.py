@@ -183,6 +183,8 @@ async def carry(near: Wire, carried: Carried, ahead: bytes, settings: Settings) 
         bye = await _over(up, down, told, near)
         if bye and told.clear and not told.bye:
             near.write(f"* BYE {bye}\r\n".encode("ascii"))
+    except Exception:
+        log.exception("carrying failed")  # Our bug; nothing is said, as it may be in the middle of a literal.
     finally:
         for task in (up, down):
             task.cancel()

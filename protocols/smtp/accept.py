@@ -8,7 +8,7 @@ from cluster.domain.refusal import Refusal
 from protocols.port import Done, Spooled
 from protocols.smtp import trace
 from protocols.smtp.content import Incoming
-from protocols.smtp.errors import may_wait, passes, refused
+from protocols.smtp.errors import may_come, may_wait, passes, refused
 from protocols.smtp.model import Reply, Role
 from protocols.smtp.state import Conversation, Transaction
 
@@ -106,21 +106,37 @@ async def _deliver(talk: Conversation, transaction: Transaction, incoming: Incom
     outcomes = await talk.site.deliver(talk.actor(), deliveries, (spooled,), transaction.id)
     results = dict(zip(accounts, outcomes, strict=True))
     shares = [Share(one.address, [results[account] for account in one.recipient.accounts]) for one in transaction.recipients]
+    left: dict[str, tuple[str, ...]] = {}  # of each address that is queued, under which names
     if talk.role is not Role.LMTP:
         # All recipients share one reply and so one fate: who has it has it, and the others must not cost a second copy.
         whole = Share("", list(results.values()))
         if whole.reached_nobody and not whole.may_wait:
             return [whole.refusal]
-        left = tuple(dict.fromkeys(share.address for share in shares if share.reached_nobody or share.may_reach_more))
+        queued = {share.address for share in shares if share.reached_nobody or share.may_reach_more}
     else:
-        left = tuple(dict.fromkeys(share.address for share in shares if share.waits))
-    answer = await _queue(talk, transaction, incoming, spooled, left) if left else _accepted(transaction)
+        queued = {share.address for share in shares if share.waits}
+    for one in transaction.recipients:
+        if one.address in queued:
+            left[one.address] = await _lacking(talk, one.address, one.recipient.accounts, results)
+    names = tuple(dict.fromkeys(name for some in left.values() for name in some))
+    answer = await _queue(talk, transaction, incoming, spooled, names) if names else _accepted(transaction)
     if talk.role is not Role.LMTP:
         return [answer]
     fine = _accepted(transaction)
     return [
         answer if share.address in left else share.refusal if share.reached_nobody else fine for share in shares
     ]
+
+
+async def _lacking(
+    talk: Conversation, address: str, accounts: tuple[int, ...], results: dict[int, Done | Refusal]
+) -> tuple[str, ...]:
+    """Under which names an address is queued: a group of which some have it is those who lack it, each for himself."""
+    waiting = [account for account in accounts if may_come(results[account])]
+    if not 0 < len(waiting) < len(accounts):
+        return (address,)
+    names = await talk.site.addresses(waiting)
+    return (address,) if isinstance(names, Refusal) else tuple(names.values())
 
 
 class Share(NamedTuple):

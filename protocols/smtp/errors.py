@@ -47,6 +47,11 @@ def passes(refusal: Refusal) -> bool:
     return WORDS[refusal.reason][0] < 500
 
 
+def may_come(outcome: object) -> bool:
+    """Of what became of a delivery: it was refused, and may be taken later."""
+    return isinstance(outcome, Refusal) and passes(outcome)
+
+
 def may_wait(refusal: Refusal) -> bool:
     """True where it is only that a partition cannot be written now: what is for it is taken in, and waits in the queue."""
     return refusal.reason is Reason.UNAVAILABLE and bool(refusal.detail)

@@ -1,6 +1,6 @@
 """Mail that the relay hands to people here: queued whole with mail for elsewhere, or a notification for its sender."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
 from cluster.domain.actor import Actor
 from cluster.domain.mailbox.commands import Deliver
@@ -32,18 +32,25 @@ async def taken_in(site: Site, pieces: AsyncIterator[bytes], size: int, sender: 
 async def deliver(
     site: Site, actor: Actor, spooled: Spooled, shares: Mapping[str, Sequence[int]], transaction: int
 ) -> dict[str, Result]:
-    """`shares`: the accounts behind each address. Each account gets it once, whoever asks how often: `transaction`."""
-    accounts = tuple(dict.fromkeys(account for share in shares.values() for account in share))
+    """`shares`: the accounts behind each address."""
+    outcomes = await each(site, actor, spooled, [account for share in shares.values() for account in share], transaction)
+    return {address: shared([outcomes[account] for account in share]) for address, share in shares.items()}
+
+
+async def each(
+    site: Site, actor: Actor, spooled: Spooled, accounts: Iterable[int], transaction: int
+) -> dict[int, Done | Refusal]:
+    """Each account gets it once, whoever asks how often for the same ones: `transaction`."""
+    accounts = tuple(dict.fromkeys(accounts))
     at = int(site.world.now())
     deliveries = [
         Deliver(account, spooled.content, at, tuple(site.world.new_id() for _ in range(STANDARD_MAILBOXES)))
         for account in accounts
     ]
-    outcomes = dict(zip(accounts, await site.deliver(actor, deliveries, (spooled,), transaction), strict=True))
-    return {address: _shared([outcomes[account] for account in share]) for address, share in shares.items()}
+    return dict(zip(accounts, await site.deliver(actor, deliveries, (spooled,), transaction), strict=True))
 
 
-def _shared(outcomes: Sequence[Done | Refusal]) -> Result:
+def shared(outcomes: Sequence[Done | Refusal]) -> Result:
     """To be tried again where one asks for it; a group of which some cannot have it at all has been reached."""
     refusals = [outcome for outcome in outcomes if isinstance(outcome, Refusal)]
     for refusal in refusals:

@@ -23,7 +23,7 @@ from protocols.port import Done, Site, SiteUnavailable
 from protocols.smtp import local
 from protocols.smtp.bounce import Failure
 from protocols.smtp.client import RECIPIENTS_MAX, Connection, Letter, Result, Smarthost, SmarthostFailed
-from protocols.smtp.errors import waits_for
+from protocols.smtp.errors import may_come, waits_for
 from protocols.smtp.notify import notify
 
 BATCH_MESSAGES_MAX = 100
@@ -61,8 +61,6 @@ class OutboxView(Protocol):
     async def queue_of(self, message: Queued) -> str | None:
         """The partition in which it is queued."""
         ...
-
-    async def addresses(self, accounts: Sequence[int]) -> Mapping[int, str]: ...
 
     async def hand_over(
         self, actor: Actor, message: Queued, taken_at: int, recipients: Sequence[str], target: str
@@ -262,7 +260,7 @@ class Relay:
             for recipient, group in leads_to.items():
                 results[recipient] += [sent[address] for address in group]
         if here:
-            for recipient, result in (await self._delivered(message, here)).items():
+            for recipient, result in (await self._delivered(message, queued_at, here)).items():
                 results[recipient].append(result)
         for target, groups in handed.items():
             result = await self._put(message, queued_at, groups, target)
@@ -284,10 +282,15 @@ class Relay:
             return "", ()
         if len(accounts) == 1:
             return away[0], (recipient,)
-        # From now on each for himself: else who has it would be given it again as long as another one waits.
-        names = await self._outbox.addresses(accounts)
-        own = await self._outbox.queue_of(message)
-        return own or NOWHERE, tuple(names[account] for account in accounts if account in names)
+        return await self._each_for_himself(message, accounts)
+
+    async def _each_for_himself(self, message: Queued, accounts: Sequence[int]) -> tuple[str, tuple[str, ...]]:
+        """The queue in which the message lies, and under which names it goes there once more for some people behind one
+        address: else who has it would be given it again as long as another one waits."""
+        names, own = await self._site.addresses(accounts), await self._outbox.queue_of(message)
+        if isinstance(names, Refusal) or own is None:
+            return NOWHERE, ()
+        return own, tuple(names[account] for account in accounts if account in names)
 
     async def _through(self, message: Queued) -> str:
         """The queue of the site by which mail for elsewhere leaves. Its own messages are not handed to it once more."""
@@ -306,7 +309,9 @@ class Relay:
         done = await self._outbox.hand_over(self._actor, message, queued_at, addresses, target)
         return local.refused(done) if isinstance(done, Refusal) else Result(250, f"2.0.0 Handed to {target}")
 
-    async def _delivered(self, message: Queued, here: dict[str, tuple[int, ...]]) -> dict[str, Result]:
+    async def _delivered(
+        self, message: Queued, queued_at: int, here: dict[str, tuple[int, ...]]
+    ) -> dict[str, Result]:
         try:
             pieces = self._site.read(message.content)
             spooled = await local.taken_in(self._site, pieces, message.content.size, message.sender)
@@ -315,9 +320,21 @@ class Relay:
         if isinstance(spooled, Refusal):
             return dict.fromkeys(here, local.refused(spooled))
         try:
-            return await local.deliver(self._site, self._actor, spooled, here, message.queued)
+            people = [account for share in here.values() for account in share]
+            outcomes = await local.each(self._site, self._actor, spooled, people, message.queued)
         finally:
             spooled.release()
+        results = {}
+        for recipient, share in here.items():
+            waiting = [account for account in share if may_come(outcomes[account])]
+            target, names = "", tuple[str, ...]()
+            if 0 < len(waiting) < len(share):
+                target, names = await self._each_for_himself(message, waiting)
+            if names:
+                results[recipient] = await self._put(message, queued_at, {recipient: names}, target)
+            else:
+                results[recipient] = local.shared([outcomes[account] for account in share])
+        return results
 
     async def _judged(self, message: Queued, queued_at: int, results: dict[str, Result]) -> RecordAttempt:
         """What is recorded, and told to the sender first: so a crash between the two loses no notification."""

@@ -189,7 +189,7 @@ class SmallSite:
     async def queue_of(self, message: Queued) -> str | None:
         return f"queue-{self.name}"
 
-    async def addresses(self, accounts: Sequence[int]) -> dict[int, str]:
+    async def addresses(self, accounts: Sequence[int]) -> dict[int, str] | Refusal:
         return {account: address for address, account in self.people.items() if account in accounts}
 
     async def hand_over(

@@ -19,6 +19,7 @@ from node import certs, nkeys
 from node.backbone import ROSTER_NAME, read_roster
 from node.carrying import Sites
 from node.config import Config, load
+from node.doctor import check_links
 from node.init import Plan, configuration_text, keyed_secrets, make_site, renew_certificate, write
 from node.roster import note
 from protocols.imap.server import ImapServer
@@ -233,6 +234,23 @@ async def test_a_renewed_certificate_is_taken_without_a_restart(tmp_path: Path) 
         pair.near_sites.reload()
         assert (await pair.signed_in())[1].startswith("a OK")
         pair.north.tls.link_certificate.write_text("nonsense")
+        pair.near_sites.reload()
+        assert (await pair.signed_in())[1].startswith("a OK")
+
+
+async def test_a_listed_site_whose_certificate_names_none_is_told_to_renew_it(tmp_path: Path) -> None:
+    """As those of earlier releases are."""
+    north, south = listed(tmp_path)
+    assert check_links(north, NOW) == []
+    chain, key = certs.issue(north.tls.ca.read_bytes(), north.tls.ca_key.read_bytes(), ("localhost", HOST), NOW)
+    north.tls.certificate.write_bytes(chain)
+    north.tls.key.write_bytes(key)
+    (finding,) = check_links(north, NOW)
+    assert finding.level == "warning" and "certificate renew" in finding.remedy
+    async with opened(north, south) as pair:
+        assert (await pair.signed_in())[1].startswith("a NO [UNAVAILABLE]")
+        renew_certificate(north, NOW)
+        assert check_links(north, NOW) == []
         pair.near_sites.reload()
         assert (await pair.signed_in())[1].startswith("a OK")
 

@@ -351,7 +351,8 @@ async def test_the_real_site(live_site: Live) -> None:
     person = await live_site.person()
     domain = person.address.partition("@")[2]
     config = live_site.parts.config
-    listeners = Listeners(live_site.parts, Certificates(config.tls.certificate, config.tls.key), Management(live_site.parts))
+    certificates = Certificates(config.tls.certificate, config.tls.key)
+    listeners = Listeners(live_site.parts, certificates, None, Management(live_site.parts))
     await listeners.start()
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{config.ports.http}") as http:

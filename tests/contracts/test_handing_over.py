@@ -61,6 +61,16 @@ async def test_a_group_over_several_sites_becomes_each_for_himself() -> None:
     assert not case.site.delivered and not case.site.outbox.messages
 
 
+async def test_of_a_group_here_who_lacks_it_is_queued_for_himself() -> None:
+    case = Case(None)
+    case.site.aliases["team@example.org"] = Recipient("team@example.org", (1, 2))
+    case.site.refuse[2] = Refusal(Reason.UNAVAILABLE, "", ("mail-north-2",))
+    await case.queue("team@example.org")
+    await case.relay.once()
+    assert [account for account, _ in case.site.delivered] == [1] and not case.site.outbox.messages
+    assert [*case.site.handed["queue-north"].values()] == [("bob@example.org",)]
+
+
 async def test_what_waits_for_a_site_is_tried_as_soon_as_it_is_back() -> None:
     case = Case(None)
     case.site.away[2], case.site.refuse_handed["queue-south"] = ("south",), AWAY

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import ipaddress
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from cluster.domain.mailbox.commands import AppendMessage, NewMessage
 from cluster.domain.refusal import Refusal
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings
-from protocols.imap.wire import READ_BYTES_MAX, WRITE_BYTES_HIGH, Wire
+from protocols.imap.wire import KEEPALIVE_IDLE_S, READ_BYTES_MAX, WRITE_BYTES_HIGH, Wire
 from protocols.port import Account
 from tests.carried import FAR, NEAR, Authority, Neighbours, Pair, door_of
 from tests.contracts.test_imap_server import ANNA, MIB, Peer, connected
@@ -83,6 +84,11 @@ def test_a_whole_session_is_served_by_the_other_site(run: Any, pairs: tuple[Pair
             peer = await connected(place.near.port)
             said = await peer.ask(f"a LOGIN {ANNA} secret")
             assert len(said) == 1 and said[0].startswith("a OK [CAPABILITY IMAP4rev1 ") and said[0].endswith("] Signed in.")
+            (far_wire,) = place.far._sessions.values()
+            assert far_wire._transport is not None
+            line = far_wire._transport.get_extra_info("socket")
+            assert line.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert line.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == KEEPALIVE_IDLE_S
             assert (await peer.ask("b CAPABILITY"))[0].split()[2:] == said[0].partition("]")[0].split()[3:]
             peer.writer.write(b"c APPEND INBOX {11}\r\n")
             assert (await peer.line()).startswith("+ ")

@@ -67,7 +67,12 @@ async def test_every_site_shows_all_of_them(sites: list[Site]) -> None:
         name = site.config.site
         assert [each["site"] for each in status["sites"]] == ["pune", "mumbai", "dr"]
         assert all((each["link_ms"] is None) == (each["site"] == name) for each in status["sites"])
-        assert len(status["partitions"]) == 7 and of(status, PARTITION)["home"] == "pune"
+        spools = [found for found in status["partitions"] if found["partition"].startswith("spool-")]
+        assert [(found["home"], found["pinned"], found["copies"]) for found in spools] == [
+            (each, True, []) for each in ("dr", "mumbai", "pune")
+        ]
+        assert all(each["spooled"] == 0 for each in status["sites"])
+        assert len(status["partitions"]) == 7 + len(spools) and of(status, PARTITION)["home"] == "pune"
 
 
 async def test_tables_that_differ_are_found_and_mended_from_another_site(sites: list[Site]) -> None:

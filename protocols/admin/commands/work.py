@@ -103,7 +103,7 @@ async def state(door: Door, call: Call) -> Answer:
         moment(found.started_at),
         found.engines,
         tuple(
-            Partition(p.name, p.home, p.epoch, shown(p.mark), shown(p.applied), p.lag_events, p.digest)
+            Partition(p.name, p.home, p.epoch, shown(p.mark), shown(p.applied), p.lag_events, p.digest, p.queued)
             for p in found.partitions
         ),
         tuple(

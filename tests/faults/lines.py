@@ -24,9 +24,11 @@ class Line:
     connections together, 0 = as fast as it goes. Both may change at any time. What is on its way is bounded: a sender is
     held up by what is not taken from it, as by a full window."""
 
-    def __init__(self, port: int, target: int, *, delay_s: float = 0.0, rate: float = 0.0) -> None:
+    def __init__(
+        self, port: int, target: int, host: str = "127.0.0.1", *, delay_s: float = 0.0, rate: float = 0.0
+    ) -> None:
         self.port, self.delay_s, self.rate = port, delay_s, rate
-        self._target = target
+        self._target = (host, target)
         self._whole = asyncio.Event()
         self._whole.set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -64,7 +66,7 @@ class Line:
             there = socket.socket()
             there.setblocking(False)
             there.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BYTES)
-            await asyncio.get_running_loop().sock_connect(there, ("127.0.0.1", self._target))
+            await asyncio.get_running_loop().sock_connect(there, self._target)
             onward, out = await asyncio.open_connection(sock=there)
         except OSError:
             there.close()
@@ -108,6 +110,9 @@ class Line:
             sink.close()
 
 
+HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
+
+
 class Links(NamedTuple):
     """`lines`: by who connects to whom, that of routes and that of leaf links."""
 
@@ -145,7 +150,11 @@ class Lined(NamedTuple):
 
 
 def between(sites: list[Site]) -> Links:
-    """Lines between all of them, in every direction: no site reaches another one but by a line. Before they start."""
+    """Lines between all of them, in every direction: no site reaches another one but by a line. Before they start.
+
+    Members of the backbone tell each other the ports of those that they know, at the address that they see them at, which
+    is a line's, 127.0.0.1: what listens there itself would be reached past the lines. So each listens elsewhere."""
+    assert len({member(site)[0] for site in sites} | {"127.0.0.1"}) == len(sites) + 1, "one address each"
     taken = {
         site.config.port_base + offset for site in sites for offset in (*STANDARD_PORTS.values(), CLIENT, ROUTE, LEAF)
     }
@@ -162,7 +171,8 @@ def _laid(here: Site, there: Site, taken: set[int]) -> tuple[Line, Line]:
         if taken & set(ports):
             continue
         try:
-            both = Line(ports[0], there.config.port_base + ROUTE), Line(ports[1], there.config.port_base + LEAF)
+            host, its = member(there)
+            both = Line(ports[0], its + ROUTE, host), Line(ports[1], its + LEAF, host)
         except OSError:
             continue
         taken.update(ports)
@@ -182,8 +192,15 @@ def lines(site: Site, others: Iterable[Site]) -> list[Line]:
 
 def _readdressed(here: Site, there: Site, base: int) -> None:
     """In the configuration of `here`: how it reaches the other's member."""
-    file = here.config.dir / "angarium.toml"
-    member = f'site = "{there.config.site}"\nhost = "127.0.0.1"\nport_base = '
-    text, old = file.read_text(), f"{member}{there.config.port_base}\n"
+    file, host = here.config.dir / "angarium.toml", member(there)[0]
+    line = 'site = "{}"\nhost = "{}"\nport_base = {}\n'
+    text, old = file.read_text(), line.format(there.config.site, host, there.config.port_base)
     assert old in text
-    file.write_text(text.replace(old, f"{member}{base}\n"))
+    file.write_text(text.replace(old, line.format(there.config.site, "127.0.0.1", base)))
+
+
+def member(site: Site) -> tuple[str, int]:
+    """Where its member of the backbone listens, as host and port base."""
+    assert site.config.backbone is not None
+    own = site.config.backbone.of(site.config.site)
+    return own.host, own.port_base

@@ -8,8 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from statistics import quantiles
 from typing import NamedTuple
@@ -53,14 +53,14 @@ def bases() -> list[int]:
     """One for each site, from which all its ports are free and below those that the kernel gives away."""
     while True:
         found = random.SystemRandom().sample(range(8_000, 25_000, 20), len(NAMES))
-        try:
-            for base in found:
-                for offset in OFFSETS:
-                    with socket.socket() as probe:
-                        probe.bind(("127.0.0.1", base + offset))
-        except OSError:
-            continue
-        return found
+        with ExitStack() as probes:
+            try:
+                # All at once: two sites must not want the same port either.
+                for port in (base + offset for base in found for offset in OFFSETS):
+                    probes.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return found
 
 
 class Place(NamedTuple):
@@ -70,15 +70,16 @@ class Place(NamedTuple):
     cuts: list[Line]
 
 
-def made(folder: Path) -> list[Site]:
-    places = list(zip(NAMES, bases(), strict=True))
+def made(folder: Path, hosts: Sequence[str] = ("127.0.0.1",) * len(NAMES)) -> list[Site]:
+    """`hosts`: where each one's member of the backbone listens for the others."""
+    places = list(zip(NAMES, hosts, bases(), strict=True))
     sites: list[Site] = []
-    for name, base in places:
+    for name, _, base in places:
         words = ["init", str(folder / name), "--site", name, "--domain", "example.org", "--port-base", str(base)]
         if sites:
             words += ["--like", str(folder / NAMES[0])]
         else:
-            words += [f"--member={each}=127.0.0.1:{its}" for each, its in places]
+            words += [f"--member={each}={host}:{its}" for each, host, its in places]
         subprocess.run((*CLI, *words), cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
         file = folder / name / "angarium.toml"
         file.write_text(file.read_text().replace("plaintext_networks = []", 'plaintext_networks = ["127.0.0.0/8"]'))

@@ -17,7 +17,7 @@ from node import roster
 from node.config import Config
 from storage.agreement import Tables, Watchman
 from storage.blobs.files import FileBlobs
-from storage.blobs.peers import Fetcher, OnDemand, source
+from storage.blobs.peers import Fetcher, OnDemand, small_source, source
 from storage.credentials import Credentials
 from storage.directory import Directory
 from storage.executor import Executor, Views
@@ -228,7 +228,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
             if (rosters := parts.rosters) is not None:
                 following = roster.follow(rosters, config.roster_file, config.site)
                 tasks.append(group.create_task(following, name="roster"))
-            tasks.append(group.create_task(parts.peers.serve(source(parts.blobs)), name="blobs for other sites"))
+            tasks.append(group.create_task(parts.peers.serve(source(parts.blobs), small_source(parts.blobs)), name="blobs for other sites"))
             tasks.append(group.create_task(parts.digests.serve(parts.tables), name="digests for other sites"))
             tasks.append(group.create_task(parts.watchman().run(), name="digests of other sites"))
             tasks.append(group.create_task(parts.windows.run(), name="windows"))

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Sequence
 import structlog
 
 from cluster import codec
+from cluster.domain.mailbox.content import Segment
 from cluster.domain.mailbox.events import MessageAppended
 from cluster.domain.outbox.events import MessageQueued
+from cluster.log.blobs import SMALL_BYTES_MAX
 from cluster.log.model import Record
 from storage.blobs import Blobs, BlobsUnavailable
 from storage.blobs.peers import Fetcher, Outcome
@@ -22,7 +24,7 @@ from storage.postgres.window import Naming
 from storage.window import Windows
 
 HERE_KNOWN_MAX = 16_384  # names of blobs that came of late
-TOGETHER_MAX = 64  # fetched, then made durable together
+TOGETHER_MAX = 512  # fetched, then made durable together
 AT_ONCE_MAX = 8  # leaves ways free for what a session waits for
 RETRY_FIRST_S = 0.5
 RETRY_S_MAX = 300.0
@@ -120,6 +122,7 @@ class WantedContent:
     async def _round(self) -> None:
         while due := await self._store.due(TOGETHER_MAX):
             missing = set(await self._blobs.missing([wanted.segment.hash for wanted in due]))
+            missing -= await self._small([wanted.segment for wanted in due if wanted.segment.hash in missing])
             async with asyncio.TaskGroup() as group:
                 asked = {
                     wanted: group.create_task(self._outcome(wanted)) for wanted in due if wanted.segment.hash in missing
@@ -137,6 +140,17 @@ class WantedContent:
             for wanted, task in asked.items():
                 if task.result() is not Outcome.HERE:
                     await self._failed(wanted, task.result())
+
+    async def _small(self, wanted: Sequence[Segment]) -> set[bytes]:
+        """Those that came, many in one answer: one by one each costs a way there and back."""
+        small = [segment for segment in wanted if segment.size <= SMALL_BYTES_MAX]
+        if self._fetcher is None or len(small) < 2:
+            return set()
+        try:
+            return await self._fetcher.fetch_small(small)
+        except BlobsUnavailable as error:
+            log.warning("blobs cannot be kept", partition=self._partition, error=str(error))
+            return set()
 
     async def _outcome(self, wanted: Wanted) -> Outcome:
         if self._fetcher is None:

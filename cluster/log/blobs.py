@@ -2,13 +2,14 @@
 
 A site's processes share the subject `bl.<site>` as one queue, so that one of them answers. A request names a blob and where
 to start; the answer is a piece of it. Who asks goes on from the end of the last piece, so that neither side holds more than
-a piece of a blob, and compares the hash of the whole: an answer is nobody's word for anything.
+a piece of a blob, and compares the hash of the whole: an answer is nobody's word for anything. Small blobs are asked for
+many at once, and come as many as one answer holds.
 """
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Annotated, NamedTuple
 
 import msgspec
 import structlog
@@ -16,7 +17,9 @@ import structlog
 from cluster.log.connection import Arrived, Connection, NobodyThere, Unreachable
 from cluster.log.wire import token
 
-PIECE_BYTES_MAX = 512 * 1024
+PIECE_BYTES_MAX = 512 * 1024  # and of small blobs in one answer
+SMALL_BYTES_MAX = 64 * 1024  # of a blob that is asked for with others
+SMALL_MAX = 64  # of them in one request
 BLOB_BYTES_MAX = 1 << 30  # of a blob whose size the asking side does not know
 ANSWERS_MAX = 8  # at once, for each process; who comes beside them is told to come again
 ANSWER_S_MAX = 5.0  # of our own store
@@ -44,16 +47,28 @@ class Piece(NamedTuple):
 
 # (hash, start) → that much of a blob, or None where it is not here (or torn). May raise what it likes: then we are busy.
 Source = Callable[[bytes, int], Awaitable[Piece | None]]
+# Hashes → whole blobs, None where one is not here or not small; as many from the first on as PIECE_BYTES_MAX holds.
+SmallSource = Callable[[Sequence[bytes]], Awaitable[Sequence[bytes | None]]]
 
 
-class _Ask(msgspec.Struct, frozen=True, array_like=True):
+class _Ask(msgspec.Struct, frozen=True, array_like=True, tag="one"):
     hash: bytes
     start: int
+
+
+class _AskSmall(msgspec.Struct, frozen=True, array_like=True, tag="small"):
+    hashes: Annotated[tuple[bytes, ...], msgspec.Meta(max_length=SMALL_MAX)]
 
 
 class _Given(msgspec.Struct, frozen=True, array_like=True, tag="piece"):
     size: int
     data: bytes
+
+
+class _GivenSmall(msgspec.Struct, frozen=True, array_like=True, tag="blobs"):
+    """Of those asked for, from the first one on."""
+
+    blobs: tuple[bytes | None, ...]
 
 
 class _Absent(msgspec.Struct, frozen=True, array_like=True, tag="absent"):
@@ -64,8 +79,8 @@ class _Busy(msgspec.Struct, frozen=True, array_like=True, tag="busy"):
     """Come again."""
 
 
-_Answer = _Given | _Absent | _Busy
-_asks = msgspec.msgpack.Decoder(_Ask)
+_Answer = _Given | _GivenSmall | _Absent | _Busy
+_asks: msgspec.msgpack.Decoder[_Ask | _AskSmall] = msgspec.msgpack.Decoder(_Ask | _AskSmall)
 _answers: msgspec.msgpack.Decoder[_Answer] = msgspec.msgpack.Decoder(_Answer)
 _encode = msgspec.msgpack.Encoder().encode
 
@@ -77,7 +92,7 @@ class Peers:
         self._connection = connection
         self._site = site
 
-    async def serve(self, source: Source) -> None:
+    async def serve(self, source: Source, small: SmallSource) -> None:
         """Answers the other sites until it is cancelled."""
         under_way = 0
 
@@ -88,7 +103,7 @@ class Peers:
                 return
             under_way += 1
             try:
-                await self._say(message.reply, await _answered(source, message.data))
+                await self._say(message.reply, await _answered(source, small, message.data))
             finally:
                 under_way -= 1
 
@@ -99,7 +114,7 @@ class Peers:
         Every wait ends after PIECE_S_MAX. Raises NotThere, NoAnswer."""
         at = 0
         while at != size:
-            piece = await self._asked(site, hash, at)
+            piece = await self._piece(site, hash, at)
             if size is None and piece.size <= BLOB_BYTES_MAX:
                 size = piece.size
             left = piece.size - at
@@ -110,15 +125,29 @@ class Peers:
             at += len(piece.data)
             yield piece.data
 
-    async def _asked(self, site: str, hash: bytes, start: int) -> _Given:
-        ask = _encode(_Ask(hash, start))
+    async def small(self, site: str, hashes: Sequence[bytes]) -> list[bytes | None]:
+        """The first of these blobs, at most SMALL_MAX are asked for, as `site` gives them: at least one answer; None = it has
+        none that is small. Nothing is checked. Raises NotThere, NoAnswer."""
+        answer = await self._asked(site, _AskSmall(tuple(hashes[:SMALL_MAX])))
+        if not isinstance(answer, _GivenSmall) or not 0 < len(answer.blobs) <= len(hashes):
+            raise NoAnswer(f"{site} answers what was not asked")
+        return list(answer.blobs)
+
+    async def _piece(self, site: str, hash: bytes, start: int) -> _Given:
+        answer = await self._asked(site, _Ask(hash, start))
+        if not isinstance(answer, _Given):
+            raise NoAnswer(f"{site} answers what was not asked")
+        return answer
+
+    async def _asked(self, site: str, asked: _Ask | _AskSmall) -> _Given | _GivenSmall:
+        ask = _encode(asked)
         try:
             async with asyncio.timeout(PIECE_S_MAX):
                 while True:
                     answer = _answers.decode(
                         (await self._connection.request(_subject(site), ask, timeout_s=ASK_S_MAX)).data
                     )
-                    if isinstance(answer, _Given):
+                    if isinstance(answer, _Given | _GivenSmall):
                         return answer
                     if isinstance(answer, _Absent):
                         raise NotThere(site)
@@ -135,16 +164,18 @@ class Peers:
             await self._connection.publish(reply, _encode(answer))
 
 
-async def _answered(source: Source, data: bytes) -> _Answer:
+async def _answered(source: Source, small: SmallSource, data: bytes) -> _Answer:
     try:
         ask = _asks.decode(data)
     except msgspec.MsgspecError:
         return _Absent()
     try:
         async with asyncio.timeout(ANSWER_S_MAX):
+            if isinstance(ask, _AskSmall):
+                return _GivenSmall(tuple(await small(ask.hashes)))
             piece = await source(ask.hash, ask.start)
     except Exception as error:
-        log.warning("cannot give a blob", hash=ask.hash.hex(), error=f"{type(error).__name__}: {error}")
+        log.warning("cannot give a blob", error=f"{type(error).__name__}: {error}")
         return _Busy()
     return _Absent() if piece is None else _Given(piece.size, piece.data)
 

@@ -1,6 +1,7 @@
 """Blobs that other sites have: ours for them, theirs for us. What comes is compared with its name before it is kept."""
 
 import asyncio
+import hashlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from enum import Enum
@@ -9,7 +10,8 @@ from typing import Protocol
 import structlog
 
 from cluster.domain.mailbox.content import Segment
-from cluster.log.blobs import PIECE_BYTES_MAX, NoAnswer, NotThere, Piece, Source
+from cluster.log.blobs import PIECE_BYTES_MAX, SMALL_BYTES_MAX, NoAnswer, NotThere, Piece, SmallSource, Source
+from cluster.log.model import Blob
 from storage.blobs import BlobCorrupt, BlobMissing, Blobs, Contents
 
 FETCHES_MAX = 16  # at once; each holds a few pieces of 512 KiB
@@ -33,6 +35,10 @@ class Giving(Protocol):
         """Raises NotThere, NoAnswer."""
         ...
 
+    async def small(self, site: str, hashes: Sequence[bytes]) -> Sequence[bytes | None]:
+        """Raises NotThere, NoAnswer."""
+        ...
+
 
 def source(blobs: Blobs) -> Source:
     """What we answer the other sites."""
@@ -48,6 +54,24 @@ def source(blobs: Blobs) -> Source:
             return None
 
     return piece
+
+
+def small_source(blobs: Blobs) -> SmallSource:
+    """What we answer to who asks for many small ones."""
+
+    async def small(hashes: Sequence[bytes]) -> list[bytes | None]:
+        room, wanted = PIECE_BYTES_MAX, list[bytes | None]()
+        for hash in hashes:
+            size = await blobs.size(hash)
+            fits = size is not None and size <= SMALL_BYTES_MAX
+            if fits and size > room:  # type: ignore[operator]
+                break
+            room -= size if fits else 0  # type: ignore[operator]
+            wanted.append(hash if fits else None)
+        found = iter(await blobs.get_many([hash for hash in wanted if hash is not None]))
+        return [None if hash is None else next(found) for hash in wanted]
+
+    return small
 
 
 class Fetcher:
@@ -83,6 +107,32 @@ class Fetcher:
             task.add_done_callback(lambda done: self._ended(hash, done))
         return await asyncio.shield(task)
 
+    async def fetch_small(self, wanted: Sequence[Segment]) -> set[bytes]:
+        """Those of them, none above SMALL_BYTES_MAX, that came from the first sites to have any; the others are to be fetched
+        one by one. Not durable before `blobs.sync`. Raises BlobsUnavailable."""
+        left, came = [segment.hash for segment in wanted], set[bytes]()
+        for site in self._by_patience():
+            asked, lacking = left, list[bytes]()
+            try:
+                while asked:
+                    async with self._ways:
+                        given = await self._giving.small(site, asked)
+                    sound = {hash: data for hash, data in zip(asked, given, strict=False) if data is not None and _is(hash, data)}
+                    await self.blobs.put([Blob(hash, data) for hash, data in sound.items()])
+                    for hash in sound:
+                        await self._came(hash, len(sound[hash]))
+                    came |= set(sound)
+                    lacking += [hash for hash in asked[: len(given)] if hash not in sound]
+                    asked = asked[len(given) :]
+            except NotThere:
+                pass
+            except NoAnswer as error:
+                self._is_silent(site, error)
+            left = lacking + asked
+            if not left:
+                break
+        return came
+
     async def close(self) -> None:
         tasks = list(self._under_way.values())
         for task in tasks:
@@ -104,8 +154,7 @@ class Fetcher:
 
     async def _from_one(self, hash: bytes, size: int | None) -> Outcome:
         outcome = Outcome.NOWHERE
-        now = self._monotonic()
-        for site in sorted(self.others, key=lambda site: self._silent_until.get(site, 0.0) > now):
+        for site in self._by_patience():
             try:
                 await self.blobs.keep(hash, self._counted(self._giving.pieces(site, hash, size)))
             except NotThere:
@@ -114,16 +163,28 @@ class Fetcher:
                 # It has it no more than one who says so.
                 log.error("another site gave a blob that belies its name", site=site, hash=hash.hex(), error=str(error))
             except NoAnswer as error:
-                if self._silent_until.get(site, 0.0) <= now:
-                    log.warning("no blob from another site", site=site, hash=hash.hex(), error=str(error))
-                self._silent_until[site] = self._monotonic() + SILENT_S
+                self._is_silent(site, error)
                 outcome = Outcome.UNANSWERED
             else:
-                self.fetched += 1
-                if self._told is not None:
-                    await self._told(hash)
+                await self._came(hash)
                 return Outcome.HERE
         return outcome
+
+    def _by_patience(self) -> list[str]:
+        """The other sites, those last that were silent of late."""
+        now = self._monotonic()
+        return sorted(self.others, key=lambda site: self._silent_until.get(site, 0.0) > now)
+
+    def _is_silent(self, site: str, error: NoAnswer) -> None:
+        if self._silent_until.get(site, 0.0) <= self._monotonic():
+            log.warning("no blob from another site", site=site, error=str(error))
+        self._silent_until[site] = self._monotonic() + SILENT_S
+
+    async def _came(self, hash: bytes, size: int = 0) -> None:
+        self.fetched += 1
+        self.fetched_bytes += size
+        if self._told is not None:
+            await self._told(hash)
 
     async def _counted(self, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         async for piece in pieces:
@@ -194,3 +255,7 @@ class OnDemand(Contents):
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         return Outcome.HERE in outcomes
+
+
+def _is(hash: bytes, data: bytes) -> bool:
+    return hashlib.sha256(data).digest() == hash

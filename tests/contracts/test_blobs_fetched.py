@@ -5,7 +5,7 @@ import hashlib
 import os
 import shutil
 import tracemalloc
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from cluster.domain.actor import Actor
 from cluster.domain.mailbox import events as m
 from cluster.domain.mailbox.content import Content, Segment
 from cluster.log import blobs as wire
-from cluster.log.blobs import NoAnswer, NotThere, Peers, Piece, Source
+from cluster.log.blobs import SMALL_BYTES_MAX, SMALL_MAX, NoAnswer, NotThere, Peers, Piece, SmallSource, Source
 from cluster.log.connection import Connection
 from cluster.log.memory import MemoryLog
 from cluster.log.model import Append, Blob, NewEvent, Stored
 from node.config import Config
 from storage.blobs import BlobMissing
 from storage.blobs.files import FileBlobs
-from storage.blobs.peers import Fetcher, OnDemand, Outcome, source
+from storage.blobs.peers import Fetcher, OnDemand, Outcome, small_source, source
 from storage.follower import Follower
 from storage.postgres.pool import Database
 from storage.postgres.wanted import Counts, counts
@@ -58,9 +58,9 @@ class Engine:
             await connection.stop()
 
     @asynccontextmanager
-    async def serving(self, site: str, answers: Source) -> AsyncIterator[None]:
+    async def serving(self, site: str, answers: Source, small: SmallSource | None = None) -> AsyncIterator[None]:
         async with self.peers(site) as peers:
-            task = asyncio.create_task(peers.serve(answers))
+            task = asyncio.create_task(peers.serve(answers, small or nothing_small))
             try:
                 await eventually(lambda: _listens(peers, site))
                 yield
@@ -99,6 +99,10 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def blob(size: int) -> Blob:
     data = os.urandom(size)
     return Blob(hashlib.sha256(data).digest(), data)
+
+
+async def nothing_small(hashes: Sequence[bytes]) -> list[bytes | None]:
+    return [None] * len(hashes)
 
 
 async def absent(_hash: bytes, _start: int) -> Piece | None:
@@ -267,6 +271,36 @@ async def test_a_read_fetches_what_is_missing_or_torn_and_keeps_it(engine: Engin
         with pytest.raises(BlobMissing):
             await _read(reader, [*segments, Segment(blob(9).hash, 9)])
     await theirs.close()
+
+
+async def test_small_blobs_come_many_in_one_answer_and_none_that_belies_its_name(engine: Engine) -> None:
+    theirs, others = engine.store("there"), engine.store("elsewhere")
+    blobs = [blob(size) for size in (0, 1, *[20_000] * 90, SMALL_BYTES_MAX)]
+    large = blob(SMALL_BYTES_MAX + 1)
+    await theirs.put([*blobs[1:50], large])
+    await others.put(blobs[40:])
+    asked: list[int] = []
+    gives = small_source(theirs)
+
+    async def counted(hashes: Sequence[bytes]) -> list[bytes | None]:
+        asked.append(len(hashes))
+        given = list(await gives(hashes))
+        return [b"belies its name" if data == blobs[3].data else data for data in given]
+
+    async with (
+        engine.serving("there", source(theirs), counted),
+        engine.serving("elsewhere", source(others), small_source(others)),
+        engine.fetcher("there", "elsewhere") as fetcher,
+    ):
+        wanted = [Segment(each.hash, len(each.data)) for each in (*blobs, large)]
+        came = await fetcher.fetch_small(wanted)
+        assert came == {each.hash for each in blobs} - {blobs[0].hash, blobs[3].hash}
+        assert await fetcher.blobs.get_many([each.hash for each in blobs[4:]]) == [each.data for each in blobs[4:]]
+        assert await fetcher.blobs.missing([large.hash]) == [large.hash], "that one comes alone, in pieces"
+        assert max(asked) <= SMALL_MAX and len(asked) < 8, "many in one answer"
+        assert fetcher.fetched == len(came)
+    await theirs.close()
+    await others.close()
 
 
 async def _read(reader: OnDemand, segments: list[Segment], start: int = 0, end: int | None = None) -> bytes:

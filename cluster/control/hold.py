@@ -133,6 +133,8 @@ class Hold(Lease):
         except Unreachable:
             return True  # Not known: the deadline is not moved, and the next renewal asks again.
         record = decode(entry.value) if entry.revision else None
+        if record is not None and self.record.pinned and self.near is not None and self.near.held():
+            return await self._still_pinned(record, entry.revision)
         if record is None or record.holder is None or record.holder.id != self._me.id:
             return False
         if entry.revision <= self._revision:
@@ -142,3 +144,22 @@ class Hold(Lease):
         self.record, self._revision = record, entry.revision
         self.asked.clear()  # What we asked for expected an earlier revision: it is here, or comes no more.
         return True
+
+    async def _still_pinned(self, record: Partition, revision: int) -> bool:
+        """A member of the control plane that is cut off with us refuses what we write, and answers with what it knew last.
+        That takes a pinned partition from nobody: only a record does that says another home, another epoch, or that it is
+        pinned no more."""
+        if (record.home, record.epoch, record.pinned) != (self.record.home, self.record.epoch, True):
+            return False
+        ours = record.holder is not None and record.holder.id == self._me.id
+        if ours and not self.detached:
+            if revision > self._revision:
+                self.record, self._revision = record, revision
+                self.asked.clear()
+            return True  # Or the answer is older than the refusal: the next renewal asks again.
+        wanted = msgspec.structs.replace(record, holder=self._me, beat=self._beat)
+        try:
+            await self._keys.put(self._key, encode(wanted), revision, RENEW_S_MAX)
+        except (Conflict, Unreachable):
+            return True
+        return False  # It takes what we write: so it is taken anew, in good order.

@@ -112,6 +112,7 @@ class Watch:
         self._looked = asyncio.Event()  # set and replaced after every look
         self.found: dict[str, Found] = {}
         self.answered_at = float("-inf")  # on our clock: when the control plane last answered
+        self._began_at = clock()
 
     async def run(self) -> None:
         await self._connection.subscribe(CHANGED, self._told)
@@ -146,6 +147,11 @@ class Watch:
         self._poke.set()
         with contextlib.suppress(Unreachable):
             await self._connection.publish(CHANGED)
+
+    def unwritten_s(self) -> float:
+        """For how long nothing that we wrote went through. A member of the control plane that is alone still answers
+        questions."""
+        return self.clock() - max(self._pulse.last, self._began_at)
 
     def unchanged_s(self, name: str) -> float | None:
         """For how long the record was seen as it is; of one with a home that is well never more than a second."""

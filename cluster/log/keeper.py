@@ -123,7 +123,8 @@ class Keeper:
         if found.partition.pinned and not self._hold.held() and self._cut_off():
             # What was heard of it before is no reason to wait, if nobody told since that it was taken away.
             known = await self._site.known.get(name)
-            if known is not None and known.partition.home == self._site.name and known.partition.pinned:
+            here = (self._site.name, found.partition.epoch, True)
+            if known is not None and (known.partition.home, known.partition.epoch, known.partition.pinned) == here:
                 await self._lead_pinned(known.partition)
                 return
         if found.partition.pinned and not await self._near():
@@ -136,8 +137,8 @@ class Keeper:
         await self._serve(found.partition.pinned)
 
     def _cut_off(self) -> bool:
-        answered_at = self._site.watch.answered_at
-        return self._lost_at < answered_at < self._site.watch.clock() - LEASE_S - MARGIN_S
+        watch = self._site.watch
+        return self._lost_at < watch.answered_at and watch.unwritten_s() > LEASE_S + MARGIN_S
 
     async def _lead_pinned(self, known: Partition) -> None:
         """While the control plane is out of reach."""

@@ -1,6 +1,7 @@
 """An organisation grows while it is used, and shrinks: one site, two, a witness, three; one of them is stolen. Real engines."""
 
 import asyncio
+import base64
 import contextlib
 import datetime
 import random
@@ -23,6 +24,8 @@ from node.config import STANDARD_PORTS, Config, load
 from node.entering import JOIN_PATH, enter
 from node.init import Plan
 from node.tokens import JoinToken, TokenRefused, read, written
+from tests.contracts.test_carrying_between_sites import heard as answers
+from tests.contracts.test_carrying_between_sites import showing
 from tests.faults.clients import Smtp
 from tests.faults.site import Site
 from tests.faults.test_sites import message, person, seen, signed_in, until_alike
@@ -30,7 +33,7 @@ from tests.live import CLI, REPOSITORY
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
-OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 7422)
+OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 6994, 7422)
 SEEN_S_MAX = 60.0
 HEARD_S = 1.0
 NEVER = datetime.timedelta(hours=2)
@@ -347,10 +350,15 @@ async def test_a_stolen_site_is_shut_out_by_one_command(place: Place, mumbai: Si
     """One that kept the control plane too: another site takes its place."""
     gus = await person(place.pune, "gus")
     clients = [await signed_in(site, gus) for site in (place.pune, dr)]
+    session = f"a AUTHENTICATE EXTERNAL {base64.b64encode(gus.encode()).decode()}"
+    assert "\r\na OK [CAPABILITY" in await at_the_door(dr.config, mumbai.config, session)
     done = said("--dir", str(place.pune.config.dir), "cluster", "revoke", "mumbai", "--yes")
     assert done.returncode == 0 and "mumbai is shut out" in done.stdout, done.stderr
     await until("dr takes its place", lambda: _in(formed(dr.config), "dr"))
     await until("its member is let in nowhere", lambda: _in((place.pune.config.log_dir / "backbone.log").read_text(), "not pinned"))
+    for site in (place.pune, dr):
+        refused = await at_the_door(site.config, mumbai.config, session)
+        assert refused.startswith("* BYE ") and "\r\na " not in refused
     sender = await Smtp.connect(place.pune.config.ports.smtp)
     for number in range(3):
         assert await sender.send([gus], message(number)) == 250
@@ -366,6 +374,13 @@ async def test_a_stolen_site_is_shut_out_by_one_command(place: Place, mumbai: Si
     roster = read_roster(place.pune.config.roster_file)
     assert roster is not None and roster.find("mumbai") is None and len(roster.voters) == 3
     assert "was revoked: choose another name" in said("--dir", str(place.pune.config.dir), "cluster", "token", "--site", "mumbai").stderr
+
+
+async def at_the_door(site: Config, thief: Config, session: str) -> str:
+    """What the door for sites says to whoever has the thief's folder."""
+    assert site.backbone is not None
+    context = showing(thief.tls.ca, thief.tls.link_certificate, thief.tls.link_key)
+    return await answers(site.backbone.of(site.site).carry_port, context, session)
 
 
 async def _kept_by(config: Config, sites: set[str]) -> bool:

@@ -204,7 +204,9 @@ class Serves:
         raise Unreachable("enough")
 
 
-async def test_a_pinned_home_that_is_cut_off_goes_on_in_another_process_that_had_heard_of_it() -> None:
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_pinned_home_that_is_cut_off_goes_on_in_another_process_that_had_heard_of_it(answers: bool) -> None:
+    """`answers`: a member of the control plane is cut off with it, which takes no writes and says what it knew."""
     site, keys, clock = Site(), Keys(), Clock()
     record = Partition("p", "a", copies=("b",), pinned=True, holder=Holder("dead", "a-1"))
     await site.known.note(record, {})
@@ -218,9 +220,15 @@ async def test_a_pinned_home_that_is_cut_off_goes_on_in_another_process_that_had
     keeper = Keeper(one._site, "p", hold, leader, one)  # type: ignore[arg-type]
     keys.cut = True
     clock.now += LEASE_S + MARGIN_S + 0.1
+    if answers:
+        watch.answered_at = clock.now
     with pytest.raises(ExceptionGroup):
         await keeper._keep()
     assert leader.led == [(True, True)]
+    watch.found["p"] = Found(msgspec.structs.replace(record, epoch=3), 9)
+    with pytest.raises(Unreachable):
+        await keeper._keep()
+    assert len(leader.led) == 1, "an epoch of which it knows nothing is not gone on with"
 
 
 async def test_what_was_frozen_stays_so_when_an_earlier_record_is_seen_once_more() -> None:

@@ -1,18 +1,20 @@
 """The lease that is part of a partition's record: what may be in force while a change is under way or in doubt."""
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from cluster.control.bucket import Conflict, Entry
 from cluster.control.hold import Hold
 from cluster.control.holder import Holder
-from cluster.control.lease import LEASE_S, LeaseLost
+from cluster.control.lease import LEASE_S, Lease, LeaseLost
 from cluster.control.partitions import Member, Partition, Partitions, switchover
 from cluster.log.connection import Unreachable
 from cluster.log.members import Members
 from cluster.log.wire import Mark, stream_of
 from cluster.position import SEQUENCE_MAX, position
-from tests.laws.test_lease import Clock, Keys, never
+from tests.laws.test_lease import Clock, Keys, never, one_renewal
 
 BOTH = (Member("dr", "x"), Member("mumbai", "y"))
 
@@ -97,6 +99,76 @@ async def test_an_answer_older_than_the_refusal_settles_nothing() -> None:
     with pytest.raises(LeaseLost):
         await hold.change(lambda record: record)
     assert not hold.held(), "else words would be given without members that are on the record"
+
+
+async def pinned(keys: Keys, clock: Clock) -> tuple[Hold, Partitions]:
+    """Held, with the site's own lease."""
+    partitions, me = Partitions(keys), Holder("a", "pune-0")
+    await partitions.create(Partition("p", "pune", copies=("dr",), pinned=True))
+    near = Lease(Keys(), "pinned.p", me, clock, never)
+    assert await near.try_acquire()
+    hold = Hold(keys, "p", me, near, clock, never)
+    found = await partitions.get("p")
+    assert found is not None
+    await hold.take(found, found.partition)
+    return hold, partitions
+
+
+def alone(keys: Keys) -> None:
+    """From now on it answers with what it has now, and refuses all writes: a member of the control plane that led it and is
+    cut off has counted in what it could not share."""
+
+    async def refused(key: str, value: bytes, after: int, timeout_s: float = 1.0) -> int:
+        raise Conflict(key)
+
+    keys.put = refused  # type: ignore[method-assign]
+
+
+async def test_a_member_that_is_cut_off_with_it_takes_a_pinned_home_from_nobody() -> None:
+    keys, clock = Keys(), Clock()
+    hold, _ = await pinned(keys, clock)
+    alone(keys)
+    for _ in range(3):
+        await one_renewal(hold)
+    assert hold.held()
+    with pytest.raises(Unreachable):
+        await hold.change(lambda record: replace(record, strict=True))
+    assert hold.held() and not hold.record.strict
+
+
+async def test_who_begins_alone_with_such_a_member_goes_on_and_takes_it_anew_when_writes_go_through() -> None:
+    keys, clock = Keys(), Clock()
+    before, partitions = await pinned(keys, clock)
+    me = Holder("b", "pune-0")
+    near = Lease(Keys(), "pinned.p", me, clock, never)
+    assert await near.try_acquire()
+    hold = Hold(keys, "p", me, near, clock, lambda holder: holder.id == "a")
+    put = keys.put
+    alone(keys)
+    hold.adopt(before.record)
+    for _ in range(3):
+        await one_renewal(hold)
+    assert hold.held() and hold.detached
+    keys.put = put  # type: ignore[method-assign]
+    with pytest.raises(LeaseLost):
+        await one_renewal(hold)
+    found = await partitions.get("p")
+    assert found is not None and hold.may_take(found)
+    await hold.take(found, found.partition)
+    await one_renewal(hold)
+    assert hold.held() and not hold.detached
+
+
+@pytest.mark.parametrize("change", [{"home": "dr", "epoch": 2}, {"epoch": 3}, {"pinned": False}])
+async def test_a_pinned_home_that_was_taken_away_is_lost(change: dict[str, Any]) -> None:
+    keys, clock = Keys(), Clock()
+    hold, partitions = await pinned(keys, clock)
+    found = await partitions.get("p")
+    assert found is not None
+    await partitions.change(replace(found.partition, **change), found.revision)
+    with pytest.raises(LeaseLost):
+        await one_renewal(hold)
+    assert not hold.held()
 
 
 class Log:

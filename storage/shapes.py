@@ -101,10 +101,12 @@ class Message(msgspec.Struct, frozen=True, gc=False):
 
 class Changes(msgspec.Struct, frozen=True):
     """What happened in a mailbox above a MODSEQ: messages that came or whose flags changed (as they are now), and UIDs
-    that went (of all that ever were below uidnext). `gone`: the mailbox itself was deleted."""
+    that went (of all that ever were below uidnext). `uidvalidity` as it is now: after a home was lost with all that it said,
+    UIDs begin anew. `gone`: the mailbox itself was deleted."""
 
     highestmodseq: int
     uidnext: int
+    uidvalidity: int
     changed: tuple[Flags, ...] = ()
     vanished: Ranges = ()
     gone: bool = False

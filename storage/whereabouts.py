@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
-from cluster.control.partitions import Partition
+from cluster.control.partitions import Partition, windowed
 from cluster.domain.refusal import Reason, Refusal
 from cluster.position import Position
 
@@ -73,13 +73,14 @@ class Whereabouts:
         record = self._records.record(partition)
         if record is None:
             return () if self._followed(partition) else NOBODY_KNOWS
-        others = tuple(site for site in (record.home, *record.copies) if site != self._here)
+        others = [site for site in (record.home, *record.copies) if site != self._here]
+        others.sort(key=lambda site: windowed(record, site) > 0)  # old content would go through there
         if record.home == self._here:
             return ()
         if self._here not in record.copies:
             self._whole.discard(partition)
-            return others
-        return () if self._is_whole(partition) else others
+            return tuple(others)
+        return () if self._is_whole(partition) else tuple(others)
 
     def _is_whole(self, partition: str) -> bool:
         """A copy that is only being made would show half of a mailbox, and what it lacks would look deleted."""

@@ -349,14 +349,14 @@ class MemorySite:
             return absent
         box = self._box(account, mailbox)
         if box is None:
-            return Changes(since, 1, gone=True)
+            return Changes(since, 1, 0, gone=True)
         changed = [
             Flags(uid, one.flags, one.keywords, one.modseq)
             for uid, one in sorted(box.messages.items())
             if one.modseq > since
         ]
         vanished = ranges.compress(uid for uid, at in box.expunged.items() if at > since)
-        return Changes(box.highestmodseq, box.uidnext, tuple(changed), vanished)
+        return Changes(box.highestmodseq, box.uidnext, box.uidvalidity, tuple(changed), vanished)
 
     async def token(self, account: int, modseq: int) -> int | Refusal | None:
         return modseq if modseq <= self._position else None

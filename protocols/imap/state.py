@@ -239,6 +239,11 @@ class Talk:
             self.say("BYE The selected mailbox was deleted.")
             self.closing = True
             return
+        if changes.uidvalidity != view.uidvalidity:
+            # RFC 9051 §2.3.1.1: it changes between sessions only.
+            self.say("BYE [UNAVAILABLE] The mailbox has new UIDs; sign in again.")
+            self.closing = True
+            return
         view.lose(changes.vanished)
         if expunges and view.untold:
             self._tell_lost(view)

@@ -31,11 +31,12 @@ class View:
         uids: "array[int]",
         modseq: int,
         *,
+        uidvalidity: int,
         writable: bool,
         recent_from: int,
         keywords: Iterable[str] = (),
     ) -> None:
-        self.mailbox, self.name, self.modseq = mailbox, name, modseq
+        self.mailbox, self.name, self.modseq, self.uidvalidity = mailbox, name, modseq, uidvalidity
         self.uids = array("I", uids)
         self.writable, self.recent_from = writable, recent_from
         self.keywords = set(keywords)

@@ -135,12 +135,12 @@ class MailView:
         """Of one state of the tables."""
         async with self.database.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
             row = await db.fetchrow(
-                "SELECT modseq, uidnext FROM mailbox WHERE id = $1 AND account = $2", mailbox, account
+                "SELECT modseq, uidnext, uidvalidity FROM mailbox WHERE id = $1 AND account = $2", mailbox, account
             )
             if row is None:
-                return Changes(since, 0, gone=True)
+                return Changes(since, 0, 0, gone=True)
             if row["modseq"] <= since:
-                return Changes(row["modseq"], row["uidnext"])
+                return Changes(*row)
             changed = await db.fetch(
                 CHANGED,
                 mailbox,
@@ -152,7 +152,8 @@ class MailView:
         reaffirmed = ranges.normalise((row["first"], row["last"]) for row in told)
         absent = ranges.subtract(reaffirmed, ranges.compress(row["uid"] for row in changed)) if told else ()
         vanished = ranges.union(ranges.compress(row["uid"] for row in gone), absent)
-        return Changes(row["modseq"], row["uidnext"], tuple(await _shown(changed)), vanished)
+        modseq, uidnext, uidvalidity = row
+        return Changes(modseq, uidnext, uidvalidity, tuple(await _shown(changed)), vanished)
 
     # -- what commands are decided on ---------------------------------------------------------------------------------
 

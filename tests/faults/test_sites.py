@@ -31,7 +31,7 @@ from tests.live import CLI, REPOSITORY
 pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
 NAMES = ("pune", "mumbai", "dr")
-OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 6223, 7422, 7423)
+OFFSETS = (*STANDARD_PORTS.values(), 4223, 6222, 6223, 6994, 7422, 7423)
 PASSWORD = "correct horse battery"
 SHOWN_S_MAX = 20.0
 MOVES_AGAIN_S_MAX = 5.0

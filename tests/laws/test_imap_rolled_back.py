@@ -4,6 +4,9 @@ import ipaddress
 
 import pytest
 
+from cluster.domain.mailbox.events import UIDVALIDITY_FRESH, EpochStarted
+from cluster.domain.mailbox.state import Unappliable, evolve
+from cluster.position import position
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings
 from tests.memory_site import MemorySite
@@ -34,6 +37,19 @@ async def heard(client: Client) -> list[str]:
     while (line := await client.line()) is not None:
         lines.append(line)
     return lines
+
+
+async def test_uids_that_begin_anew_end_it_too() -> None:
+    site = MemorySite()
+    await site.account("anna@example.org", "secret")
+    server = ImapServer(site, TRUSTED)
+    client = await session(server, select=True)
+    begun = evolve(site.state, 0, EpochStarted(((1, 9, UIDVALIDITY_FRESH),)), position(2, 1))
+    assert not isinstance(begun, Unappliable)
+    site.state = begun
+    await client.send(b"n1 NOOP\r\n", "whole")
+    assert (await heard(client))[0].startswith("* BYE [UNAVAILABLE] The mailbox has new UIDs")
+    await server.close()
 
 
 @pytest.mark.parametrize("idle", [False, True])

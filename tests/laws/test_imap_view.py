@@ -16,7 +16,7 @@ sets = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4).map(lambda 
 
 
 def view(uids: list[int]) -> View:
-    return View(1, "INBOX", array("I", uids), 0, writable=True, recent_from=1 << 32)
+    return View(1, "INBOX", array("I", uids), 0, uidvalidity=1, writable=True, recent_from=1 << 32)
 
 
 def slow(uids: list[int], asked: SequenceSet, by_uid: bool) -> set[int] | None:

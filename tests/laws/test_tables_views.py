@@ -130,7 +130,9 @@ async def _messages(view: MailView, model: Model, account: int, box: Box, asked:
             or any(first <= uid <= last and modseq > since for first, last, modseq in box.vanished)
         )
     )
-    assert await view.changes(account, box.id, since) == Changes(box.highestmodseq, box.uidnext, changed, vanished)
+    assert await view.changes(account, box.id, since) == Changes(
+        box.highestmodseq, box.uidnext, box.uidvalidity, changed, vanished
+    )
     assert (await view.changes(NOBODY, box.id, since)).gone
     state = await view.messages_state(account, box.id, asked, modseqs=True)
     assert state == messages_of(model.mail, account, box.id, asked)

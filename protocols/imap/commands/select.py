@@ -43,6 +43,7 @@ async def select(talk: Talk, request: Request) -> Reply:
         status.mailbox.name,
         found.uids,
         status.highestmodseq,
+        uidvalidity=status.mailbox.uidvalidity,
         writable=writable,
         recent_from=status.recent_from,
         keywords=found.keywords,

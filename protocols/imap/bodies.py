@@ -10,9 +10,9 @@ from cluster.domain.mailbox.content import Content
 from cluster.formats import mime
 from protocols.imap.model import FetchItem, Section
 from protocols.imap.state import Talk
-from protocols.imap.wire import WireClosed
 from protocols.imap.writer import literal
 from protocols.port import Message, Site, SiteUnavailable
+from protocols.wire import WireClosed
 
 SMALL_BYTES_MAX = 512 * 1024  # up to here a message is read whole, in company; above, it is streamed
 GROUP_BYTES_MAX = 2 * 1024 * 1024

@@ -14,7 +14,7 @@ import structlog
 
 from cluster.domain.refusal import Reason, Refusal
 from protocols.imap.settings import Settings, Sites
-from protocols.imap.wire import Wire, WireClosed, WireStopping
+from protocols.wire import Wire, WireClosed, WireStopping
 
 LINE_BYTES_MAX = 8192  # of what the other site says before the client hears it
 MARGIN_S = 60  # a silent client is ended by the site that serves it; by us only so much later

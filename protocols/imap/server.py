@@ -8,8 +8,8 @@ import structlog
 
 from protocols.imap.session import say_bye, serve
 from protocols.imap.settings import Settings
-from protocols.imap.wire import Wire
 from protocols.port import Site
+from protocols.wire import Wire
 
 log = structlog.get_logger("imap")
 

@@ -15,8 +15,8 @@ from protocols.imap.model import Incoming, Reply, Request, SyntaxRefused
 from protocols.imap.settings import Settings
 from protocols.imap.state import Talk, When
 from protocols.imap.view import NoSuchMessage
-from protocols.imap.wire import Wire, WireClosed, WireStopping
 from protocols.port import Site, SiteUnavailable
+from protocols.wire import Wire, WireClosed, WireStopping
 
 log = structlog.get_logger("imap")
 

@@ -11,8 +11,8 @@ from protocols.imap.model import Line, NeedMore, Parsed
 from protocols.imap.parser import Parser
 from protocols.imap.settings import Settings
 from protocols.imap.view import View
-from protocols.imap.wire import Wire, WireClosed
 from protocols.port import Account, Site, Watch
+from protocols.wire import Wire, WireClosed
 
 FLUSH_BYTES = 256 * 1024
 

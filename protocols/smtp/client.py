@@ -10,7 +10,7 @@ from typing import NamedTuple, NoReturn, Self
 
 import msgspec
 
-from protocols.smtp.stuffing import Stuffing
+from protocols.stuffing import Stuffing
 
 CONNECT_S_MAX = 30.0
 COMMAND_S_MAX = 300.0  # RFC 5321 §4.5.3.2.1–3

@@ -18,8 +18,8 @@ from cluster.domain.mailbox.commands import AppendMessage, NewMessage
 from cluster.domain.refusal import Refusal
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings
-from protocols.imap.wire import KEEPALIVE_IDLE_S, READ_BYTES_MAX, WRITE_BYTES_HIGH, Wire
 from protocols.port import Account
+from protocols.wire import KEEPALIVE_IDLE_S, READ_BYTES_MAX, WRITE_BYTES_HIGH, Wire
 from tests.carried import FAR, NEAR, Authority, Neighbours, Pair, door_of
 from tests.contracts.test_imap_server import ANNA, MIB, Peer, connected
 from tests.live import eventually

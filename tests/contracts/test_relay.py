@@ -25,7 +25,7 @@ from protocols.port import Recipient, SiteUnavailable
 from protocols.smtp.client import Smarthost, Tls
 from protocols.smtp.parser import Parser
 from protocols.smtp.relay import Relay, RelaySettings
-from protocols.smtp.stuffing import Stuffing
+from protocols.stuffing import Stuffing
 from tests.contracts.smtp_site import NOW, Memo, SmallSite
 
 MESSAGE = b"Received: from x\r\nFrom: alice@example.org\r\nSubject: hi\r\n\r\n.dots\r\n..\r\nlast"

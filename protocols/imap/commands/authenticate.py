@@ -6,7 +6,7 @@ import binascii
 from collections.abc import Awaitable, Callable
 
 from cluster.domain.refusal import Refusal
-from protocols.imap import scram
+from protocols import scram
 from protocols.imap.commands.login import WRONG, outcome, privacy_required, sign_in
 from protocols.imap.errors import refused
 from protocols.imap.model import Authenticate, Reply, Request

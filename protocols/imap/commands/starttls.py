@@ -3,7 +3,7 @@
 from protocols.imap import writer
 from protocols.imap.model import Reply, Request
 from protocols.imap.state import Talk
-from protocols.imap.wire import WireClosed
+from protocols.wire import WireClosed
 
 
 async def starttls(talk: Talk, request: Request) -> Reply | None:

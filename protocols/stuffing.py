@@ -1,4 +1,4 @@
-"""A message's bytes → the bytes that go after DATA (RFC 5321 §4.5.2), over any pieces."""
+"""A message's bytes → the bytes that go after DATA (RFC 5321 §4.5.2) and after RETR (RFC 1939 §3), over any pieces."""
 
 import re
 

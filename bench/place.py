@@ -4,7 +4,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,18 +69,18 @@ async def three(folder: Path, *, lined: bool = False) -> AsyncIterator[Place]:
     """Until the block ends. `lined`: no site reaches another one but by a line, which takes time of this process."""
     folder.mkdir(parents=True)
     sites = await asyncio.to_thread(made, folder)
-    links = between(sites) if lined else Links({})
+    links = await asyncio.to_thread(between, sites) if lined else Links({})
     await links.start()
-    async with AsyncExitStack() as ending:
-        ending.callback(links.close)
-        for site in sites:
-            ending.push_async_callback(site.stop)
-        ending.callback(links.heal)
+    try:
         await asyncio.gather(*(site.start() for site in sites))
         pune, mumbai, dr = sites
         place = Place(pune, mumbai, dr, links)
         await place.well()
         yield place
+    finally:
+        links.heal()
+        await asyncio.gather(*(site.stop() for site in sites))
+        links.close()
 
 
 async def api(site: Site, method: str, path: str, body: object = None) -> list[Any]:

@@ -329,6 +329,7 @@ async def healing(folder: Path) -> list[Value]:
 
 
 async def _healed(place: Place, writers: Sequence[Writer], watches: Sequence[Watch], cut_s: float) -> Value:
+    await place.well()
     await asyncio.sleep(BEFORE_S)
     place.links.cut("mumbai")
     begin = time.perf_counter()
@@ -339,10 +340,10 @@ async def _healed(place: Place, writers: Sequence[Writer], watches: Sequence[Wat
     sent = [len(writer.taken) for writer in writers]
     place.links.heal("mumbai")
     healed = time.perf_counter()
-    await until("the copies are level", lambda: _all(w.has(n) for w, n in zip(watches, sent, strict=True)), RETRY_S)
+    enough = [max(count, before + 1) for count, before in zip(sent, half, strict=True)]
+    await until("the copies are level", lambda: _all(w.has(n) for w, n in zip(watches, enough, strict=True)), RETRY_S)
     first = [watch.seen_at(count + 1) - healed for watch, count in zip(watches, half, strict=True)]
     level = max(watch.seen_at(count) - healed for watch, count in zip(watches, sent, strict=True))
-    await place.well()
     meanwhile = max(writer.longest_s(begin, healed) for writer in writers)
     after = max(writer.longest_s(healed, time.perf_counter()) for writer in writers)
     notes = (

@@ -213,3 +213,24 @@ async def test_mail_for_an_account_that_the_site_has_no_copy_of(place: Place) ->
     await has_once(pune, fay, [1, 2, 3, 4])
     await has_once(mumbai, gus, [2, 3, 4])
     await until_nothing_waits(mumbai, "queue-mumbai", "queue-dr")
+
+
+async def test_a_site_that_loses_its_power_while_it_is_cut_off_keeps_what_it_took_in(place: Place) -> None:
+    pune, mumbai, _ = place.sites
+    hal = await person(pune, "hal")
+    (await signed_in(mumbai, hal)).close()
+    place.links.cut("mumbai")
+    sender = await Smtp.connect(mumbai.config.ports.smtp)
+    for number in range(10):
+        await sent(sender, [hal], number)
+    before = await counted(mumbai, "spool-mumbai")
+    await mumbai.kill("supervisor")  # and all that it had started; it starts again, alone still
+    sender = await Smtp.connect(mumbai.config.ports.smtp)
+    for number in range(10, 20):
+        await sent(sender, [hal], number)
+    print(f"\n{before} in the spool before, {await counted(mumbai, 'spool-mumbai')} at the end")
+    assert before and await counted(mumbai, "spool-mumbai") > before
+    place.links.heal()
+    for site in (pune, mumbai):
+        await has_once(site, hal, list(range(20)))
+    await until_nothing_waits(mumbai, "spool-mumbai", "queue-mumbai")

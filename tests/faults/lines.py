@@ -1,6 +1,7 @@
 """What lies between sites: every connection from one to another goes through a line that a test cuts, delays or slows."""
 
 import asyncio
+import datetime
 import random
 import socket
 import time
@@ -8,7 +9,8 @@ from collections.abc import Iterable
 from itertools import permutations
 from typing import NamedTuple
 
-from node.config import STANDARD_PORTS
+from node.config import STANDARD_PORTS, load
+from node.init import renew_certificate
 from tests.faults.site import Site
 
 CLIENT, ROUTE, LEAF = 4223, 6222, 7422
@@ -153,11 +155,14 @@ def between(sites: list[Site]) -> Links:
     """Lines between all of them, in every direction: no site reaches another one but by a line. Before they start.
 
     Members of the backbone tell each other the ports of those that they know, at the address that they see them at, which
-    is a line's, 127.0.0.1: what listens there itself would be reached past the lines. So each listens elsewhere."""
-    assert len({member(site)[0] for site in sites} | {"127.0.0.1"}) == len(sites) + 1, "one address each"
+    is a line's, 127.0.0.1. What listens there itself would be reached past the lines, so each listens at another one."""
     taken = {
         site.config.port_base + offset for site in sites for offset in (*STANDARD_PORTS.values(), CLIENT, ROUTE, LEAF)
     }
+    for site, host in zip(sites, HOSTS, strict=True):
+        _readdressed(site, site, host, site.config.port_base)
+        site.config = load(site.config.dir)
+        renew_certificate(site.config, datetime.datetime.now(datetime.UTC))
     found = {}
     for here, there in permutations(sites, 2):
         found[here.config.site, there.config.site] = _laid(here, there, taken)
@@ -176,7 +181,7 @@ def _laid(here: Site, there: Site, taken: set[int]) -> tuple[Line, Line]:
         except OSError:
             continue
         taken.update(ports)
-        _readdressed(here, there, base)
+        _readdressed(here, there, "127.0.0.1", base)
         return both
 
 
@@ -185,18 +190,17 @@ def lines(site: Site, others: Iterable[Site]) -> list[Line]:
     found = []
     for there in others:
         base = there.config.port_base
-        _readdressed(site, there, base + 1)
+        _readdressed(site, there, "127.0.0.1", base + 1)
         found += [Line(base + 1 + offset, base + offset) for offset in (ROUTE, LEAF)]
     return found
 
 
-def _readdressed(here: Site, there: Site, base: int) -> None:
-    """In the configuration of `here`: how it reaches the other's member."""
-    file, host = here.config.dir / "angarium.toml", member(there)[0]
-    line = 'site = "{}"\nhost = "{}"\nport_base = {}\n'
-    text, old = file.read_text(), line.format(there.config.site, host, there.config.port_base)
+def _readdressed(here: Site, there: Site, host: str, base: int) -> None:
+    """In the configuration of `here`: where the other's member is."""
+    file, line = here.config.dir / "angarium.toml", 'site = "{}"\nhost = "{}"\nport_base = {}\n'
+    text, old = file.read_text(), line.format(there.config.site, "127.0.0.1", there.config.port_base)
     assert old in text
-    file.write_text(text.replace(old, line.format(there.config.site, "127.0.0.1", base)))
+    file.write_text(text.replace(old, line.format(there.config.site, host, base)))
 
 
 def member(site: Site) -> tuple[str, int]:

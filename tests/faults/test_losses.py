@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from cluster.log.jetstream import JetStreamLog
-from tests.faults.clients import Smtp
+from tests.faults.clients import GONE, Imap, Smtp
 from tests.faults.device import Device
 from tests.faults.site import Site
-from tests.faults.test_failover import PARTITION, Writer, log_of, until, until_all_there
-from tests.faults.test_sites import message, person, signed_in, until_alike
+from tests.faults.test_failover import PARTITION, Writer, log_of, subjects, until
+from tests.faults.test_sites import SHOWN_S_MAX, Seen, message, person, seen, signed_in, until_alike
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
@@ -98,17 +98,50 @@ async def watched(sites: list[Site], address: str) -> AsyncIterator[Device]:
         assert isinstance(done, asyncio.CancelledError), done
 
 
+async def agreed(sites: list[Site], address: str, acknowledged: list[int]) -> Seen:
+    """What every site shows, as soon as it is the same and all that was acknowledged is in it. A session may be shown out
+    where it was told what is taken back, or while its site is only becoming a copy: then its client comes again."""
+    clients: dict[str, Imap] = {}
+    words = ""
+    try:
+        async with asyncio.timeout(SHOWN_S_MAX):
+            while True:
+                try:
+                    found = []
+                    for site in sites:
+                        if (client := clients.get(site.config.site)) is None:
+                            client = clients[site.config.site] = await signed_in(site, address)
+                        found.append((sorted(await subjects(client)), await seen(client)))
+                except GONE as error:
+                    words = f"{site.config.site}: {error}"
+                    clients.pop(site.config.site).close()
+                    continue
+                there, now = found[0]
+                words = str(
+                    [(len(numbers), each.uidnext, sorted(set(acknowledged) - set(numbers))) for numbers, each in found]
+                )
+                if (
+                    all(each == now for _, each in found)
+                    and set(acknowledged) <= set(there)
+                    and len(there) == len(now.rows)
+                ):
+                    assert len(there) == len(set(there)), "each once"
+                    return now
+    except TimeoutError:
+        raise AssertionError(words) from None
+    finally:
+        for client in clients.values():
+            client.close()
+
+
 async def holds(sites: list[Site], address: str, acknowledged: list[int], device: Device) -> int:
     """All that was acknowledged is at every site, once, and every name that a client was given names the same or nothing."""
-    clients = [await signed_in(site, address) for site in sites]
-    found = [await until_all_there(client, acknowledged) for client in clients]
-    assert all(len(set(each)) == len(each) for each in found), "each once"
-    now = await until_alike(clients, len(found[0]))
-    device.check(now)
+    device.check(await agreed(sites, address, acknowledged))
     for site in sites:
         await device.sync(site)
+    now = await agreed(sites, address, acknowledged)
     device.is_level(now)
-    return len(found[0])
+    return len(now.rows)
 
 
 async def ready(log: JetStreamLog, *, remote: bool, home: str, partition: str = PARTITION) -> None:

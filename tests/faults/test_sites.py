@@ -8,7 +8,7 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from statistics import quantiles
@@ -70,16 +70,15 @@ class Place(NamedTuple):
     cuts: list[Line]
 
 
-def made(folder: Path, hosts: Sequence[str] = ("127.0.0.1",) * len(NAMES)) -> list[Site]:
-    """`hosts`: where each one's member of the backbone listens for the others."""
-    places = list(zip(NAMES, hosts, bases(), strict=True))
+def made(folder: Path) -> list[Site]:
+    places = list(zip(NAMES, bases(), strict=True))
     sites: list[Site] = []
-    for name, _, base in places:
+    for name, base in places:
         words = ["init", str(folder / name), "--site", name, "--domain", "example.org", "--port-base", str(base)]
         if sites:
             words += ["--like", str(folder / NAMES[0])]
         else:
-            words += [f"--member={each}={host}:{its}" for each, host, its in places]
+            words += [f"--member={each}=127.0.0.1:{its}" for each, its in places]
         subprocess.run((*CLI, *words), cwd=REPOSITORY, check=True, stdout=subprocess.DEVNULL)
         file = folder / name / "angarium.toml"
         file.write_text(file.read_text().replace("plaintext_networks = []", 'plaintext_networks = ["127.0.0.0/8"]'))

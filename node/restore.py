@@ -97,10 +97,23 @@ async def _restored(job: _Job, directory: Path, fresh: bool) -> None:
     await asyncio.to_thread(_clear, staging)
     try:
         config = await asyncio.to_thread(_staged, job, directory, staging, fresh)
+        _refuse_one_of_several(config, directory, fresh)
         await _filled(job, config)
         await asyncio.to_thread(_in_place, directory, staging, config, fresh)
     finally:
         await asyncio.to_thread(_clear, staging)
+
+
+def _refuse_one_of_several(config: Config, directory: Path, fresh: bool) -> None:
+    """Records of partitions are what several sites keep together: what a backup brings back is a site alone."""
+    if config.backbone is None or keeps_alone(config):
+        return
+    sites = ", ".join(config.backbone.sites)
+    whose = "the backup is of one of several sites" if fresh else f"{directory} is one of several sites"
+    raise RestoreRefused(
+        f"{whose} ({sites}): while another one lives, start an empty site, which fetches everything from it; if all are "
+        f"lost, make a site alone with `angarium init NEW --site {config.site} …` and restore into that folder"
+    )
 
 
 def _staged(job: _Job, directory: Path, staging: Path, fresh: bool) -> Config:

@@ -26,7 +26,7 @@ PORT_BASE_MAX = 65535 - 4222
 DATABASE_SOCKET_NAME = ".s.PGSQL.5432"
 
 STANDARD_PORTS: dict[str, int] = {
-    "smtp": 25, "submission": 587, "submissions": 465, "lmtp": 24, "imap": 143, "imaps": 993,
+    "smtp": 25, "submission": 587, "submissions": 465, "lmtp": 24, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995,
     "http": 80, "https": 443, "nats": 4222,
 }
 
@@ -44,6 +44,8 @@ class Ports(msgspec.Struct, frozen=True):
     lmtp: int
     imap: int
     imaps: int
+    pop3: int
+    pop3s: int
     http: int
     https: int
     nats: int
@@ -177,6 +179,8 @@ class _OwnPorts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     lmtp: int | None = None
     imap: int | None = None
     imaps: int | None = None
+    pop3: int | None = None
+    pop3s: int | None = None
     http: int | None = None
     https: int | None = None
     nats: int | None = None

@@ -16,6 +16,8 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """A literal of any IMAP command but APPEND."""
     imap_idle_s_max: int = 1860
     """RFC 9051 §5.4: an autologout timer is at least 30 minutes once signed in."""
+    pop3_idle_s_max: int = 600
+    """RFC 1939 §3: an autologout timer is at least 10 minutes once signed in."""
     smtp_idle_s_max: int = 300
     """RFC 5321 §4.5.3.2.7: a server waits at least 5 minutes for the next command."""
     smtp_recipients_max: int = 1000

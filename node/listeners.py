@@ -17,6 +17,8 @@ from protocols.autoconfig import session as autoconfig
 from protocols.imap import server as imap
 from protocols.imap.parser import Limits as ImapLimits
 from protocols.imap.settings import Settings as ImapSettings
+from protocols.pop3.server import Pop3Server
+from protocols.pop3.settings import Settings as Pop3Settings
 from protocols.smtp import server as smtp
 from protocols.smtp.model import Role
 from protocols.smtp.settings import Settings as SmtpSettings
@@ -38,6 +40,7 @@ class Listeners:
         """Raises OSError where a port is taken."""
         await self._start_smtp()
         await self._start_imap()
+        await self._start_pop3()
         await self._start_admin()
 
     async def stop(self) -> None:
@@ -120,6 +123,25 @@ class Listeners:
             # Behind another machine's address; only this site's members of the backbone must have their own.
             log.warning("the door for sites is where clients come", address=host, why=str(error))
             await server.listen_to_sites(self._parts.config.bind, port, sites.door, reuse_port=True)
+
+    async def _start_pop3(self) -> None:
+        config = self._parts.config
+        settings = Pop3Settings(
+            hostname=config.hostname,
+            node=self._parts.name,
+            plaintext_networks=config.plaintext_networks,
+            tls=self._certificates.context,
+            bad_commands_max=config.limits.bad_requests_max,
+            sign_in_s_max=config.limits.sign_in_s_max,
+            idle_s_max=config.limits.pop3_idle_s_max,
+            connections_max=config.limits.connections_max,
+        )
+        server = Pop3Server(self._parts.site, settings)
+        self._stops.append(server.close)
+        self._count("pop3", lambda: server.sessions)
+        for port, implicit in ((config.ports.pop3, False), (config.ports.pop3s, True)):
+            if port:
+                await server.listen(config.bind, port, implicit_tls=implicit, reuse_port=True)
 
     async def _start_admin(self) -> None:
         config = self._parts.config

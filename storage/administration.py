@@ -210,17 +210,18 @@ class SiteAdministration:
         except AWAY as error:
             folded, quarantine, waiting, agreed, queued = {}, [], [], [], {}
             tables = Engine("postgresql", alive=False, detail=f"{type(error).__name__}: {error}")
-        marks = await asyncio.gather(*(self._mark(name) for name in about.partitions))
+        kept = about.partitions  # as they are now: one may come or go meanwhile
+        marks = await asyncio.gather(*(self._mark(name) for name in kept))
         down = [mark for mark in marks if isinstance(mark, str)]
         engine = Engine("nats", alive=not down, detail=down[0] if down else "")
         rows = []
-        for name, mark in zip(about.partitions, marks, strict=True):
+        for name, mark in zip(kept, marks, strict=True):
             at = folded.get(name)
             applied, digest = (at.position, at.digest.hex()) if at else (0, "")
             known = applied if isinstance(mark, str) else mark
             count, _ = queued.get(name, (0, 0))
             lag = max(0, split(known).sequence - split(applied).sequence)
-            rows.append(Partition(name, about.partitions[name], split(known).epoch, known, applied, lag, digest, count))
+            rows.append(Partition(name, kept[name], split(known).epoch, known, applied, lag, digest, count))
         return State(
             about.site,
             about.node,

@@ -9,13 +9,15 @@ from cluster.domain.mailbox.events import Ranges
 
 
 class Account(msgspec.Struct, frozen=True):
-    """`credential`: how it signed in: password, or the label of an app password."""
+    """`credential`: how it signed in: password, or the label of an app password. `pop3_since`: unix seconds, only mail
+    that arrived then or later is offered by POP3; 0 = all."""
 
     id: int
     address: str
     name: str
     administrator: bool = False
     credential: str = "password"
+    pop3_since: int = 0
 
 
 class ScramKeys(msgspec.Struct, frozen=True):

@@ -85,21 +85,20 @@ class Keeper:
             await asyncio.sleep(pause)
 
     async def _keep(self) -> None:
-        found = self._site.watch.found.get(self._partition)
-        if found is None and self._made is not None:
-            await epochs.ensure_partition(self._site.partitions, self._made)
-            await self._site.watch.say_changed()
+        watch = self._site.watch
+        found = watch.found.get(self._partition)
         if found is None:
             # The control plane is out of reach, or has no such partition: what is here may still be read.
             known = await self._site.known.get(self._partition)
-            if known is None:
-                await self._site.watch.looked()
-            elif known.partition.home != self._site.name:
+            if self._made is not None and (known is None or watch.answered_at > watch.clock() - LEASE_S):
+                await epochs.ensure_partition(self._site.partitions, self._made)
+                await watch.say_changed()
+            elif known is not None and known.partition.home != self._site.name:
                 await self._copy()
-            elif known.partition.pinned:
+            elif known is not None and known.partition.pinned and watch.unwritten_s() > LEASE_S + MARGIN_S:
                 await self._lead_pinned(known.partition)
             else:
-                await self._site.watch.looked()
+                await watch.looked()
         elif found.partition.home == self._site.name:
             await self._lead(found)
         elif self._site.name in found.partition.copies:

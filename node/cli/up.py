@@ -75,6 +75,7 @@ def client_table(config: Config, people: tuple[DemoPerson, ...]) -> Table:
         host = config.hostname
     rows = [
         ("IMAP, to read", _door(host, config.ports.imaps, "TLS"), _door(host, config.ports.imap, "STARTTLS")),
+        ("POP3, to take away", _door(host, config.ports.pop3s, "TLS"), _door(host, config.ports.pop3, "STLS")),
         (
             "SMTP, to send",
             _door(host, config.ports.submissions, "TLS"),

@@ -26,6 +26,9 @@ class Kind(NamedTuple):
 KINDS = (
     Kind("imaps", "imap", "IMAP", incoming=True, implicit=True),
     Kind("imap", "imap", "IMAP", incoming=True, implicit=False),
+    # Behind IMAP: it is the first that programs propose.
+    Kind("pop3s", "pop3", "POP3", incoming=True, implicit=True),
+    Kind("pop3", "pop3", "POP3", incoming=True, implicit=False),
     Kind("submissions", "smtp", "SMTP", incoming=False, implicit=True),
     Kind("submission", "smtp", "SMTP", incoming=False, implicit=False),
 )

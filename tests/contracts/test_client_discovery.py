@@ -77,8 +77,8 @@ def test_three_sites_in_order_of_preference(three: Config) -> None:
         "_imap._tcp.": ["10 0 143 pune.example.org.", "30 0 20143 dr.example.net."],
         "_submissions._tcp.": ["10 0 465 pune.example.org.", "20 0 465 mumbai.example.org.", "30 0 20465 dr.example.net."],
         "_submission._tcp.": ["10 0 587 pune.example.org.", "20 0 587 mumbai.example.org.", "30 0 20587 dr.example.net."],
-        "_pop3s._tcp.": ["0 0 0 ."],
-        "_pop3._tcp.": ["0 0 0 ."],
+        "_pop3s._tcp.": ["10 0 995 pune.example.org.", "20 0 995 mumbai.example.org.", "30 0 20995 dr.example.net."],
+        "_pop3._tcp.": ["10 0 110 pune.example.org.", "20 0 110 mumbai.example.org.", "30 0 20110 dr.example.net."],
         "_autodiscover._tcp.": ["10 0 443 pune.example.org.", "20 0 443 mumbai.example.org.", "30 0 20443 dr.example.net."],
     }
     assert parsed(answer, "CNAME") == {"autoconfig.": ["pune.example.org."], "autodiscover.": ["pune.example.org."]}
@@ -251,6 +251,12 @@ async def test_outlook_is_told_all_sites(http: aiohttp.ClientSession, path: str)
         ("IMAP", "dr.example.net", "20993", "on", "SSL", *more),
         ("IMAP", "pune.example.org", "143", "on", "TLS", *more),
         ("IMAP", "dr.example.net", "20143", "on", "TLS", *more),
+        ("POP3", "pune.example.org", "995", "on", "SSL", *more),
+        ("POP3", "mumbai.example.org", "995", "on", "SSL", *more),
+        ("POP3", "dr.example.net", "20995", "on", "SSL", *more),
+        ("POP3", "pune.example.org", "110", "on", "TLS", *more),
+        ("POP3", "mumbai.example.org", "110", "on", "TLS", *more),
+        ("POP3", "dr.example.net", "20110", "on", "TLS", *more),
     ]
     assert [row[:3] + row[4:5] for row in rows[5:]] == [
         ("SMTP", name, str(base + port), kind)
@@ -361,6 +367,8 @@ async def test_the_real_site(live_site: Live) -> None:
             assert [row[:2] for row in found] == [
                 ("mail.example.org", str(config.ports.imaps)),
                 ("mail.example.org", str(config.ports.imap)),
+                ("mail.example.org", str(config.ports.pop3s)),
+                ("mail.example.org", str(config.ports.pop3)),
             ]
             status, root = await told(http, request(person.address))
             assert (status, code(root)) == (200, None)

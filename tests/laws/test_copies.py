@@ -27,7 +27,7 @@ from cluster.log.model import Record
 from cluster.log.recent import Recent
 from cluster.log.wire import POSITION_HEADER, Stream, stream_of
 from cluster.position import position
-from tests.laws.test_lease import Clock, Keys
+from tests.laws.test_lease import Clock, Keys, never
 from tests.sim.engine import Answer, Streams
 
 
@@ -229,6 +229,27 @@ async def test_a_pinned_home_that_is_cut_off_goes_on_in_another_process_that_had
     with pytest.raises(Unreachable):
         await keeper._keep()
     assert len(leader.led) == 1, "an epoch of which it knows nothing is not gone on with"
+
+
+async def test_a_pinned_home_that_starts_where_the_control_plane_is_out_of_reach_goes_on() -> None:
+    site, keys, clock = Site(), Keys(), Clock()
+    await site.known.note(Partition("p", "a", copies=("b",), pinned=True), {})
+    one = copier(site, keys, clock)
+    near = Lease(one._site.near, "pinned.p", Holder("a", "a-0"), clock)
+    hold = Hold(keys, "p", Holder("a", "a-0"), near, clock, gone=never)
+    leader = Serves(hold)
+    keeper = Keeper(one._site, "p", hold, leader, one)  # type: ignore[arg-type]
+    keeper.make(("b",), pinned=True)
+    keys.cut = True
+    first = asyncio.create_task(keeper._keep())
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not leader.led and not first.done(), "it may answer yet"
+    first.cancel()
+    clock.now += LEASE_S + MARGIN_S + 0.1
+    with pytest.raises(ExceptionGroup):
+        await keeper._keep()
+    assert leader.led == [(True, True)]
 
 
 async def test_what_was_frozen_stays_so_when_an_earlier_record_is_seen_once_more() -> None:

@@ -15,6 +15,7 @@ from cluster.formats.mime.words import decode_words
 
 MESSAGE_ID_BYTES_MAX = 998  # RFC 5322 §2.1.1: no line is longer
 SUBJECT_BYTES_MAX = 12 * SUBJECT_CHARS_MAX
+_COUNT_BYTES = 1 << 20
 
 _MESSAGE_ID = re.compile(rb"<([^<>\s]+)>")
 _BARE_ID = re.compile(rb"[^<>\s,;]+@[^<>\s,;]+")
@@ -47,7 +48,23 @@ def describe(data: Buffer) -> Description:
         references=_references(fields),
         subject_base=base_subject(decode_words(fields.get(b"subject", b"")[:SUBJECT_BYTES_MAX])),
         has_attachment=_has_attachment(structure),
+        crlf_added=_crlf_added(data),
     )
+
+
+def _crlf_added(data: Buffer) -> int:
+    """A bare CR is a line end, as a bare LF is."""
+    if isinstance(data, bytes | bytearray):
+        ends, pairs = data.count(b"\n") + data.count(b"\r"), data.count(b"\r\n")
+    else:
+        ends = pairs = 0
+        for at in range(0, len(data), _COUNT_BYTES):  # a view cannot count, and must not be copied whole
+            window = bytes(data[at : at + _COUNT_BYTES + 1])  # with one byte more: a pair may lie across the cut
+            pairs += window.count(b"\r\n")
+            own = window[:_COUNT_BYTES]
+            ends += own.count(b"\n") + own.count(b"\r")
+    unended = len(data) > 0 and data[len(data) - 1] not in b"\r\n"
+    return ends - 2 * pairs + 2 * unended
 
 
 def message_ids(value: bytes) -> list[str]:

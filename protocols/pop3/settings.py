@@ -1,0 +1,39 @@
+"""What the worker decides for its POP3 sessions."""
+
+import ipaddress
+import ssl
+from collections.abc import Callable
+
+import msgspec
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def no_tls() -> "ssl.SSLContext | None":
+    return None
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """`tls`: the context of the moment, so that certificates can be renewed; None = STLS is not offered.
+    `plaintext_networks`: peers that may sign in without TLS, unthrottled."""
+
+    hostname: str = "localhost"
+    node: str = ""
+    plaintext_networks: tuple[Network, ...] = ()
+    tls: Callable[[], "ssl.SSLContext | None"] = no_tls
+    bad_commands_max: int = 20
+    sign_in_tries_max: int = 5
+    sign_in_s_max: int = 120
+    idle_s_max: int = 600  # RFC 1939 §3: an autologout timer is at least 10 minutes
+    handshake_s_max: int = 30
+    write_s_max: int = 300  # a client that takes nothing of an answer for so long is gone
+    connections_max: int = 10_000
+
+    def allows_plaintext(self, peer: str) -> bool:
+        try:
+            address = ipaddress.ip_address(peer.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+            address = address.ipv4_mapped
+        return any(address in network for network in self.plaintext_networks if network.version == address.version)

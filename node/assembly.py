@@ -156,7 +156,8 @@ class Assembly:
 
     async def take_what_appears(self, group: asyncio.TaskGroup, tasks: list[asyncio.Task[None]]) -> None:
         """For ever: partitions that this site was given while it runs are kept and followed too, and blobs are asked of
-        sites that joined."""
+        sites that joined, and no more of those that have no copies any more."""
+        before = set[str]()
         while True:
             await self.log.watch.looked()
             site, sites = self.config.site, set[str]()
@@ -168,8 +169,9 @@ class Assembly:
                     self.log.keep(name)
                     tasks.append(group.create_task(self.follower(name).run(), name=f"follow {name}"))
                     tasks.append(group.create_task(self.salvaging(name).run(), name=f"salvage {name}"))
-            joined = sites - {site, *self.fetcher.others}
-            self.fetcher.others = (*self.fetcher.others, *sorted(joined))
+            joined, left = sites - {site, *self.fetcher.others}, before - sites
+            self.fetcher.others = (*(other for other in self.fetcher.others if other not in left), *sorted(joined))
+            before = sites
 
     async def caught_up(self) -> None:
         """Returns when the tables have reached what the log held when asked; where nobody answers for a partition, what

@@ -2,6 +2,7 @@
 organisation's authority does it; who came, or came in vain, is in its log, and in the directory for ever.
 """
 
+import asyncio
 import datetime
 import secrets
 from importlib.metadata import version as installed
@@ -22,6 +23,9 @@ from protocols.admin.joining import Hello, Join, Joined, NewToken, Revoked, Toke
 
 CLOCKS_APART_S_MAX = 300.0
 CHANGE_TRIES_MAX = 5
+FORGET_EVERY_S = 1.0  # longer than a node's word of itself takes to come again
+FORGET_S_MAX = 30.0
+QUIET_LOOKS = 2
 LOOPBACK = ("127.", "localhost", "::1")
 HERE = ("localhost", "127.0.0.1", "::1")  # by which a site's own processes reach each other
 
@@ -89,29 +93,76 @@ class JoinDoor:
         return answer
 
     async def revoke(self, actor: Actor, site: str) -> Revoked | Refusal:
+        changed = await self._shut_out(site)
+        if isinstance(changed, Refusal):
+            return changed
+        log.warning("a site was revoked", revoked=site, by=actor.name)
+        await self._record("revoke", site, "", actor)
+        await self._forget(site)
+        return Revoked(site, tuple(member.site for member in changed.members))
+
+    async def without(self, site: str) -> tuple[Roster, Roster] | Refusal:
+        """See storage.comings.Membership."""
+        roster = await self._roster_or_away()
+        if isinstance(roster, Refusal):
+            return roster
+        if any(gone.site == site for gone in roster.revoked):
+            return roster, roster
+        changed = self._without(roster, site)
+        return changed if isinstance(changed, Refusal) else (roster, changed)
+
+    async def shut_out(self, site: str, by: str) -> str | Refusal:
+        """See storage.comings.Membership."""
+        rosters = await self.without(site)
+        if isinstance(rosters, Refusal):
+            return rosters
+        if rosters[0] != rosters[1]:
+            changed = await self._shut_out(site)
+            if isinstance(changed, Refusal):
+                return changed
+            log.warning("a site was removed", removed=site, by=by)
+        return await self._forget(site)
+
+    async def _shut_out(self, site: str) -> Roster | Refusal:
         try:
             for _ in range(CHANGE_TRIES_MAX):
                 roster = await self._roster()
-                if isinstance(roster, Refusal):
-                    return roster
-                if roster.find(site) is None:
-                    names = ", ".join(member.site for member in roster.members)
-                    return Refusal(Reason.NO_SUCH_ENTRY, f"There is no site {site}; there are {names}.", (site,))
-                if site == self._config.site:
-                    text = f"{site} has the organisation's authority: it cannot be shut out from here."
-                    return Refusal(Reason.NOT_PERMITTED, text)
-                if not may_revoke(roster, site):
-                    text = f"{' and '.join(roster.formed)} keep the control plane, and neither can alone"
-                    return Refusal(Reason.CONFLICT, f"{text}: let another site or a witness join first.")
-                changed = revoked(roster, site)
+                changed = roster if isinstance(roster, Refusal) else self._without(roster, site)
+                if isinstance(changed, Refusal):
+                    return changed
                 if await self._rosters.write(changed):
                     note(self._config.roster_file, changed)
-                    log.warning("a site was revoked", revoked=site, by=actor.name)
-                    await self._record("revoke", site, "", actor)
-                    return Revoked(site, tuple(member.site for member in changed.members))
+                    return changed
         except Unreachable:
             return AWAY
         return Refusal(Reason.UNAVAILABLE, "Somebody else changes the roster all the time. Try again.")
+
+    def _without(self, roster: Roster, site: str) -> Roster | Refusal:
+        if roster.find(site) is None:
+            names = ", ".join(member.site for member in roster.members)
+            return Refusal(Reason.NO_SUCH_ENTRY, f"There is no site {site}; there are {names}.", (site,))
+        if site == self._config.site:
+            text = f"{site} has the organisation's authority: it cannot be shut out from here."
+            return Refusal(Reason.NOT_PERMITTED, text)
+        if not may_revoke(roster, site):
+            text = f"{' and '.join(roster.formed)} keep the control plane, and neither can alone"
+            return Refusal(Reason.CONFLICT, f"{text}: let another site or a witness join first.")
+        return revoked(roster, site)
+
+    async def _forget(self, site: str) -> str:
+        """Until nothing comes again: it writes there until the others' engines have shut it out. What to know, empty = all
+        is gone."""
+        quiet, deadline = 0, asyncio.get_running_loop().time() + FORGET_S_MAX
+        while quiet < QUIET_LOOKS:
+            try:
+                quiet = 0 if await self._rosters.forget(site) else quiet + 1
+            except Unreachable as error:
+                log.debug("the control plane does not answer", why=str(error))
+            if asyncio.get_running_loop().time() > deadline:
+                return f"{site} is shut out, and what it said of itself is not forgotten yet: say the same again"
+            if quiet < QUIET_LOOKS:
+                await asyncio.sleep(FORGET_EVERY_S)
+        return ""
 
     # ── one site that comes ──────────────────────────────────────────────────────────────────────────────────────────
 
@@ -258,8 +309,8 @@ def _unfit(roster: Roster, name: str) -> Refusal | None:
     if roster.find(name) is not None:
         return Refusal(Reason.CONFLICT, f"There is a site named {name} already: choose another name.", (name,))
     if any(gone.site == name for gone in roster.revoked):
-        # What lies under its name in the control plane is not the newcomer's.
-        return Refusal(Reason.CONFLICT, f"A site named {name} was revoked: choose another name.", (name,))
+        # What lies under its name is not the newcomer's: the log of its spool begins again, and its keys are shut out.
+        return Refusal(Reason.CONFLICT, f"A site named {name} was removed or revoked: choose another name.", (name,))
     return None
 
 

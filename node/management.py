@@ -6,21 +6,27 @@ from collections.abc import Mapping
 from functools import partial
 from importlib.metadata import version
 
+import structlog
+
 from cluster import partitions
 from cluster.domain.refusal import Refusal
 from cluster.log.model import LogUnavailable
+from cluster.log.operations import Members
 from node.assembly import Assembly
 from node.backup import backup_work, rebuild_work
 from node.config import Config
 from node.joining import JoinDoor
 from node.membership import current
+from node.nodes import Processes
 from node.offers import offers
+from node.roster import hear_of_going
 from protocols.admin.door import Door
 from protocols.admin.gate import Gate
 from protocols.admin.health import Health
 from protocols.admin.metrics import Metrics, measure_loop
 from protocols.admin.session import Parts
 from storage.administration import SiteAdministration
+from storage.comings import Comings
 from storage.mending import Mending
 from storage.operating import Operating
 from storage.postgres.compared import read_agreements
@@ -29,6 +35,9 @@ from storage.postgres.wanted import counts
 
 MARK_S_MAX = 1.5
 MEASURE_TABLES_EVERY_S = 10.0
+SPOOL_SHOWN_S_MAX = 5.0
+
+log = structlog.get_logger("management")
 
 
 class About:
@@ -67,12 +76,20 @@ class Management:
             backup_work(parts, about.version),
         )
         self.health = Health({"log": self._log_answers, "tables": self._tables_answer})
-        backbone = config.backbone
-        sites = (config.site,) if backbone is None else backbone.sites
-        operations = parts.log.operations(sites, lambda: _voters(config))
+        members = Members(partial(_sites, config), partial(_voters, config), self._removed)
+        operations = parts.log.operations(members)
         agreements = partial(read_agreements, parts.database)
-        self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic)
         joining = JoinDoor(parts, parts.rosters) if parts.rosters is not None else None
+        comings = Comings(
+            operations,
+            joining,
+            Processes(config),
+            parts.world.monotonic,
+            node=parts.name,
+            sites_by_hand=config.backbone is not None,
+        )
+        self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic, comings)
+        self._going = asyncio.Event()  # told that this site goes for good
         mending = Mending(parts.reports, parts.log, lambda: parts.partitions, parts.inspection, parts.world.now)
         door = Door(
             parts.site,
@@ -92,6 +109,22 @@ class Management:
             group.create_task(measure_loop(self.metrics, self._assembly.world.monotonic))
             group.create_task(self._measure_tables())
             group.create_task(self.operating.serve())
+            if (rosters := self._assembly.rosters) is not None:
+                await self._going.wait()
+                config = self._assembly.config
+                await hear_of_going(rosters, config.roster_file, config.site)
+
+    async def _removed(self, by: str) -> int:
+        """This site goes for good, and leads nothing any more. What is in its spool still."""
+        log.error("this site is removed from the organisation, and is to be stopped", by=by, others="shut it out now")
+        self._going.set()
+        parts, own = self._assembly, self._assembly.spool_partition
+        if not own:
+            return 0
+        with contextlib.suppress(LogUnavailable):  # Nothing of it was ever here.
+            await parts.hub.reached(own, await parts.log.shown(own), SPOOL_SHOWN_S_MAX)
+        count, _ = (await parts.outbox.counts()).get(own, (0, 0))
+        return count
 
     async def _measure_tables(self) -> None:
         while True:
@@ -145,6 +178,12 @@ class Management:
         except AWAY as error:
             return f"the database does not answer: {type(error).__name__}"
         return ""
+
+
+def _sites(config: Config) -> tuple[str, ...]:
+    """Those that keep mail, as it is now."""
+    backbone = current(config).backbone
+    return (config.site,) if backbone is None else backbone.sites
 
 
 def _voters(config: Config) -> int:

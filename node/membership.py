@@ -23,6 +23,7 @@ from node.roster import follow
 
 LOOK_EVERY_S = 1.0
 CONNECT_S_MAX = 30.0
+NO_MEMBER = "this site was removed or revoked: it is no member of the organisation any more, and the others do not let it in"
 
 log = structlog.get_logger("membership")
 
@@ -55,6 +56,12 @@ def is_member(config: Config) -> bool:
     if backbone is None or config.site not in (member.site for member in backbone.members):
         return False
     return backbone.roster is None or config.site in (*backbone.voters, *backbone.formed)
+
+
+def is_shut_out(config: Config) -> bool:
+    """Whether this site was a member and is none any more."""
+    roster = config.backbone.roster if config.backbone is not None else None
+    return roster is not None and roster.find(config.site) is None
 
 
 class Membership:
@@ -115,8 +122,8 @@ class Membership:
     async def _apply(self, config: Config, backbone: BackboneConfig) -> None:
         roster = backbone.roster
         assert roster is not None
-        if roster.find(config.site) is None:
-            self._say("site", "this site was revoked: the others do not let it in any more")
+        if is_shut_out(config):
+            self._say("site", f"{NO_MEMBER}; it shows what it had until it is stopped")
             return
         self.start_member()
         if self._member is not None and await _rewritten(config, nats.BACKBONE_NAME, self._prepare_member):

@@ -3,6 +3,7 @@ starts, whoever is out of reach.
 """
 
 import asyncio
+import contextlib
 import os
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from cluster.log.connection import Unreachable
 from node.backbone import read_roster
 
 LOOK_EVERY_S = 1.0
+GOING_LOOK_EVERY_S = 0.1
+GOING_S_MAX = 60.0
 
 log = structlog.get_logger("roster")
 
@@ -37,6 +40,16 @@ async def follow(rosters: Rosters, path: Path, site: str) -> None:
         except Unreachable as error:
             log.debug("the control plane does not answer", why=str(error))
         await asyncio.sleep(LOOK_EVERY_S)
+
+
+async def hear_of_going(rosters: Rosters, path: Path, site: str) -> None:
+    """Looks often, for a site that was told that it goes: so it hears, before the others shut it out, that it did."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(GOING_S_MAX):
+            while (noted := read_roster(path)) is None or noted.find(site) is not None:
+                with contextlib.suppress(Unreachable):
+                    await _look(rosters, path, site)
+                await asyncio.sleep(GOING_LOOK_EVERY_S)
 
 
 async def _look(rosters: Rosters, path: Path, site: str) -> None:

@@ -19,9 +19,9 @@ from pathlib import Path
 import msgspec
 
 from node.child import Child, ChildFailed, Spec, describe, end_leftovers
-from node.config import Config, remove_short_sockets
+from node.config import Config, ConfigRefused, load, remove_short_sockets
 from node.engines import nats, postgres
-from node.membership import Membership
+from node.membership import NO_MEMBER, Membership, is_shut_out
 
 FIRST_TRIES_MAX = 3  # a program that has never been ready is given up, with its last words, after so many ends
 BACKOFF_S_MIN, BACKOFF_S_MAX = 0.1, 30.0
@@ -36,7 +36,7 @@ class StartFailed(Exception):
 
 
 class Happening(msgspec.Struct, frozen=True):
-    """Something to tell the operator. `what`: starting, ready, ended, stopping, stopped, leftover, serving."""
+    """Something to tell the operator. `what`: starting, ready, ended, stopping, stopped, leftover, refused, serving."""
 
     part: str
     what: str
@@ -65,6 +65,7 @@ class Keeper:
         self._tell = tell
         self._child: Child | None = None
         self._stopping = asyncio.Event()
+        self.name = part.name
         self.first_ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def keep(self) -> None:
@@ -128,6 +129,8 @@ class Keeper:
 
 async def supervise(config: Config, tell: Tell, ready_file: Path | None = None) -> None:
     """Runs the site until SIGTERM or SIGINT; returns when all is stopped. Raises StartFailed."""
+    if is_shut_out(config):
+        raise StartFailed(f"{NO_MEMBER}: delete its folder; on that machine a new site may join under another name")
     for folder in (config.run_dir, config.log_dir):
         folder.mkdir(exist_ok=True, mode=0o700)
     with lock(config.run_dir):
@@ -248,6 +251,32 @@ class _Site:
             await keeper.stop()
         await self.membership.stop()
 
+    async def obey(self) -> None:
+        """As many workers as the file says now: the next ones are started, or the last ones stopped."""
+        try:
+            count = load(self._config.dir).workers
+        except ConfigRefused as error:
+            self._tell(Happening("site", "refused", f"as many workers as before: {error}"))
+            return
+        if self._config.witness:
+            return
+        for part in worker_parts(msgspec.structs.replace(self._config, workers=count))[len(self.workers) :]:
+            self._add(self._keep(part))
+        surplus = self.workers[count:]
+        await asyncio.gather(*(keeper.stop() for keeper in surplus))
+        self.workers = [keeper for keeper in self.workers if keeper not in surplus]
+
+    def _add(self, keeper: Keeper) -> None:
+        """One that never serves is dropped, and tried again when we are told to look again."""
+
+        def given_up(ready: asyncio.Future[None]) -> None:
+            if not ready.cancelled() and (error := ready.exception()) is not None:
+                self._tell(Happening(keeper.name, "refused", str(error)))
+                self.workers = [each for each in self.workers if each is not keeper]
+
+        self.workers.append(keeper)
+        keeper.first_ready.add_done_callback(given_up)
+
     def _keep_prepared(self, name: str, prepare: Callable[[], Awaitable[Spec]]) -> Keeper:
         return self._keep(Part(name, prepare))
 
@@ -326,6 +355,7 @@ async def _forward_reloads(reload: asyncio.Event, site: _Site) -> None:
         site.membership.reload()
         for keeper in site.workers:
             keeper.send(signal.SIGHUP)
+        await site.obey()
 
 
 def _write_ready_file(path: Path | None) -> None:

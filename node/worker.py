@@ -24,6 +24,7 @@ from node.config import Config, load
 from node.first_start import FirstStartFailed, first_start
 from node.listeners import Listeners
 from node.management import Management
+from node.membership import NO_MEMBER, is_shut_out
 from node.memory import collect_less_often, give_back_large_pieces
 from node.tls import Certificates
 from node.world import SystemWorld
@@ -90,6 +91,9 @@ def main() -> None:
     config = load(options.directory)
     logs.set_up(config.log_level, config.log_format)
     structlog.contextvars.bind_contextvars(site=config.site, worker=options.index)
+    if is_shut_out(config):
+        log.error("the worker does not start", why=NO_MEMBER)
+        sys.exit(1)
     try:
         with contextlib.suppress(asyncio.CancelledError):
             uvloop.run(serve(config, options.index, options.ready_fd))

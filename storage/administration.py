@@ -272,5 +272,6 @@ def _account(entry: Entry, usage: tuple[int | None, int | None]) -> AccountRow:
         entry.suspended,
         entry.verifier is not None,
         tuple(sorted(entry.app_passwords)),
+        entry.pop3_since,
         *usage,
     )

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from cluster import partitions
+from cluster.control.leaving import AnyStep, Empty, Goodbye, Remove, Start, Stop
 from cluster.control.partitions import Partition, windowed
 from cluster.control.topology import (
     Create,
@@ -20,7 +21,6 @@ from cluster.control.topology import (
     Level,
     Move,
     Place,
-    Step,
     Topology,
     TopologyRefused,
     check,
@@ -34,6 +34,7 @@ from cluster.domain.directory.commands import RecordTopology
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import LogUnavailable
 from cluster.log.operations import Operations, View, hindrance
+from storage.comings import Comings
 from storage.overview import Progress
 from storage.postgres.compared import Agreement
 from storage.postgres.pool import AWAY
@@ -43,6 +44,8 @@ from storage.sites_seen import Overview, overview
 RECORD_S_MAX = 20.0  # for the directory to have a home again that writes down what was done
 TRY_AGAIN_S = 0.5
 SPOOL_S_MAX = 60.0  # for what a site holds to go into its queue
+
+STAYS = Refusal(Reason.UNAVAILABLE, "Sites and nodes cannot be changed from this process.")
 
 log = structlog.get_logger("operating")
 
@@ -96,12 +99,19 @@ class Change(msgspec.Struct, frozen=True):
 
 
 class Operating:
-    """`agreements`: what the site noted of comparisons with others; raises AWAY. `now`: seconds that only rise."""
+    """`agreements`: what the site noted of comparisons with others; raises AWAY. `now`: seconds that only rise. `comings`:
+    None = sites and nodes stay as they are."""
 
     def __init__(
-        self, operations: Operations, execute: Execute, agreements: Agreements, now: Callable[[], float]
+        self,
+        operations: Operations,
+        execute: Execute,
+        agreements: Agreements,
+        now: Callable[[], float],
+        comings: Comings | None = None,
     ) -> None:
         self._operations = operations
+        self._comings = comings
         self._agreements = agreements
         self._execute = execute
         self._now = now
@@ -133,7 +143,7 @@ class Operating:
     ) -> AsyncIterator[Line]:
         """Of the partitions named, or of all at home at `away_from`. `to` empty: each to the copy that is nearest."""
         view = await self._operations.look()
-        steps: list[Step] | Refusal = _moves(view, names, to, away_from)
+        steps: list[AnyStep] | Refusal = _moves(view, names, to, away_from)
         done = not only_plan
         async for line in self._carry_out(actor, steps, view, only_plan):
             done = done and not isinstance(line, Refusal)
@@ -146,7 +156,7 @@ class Operating:
         """Takes them over by force, with what the copy there has."""
         view = await self._operations.look()
         refused = next((_no_partition(name, view) for name in names if name not in view.records), _no_site(to, view))
-        steps: list[Step] | Refusal = refused or [Force(name, to) for name in names]
+        steps: list[AnyStep] | Refusal = refused or [Force(name, to) for name in names]
         async for line in self._carry_out(actor, steps, view, only_plan):
             yield line
 
@@ -170,7 +180,7 @@ class Operating:
 
     async def apply(self, actor: Actor, topology: Topology, *, only_plan: bool) -> AsyncIterator[Line]:
         view = await self._operations.look()
-        steps: list[Step] | Refusal
+        steps: list[AnyStep] | Refusal
         try:
             steps = list(plan(view.records, wanted(view.records, topology, view.sites, view.voters)))
         except TopologyRefused as error:
@@ -182,29 +192,60 @@ class Operating:
         """Its leases go to other nodes of its site, until it is started again."""
         view = await self._operations.look()
         site = next((seen.node.site for seen in view.nodes if seen.node.node == node), "")
-        steps: list[Step] | Refusal = [Leave(site, node)]
+        steps: list[AnyStep] | Refusal = [Leave(site, node)]
         if not site:
             known = ", ".join(seen.node.node for seen in view.nodes)
             steps = Refusal(Reason.NO_SUCH_ENTRY, f"There is no node {node}; there are {known}.", (node,))
         async for line in self._carry_out(actor, steps, view, only_plan):
             yield line
 
+    async def remove_site(self, actor: Actor, site: str, *, only_plan: bool) -> AsyncIterator[Line]:
+        """For good: homes and copies go elsewhere, then it is shut out."""
+        view = await self._operations.look()
+        steps: list[AnyStep] | Refusal = STAYS
+        if self._comings is not None:
+            steps = await self._comings.farewell(actor, site, view, lambda record: _nearest(record, view))
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    async def add_node(self, actor: Actor, *, only_plan: bool) -> AsyncIterator[Line]:
+        """One more at this site, at every start too."""
+        view = await self._operations.look()
+        steps = STAYS if self._comings is None else self._comings.new_node(view)
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
+    async def remove_node(self, actor: Actor, node: str, *, only_plan: bool) -> AsyncIterator[Line]:
+        """The last one of this site: its leases go to others, and it is not started again."""
+        view = await self._operations.look()
+        steps = STAYS if self._comings is None else self._comings.parting(view, node)
+        async for line in self._carry_out(actor, steps, view, only_plan):
+            yield line
+
     async def _spool_empties(self, site: str) -> AsyncIterator[Line]:
         """What it holds goes to no other site by itself: a site that is to stop waits for it."""
-        deadline, most = self._now() + SPOOL_S_MAX, 0
+        most = 0
+        try:
+            async for left in self._emptied(site):
+                most = max(most, left)
+                yield Progress(f"the spool of {site}", most - left, most, "messages")
+        except LogUnavailable as error:
+            yield Refusal(Reason.UNAVAILABLE, f"{error}.", (site,))
+
+    async def _emptied(self, site: str) -> AsyncIterator[int]:
+        """While it waits, what is left. Raises LogUnavailable when that takes too long."""
+        deadline = self._now() + SPOOL_S_MAX
         while left := (await self._operations.look()).spooled(site):
-            most = max(most, left)
             if self._now() > deadline:
-                text = f"{left} messages are in the spool of {site} still, for its queue takes nothing: do not stop it yet."
-                yield Refusal(Reason.UNAVAILABLE, text, (site,))
-                return
-            yield Progress(f"the spool of {site}", most - left, most, "messages")
+                text = f"{left} messages are in the spool of {site} still, for its queue takes nothing: do not stop it yet"
+                raise LogUnavailable(text)
+            yield left
             await asyncio.sleep(TRY_AGAIN_S)
 
     # ── carrying out ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _carry_out(
-        self, actor: Actor, steps: list[Step] | Refusal, view: View, only_plan: bool
+        self, actor: Actor, steps: list[AnyStep] | Refusal, view: View, only_plan: bool
     ) -> AsyncIterator[Line]:
         if isinstance(steps, Refusal):
             yield steps
@@ -224,26 +265,33 @@ class Operating:
                 if isinstance(said, Refusal):
                     return
 
-    async def _one(self, actor: Actor, number: int, step: Step) -> AsyncIterator[Line]:
+    async def _one(self, actor: Actor, number: int, step: AnyStep) -> AsyncIterator[Line]:
         before, began = await self._operations.look(), self._now()
-        most = 0
+        most, warning = 0, ""
         try:
-            async for behind in self._operations.do(step):
-                most = max(most, behind)
-                title = f"{step.partition} to {step.site}" if isinstance(step, Level) else "waiting"
-                yield Progress(title, most - behind, most, "messages")
+            async for said in self._done(actor, step):
+                if isinstance(said, str):
+                    warning = said
+                    continue
+                most = max(most, said)
+                yield Progress(_waits_for(step), most - said, most, "messages")
         except LogUnavailable as error:
             yield Refusal(Reason.UNAVAILABLE, f"Step {number + 1} ({text_of(step)}) was not done: {error}.")
             return
         took = self._now() - began
-        warning = await self._recorded(actor, step, before)
+        warning = "; ".join(word for word in (warning, await self._recorded(actor, step, before)) if word)
         yield Did(number + 1, _word(step), getattr(step, "partition", ""), text_of(step), round(took, 3), warning)
 
-    async def _recorded(self, actor: Actor, step: Step, before: View) -> str:
+    def _done(self, actor: Actor, step: AnyStep) -> AsyncIterator[int | str]:
+        if isinstance(step, Empty):
+            return self._emptied(step.site)
+        return self._operations.do(step) if self._comings is None else self._comings.do(actor, step)
+
+    async def _recorded(self, actor: Actor, step: AnyStep, before: View) -> str:
         """Writes down what was done; what to know if that was not possible."""
-        if isinstance(step, Level):
+        if isinstance(step, Level | Empty | Goodbye):
             return ""
-        name = "" if isinstance(step, Leave) else step.partition
+        name = getattr(step, "partition", "")
         after = (await self._operations.look()).records.get(name)
         was, now = _record_text(before.records.get(name)), text_of(step) if after is None else _record_text(after)
         command = RecordTopology(_word(step), name, was, now)
@@ -261,7 +309,7 @@ class Operating:
 # ── from steps to what is shown ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def _planned(number: int, steps: list[Step], view: View) -> Planned:
+def _planned(number: int, steps: list[AnyStep], view: View) -> Planned:
     step = steps[number]
     name, site = getattr(step, "partition", ""), getattr(step, "site", "")
     said = view.copy(name, site) if name else None
@@ -284,7 +332,7 @@ def _loss(step: Force, view: View, behind: int) -> str:
     return f"; {step.site} lacks {behind} messages that {home} had: they are rolled back, and salvaged when {home} returns{alive}"
 
 
-def text_of(step: Step) -> str:
+def text_of(step: AnyStep) -> str:
     match step:
         case Place():
             return f"{step.partition}: copies at {_listed(step.copies)}, {_settings(step)}"
@@ -299,9 +347,29 @@ def text_of(step: Step) -> str:
             return f"{step.partition}: {step.site} takes it over by force"
         case Leave():
             return f"{step.node} of {step.site} gives its leases to others"
+        case Empty():
+            return f"{step.partition}: wait until it is empty"
+        case Goodbye():
+            return f"{step.site} is told that it goes for good, and keeps nothing up any more"
+        case Remove():
+            return f"{step.site} is no member any more, and is shut out"
+        case Start():
+            return f"{step.node} of {step.site} is started, at every start too"
+        case Stop():
+            return f"{step.node} of {step.site} is stopped, and not started again"
 
 
-def _word(step: Step) -> str:
+def _waits_for(step: AnyStep) -> str:
+    match step:
+        case Level():
+            return f"{step.partition} to {step.site}"
+        case Empty():
+            return f"the spool of {step.site}"
+        case _:
+            return "waiting"
+
+
+def _word(step: AnyStep) -> str:
     return type(step).__name__.lower()
 
 
@@ -325,7 +393,7 @@ def _listed(sites: tuple[str, ...]) -> str:
 # ── from what is asked to steps ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _moves(view: View, names: tuple[str, ...], to: str, away_from: str) -> list[Step] | Refusal:
+def _moves(view: View, names: tuple[str, ...], to: str, away_from: str) -> list[AnyStep] | Refusal:
     records: Mapping[str, Partition] = view.records
     for name in names:
         if name not in records:
@@ -337,7 +405,7 @@ def _moves(view: View, names: tuple[str, ...], to: str, away_from: str) -> list[
             return refused
     homes = sorted(name for name, record in records.items() if record.home == away_from)
     chosen = names or tuple(name for name in homes if not partitions.is_spool(name))
-    steps: list[Step] = []
+    steps: list[AnyStep] = []
     for name in chosen:
         target = to or _nearest(records[name], view)
         if not target:
@@ -384,7 +452,7 @@ def _changed(record: Partition, change: Change) -> Partition:
     )
 
 
-def _way(now: Partition | None, new: Partition, view: View) -> list[Step] | Refusal:
+def _way(now: Partition | None, new: Partition, view: View) -> list[AnyStep] | Refusal:
     try:
         check(new, now, view.sites, view.voters)
     except TopologyRefused as error:

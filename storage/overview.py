@@ -14,7 +14,8 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class AccountRow(msgspec.Struct, frozen=True):
-    """`app_passwords`: labels. `messages` and `size_bytes`: what its mailboxes hold now, None where not counted."""
+    """`app_passwords`: labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `messages` and `size_bytes`: what its
+    mailboxes hold now, None where not counted."""
 
     id: int
     address: str
@@ -24,6 +25,7 @@ class AccountRow(msgspec.Struct, frozen=True):
     suspended: bool
     has_password: bool
     app_passwords: tuple[str, ...]
+    pop3_since: int = 0
     messages: int | None = None
     size_bytes: int | None = None
 

@@ -117,7 +117,7 @@ def _name(address: str) -> str:
 
 
 def _account(entry: Entry, label: str) -> Account:
-    return Account(entry.id, entry.address, entry.name, entry.administrator, label)
+    return Account(entry.id, entry.address, entry.name, entry.administrator, label, entry.pop3_since)
 
 
 def _slow_down(wait_s: float) -> Refusal:

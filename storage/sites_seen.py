@@ -96,8 +96,8 @@ def overview(view: View, agreements: Sequence[Agreement]) -> Overview:
         note,
         tuple(_site(site, view) for site in view.sites),
         tuple(
-            _placed(view.records[name], view, [each for each in agreements if each.partition == name])
-            for name in sorted(view.records)
+            _placed(record, view, [each for each in agreements if each.partition == name and each.site in (record.home, *record.copies)])
+            for name, record in sorted(view.records.items())
         ),
     )
 

@@ -7,6 +7,7 @@ A member is known by public keys only, so that whoever reads the roster, a stole
 is numbered; what has a smaller number than what is known already is old.
 """
 
+import contextlib
 import hashlib
 import hmac
 from typing import Literal
@@ -14,8 +15,12 @@ from typing import Literal
 import msgspec
 
 from cluster.control.bucket import Conflict, Keys
+from cluster.control.partitions import PREFIX as PARTITION_PREFIX
+from cluster.control.watch import NODE_PREFIX
+from cluster.partitions import spool
 
 MEMBERS = "members"
+KEPT_PREFIX = "kept."
 TOKEN_PREFIX = "token."
 VOTERS_WANTED = 3  # the smallest number of which one may be away and the others still decide
 TRIES_MAX = 8
@@ -169,6 +174,20 @@ class Rosters:
 
     async def give(self, token: Token) -> None:
         await self._keys.put(TOKEN_PREFIX + token.id, msgspec.json.encode(token), 0)
+
+    async def forget(self, site: str) -> int:
+        """Deletes what lies there of a site that is shut out: how its nodes are, what it keeps, its spool. How many keys that
+        were; of a site that could still write some come again."""
+        own = [*await self._keys.every(f"{NODE_PREFIX}{site}."), PARTITION_PREFIX + spool(site)]
+        own += [key for key in await self._keys.every(KEPT_PREFIX) if key.endswith(f".{site}")]
+        deleted = 0
+        for key in own:
+            entry = await self._keys.get(key)
+            if entry.revision:
+                with contextlib.suppress(Conflict):
+                    await self._keys.delete(key, entry.written)
+                deleted += 1
+        return deleted
 
     async def use(self, token: Token, site: str, now: float) -> bool:
         """False if somebody else was faster."""

@@ -64,6 +64,8 @@ class Pulse:
         self._last = float("-inf")
         self._beat = 0
         self._written: int | None = None  # revision of our last write, None = to be looked up
+        self._key = ""
+        self.parting = False  # for good: our word is taken back at the end
 
     @property
     def last(self) -> float:
@@ -93,10 +95,17 @@ class Pulse:
     async def _write(self) -> None:
         self._beat += 1
         node = self._say(self._beat)
-        key = f"{NODE_PREFIX}{node.site}.{node.node}"
+        key = self._key = f"{NODE_PREFIX}{node.site}.{node.node}"
         after = self._written if self._written is not None else (await self._keys.get(key)).written
         self._written = None  # until this one came through
         self._written = await self._keys.put(key, msgspec.json.encode(node), after, RENEW_S_MAX)
+
+
+    async def part(self) -> None:
+        """`run` has ended."""
+        if self.parting and self._key:
+            with contextlib.suppress(Unreachable, Conflict):
+                await self._keys.delete(self._key, (await self._keys.get(self._key)).written)
 
 
 class Watch:

@@ -49,7 +49,7 @@ from cluster.log.model import (
     Stored,
     measured,
 )
-from cluster.log.operations import Operations
+from cluster.log.operations import Members, Operations
 from cluster.log.recent import Recent
 from cluster.log.restoring import restored
 from cluster.log.shown import Shown
@@ -154,6 +154,7 @@ class JetStreamLog:
         self._keepers.clear()
         for task in self._tasks:
             task.cancel()
+        await self._pulse.part()
         await self._connection.stop()
 
     def lead(self, partition: str, copies: tuple[str, ...] = (), *, pinned: bool = False) -> None:
@@ -179,9 +180,9 @@ class JetStreamLog:
     def control_plane(self) -> Keys:
         return self._bucket
 
-    def operations(self, sites: tuple[str, ...], voters: Callable[[], int]) -> Operations:
-        """What an operator sees and does. `voters`: how many members of the backbone there are now."""
-        return Operations(self, self._site, self._pulse, self._keepers, self._said, sites, voters)
+    def operations(self, members: Members) -> Operations:
+        """What an operator sees and does."""
+        return Operations(self, self._site, self._pulse, self._keepers, self._said, members)
 
     def digests(self) -> Digests:
         """The way to the other sites' word on their tables, and theirs to ours."""

@@ -7,15 +7,16 @@ besides, straight over the links: so a site that is cut off from the quorum stil
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 import structlog
 
 from cluster.control.bucket import Conflict
+from cluster.control.leaving import AnyStep, Empty, Goodbye, Remove, Start, Stop
 from cluster.control.partitions import Partition, windowed
-from cluster.control.topology import Create, Force, Leave, Level, Move, Place, Step, placed
+from cluster.control.topology import Create, Force, Leave, Level, Move, Place, placed
 from cluster.control.watch import GONE_AFTER_S, NODE_PREFIX, CopySaid, Node, Pulse
 from cluster.log.connection import Arrived, Unreachable
 from cluster.log.keeper import Keeper
@@ -39,6 +40,18 @@ SHOW_EVERY_S = 0.5
 log = structlog.get_logger("cluster.log.operations")
 
 _node = msgspec.json.Decoder(Node).decode
+
+
+class Told(msgspec.Struct, frozen=True):
+    """What a node is told. `leave`: until it is started again it leads nothing and keeps no copy. `stop`: so, and when it
+    ends it takes its word of itself back. `removed`: so, for its site goes for good, by `by`. `ask`: is it there?"""
+
+    word: Literal["leave", "stop", "removed", "ask"]
+    by: str = ""
+
+
+async def _nothing(by: str) -> int:
+    return 0
 
 
 class Seen(NamedTuple):
@@ -89,6 +102,15 @@ class View(NamedTuple):
         )[1]
 
 
+class Members(NamedTuple):
+    """Who belongs to the organisation, as it is now. `sites`: not witnesses. `voters`: how many members of the backbone there
+    are. `removed`: is awaited when this site is told that it goes for good, with by whom; messages left in its spool."""
+
+    sites: Callable[[], tuple[str, ...]]
+    voters: Callable[[], int]
+    removed: Callable[[str], Awaitable[int]] = _nothing
+
+
 class Operations:
     def __init__(
         self,
@@ -97,23 +119,23 @@ class Operations:
         pulse: Pulse,
         keepers: Mapping[str, Keeper],
         me: Callable[[], Node],
-        sites: tuple[str, ...],
-        voters: Callable[[], int],
+        members: Members,
     ) -> None:
         self._log = whole
         self._site = site
         self._pulse = pulse
         self._keepers = keepers
         self._me = me
-        self._sites = sites
-        self._voters = voters
+        self._members = members
+        self._left = False
+        self._listed: set[tuple[str, str]] = set()  # nodes whose word lies in the control plane
         self._seen: dict[tuple[str, str], Seen] = {}
         self._heard_at: dict[tuple[str, str], float] = {}
 
     async def serve(self) -> None:
         """For ever: answers other sites, and keeps up who is there."""
         me = self._me()
-        doors = [(f"cs.{me.site}", self._on_asked), (f"nd.{me.site}.{me.node}", self._on_leave)]
+        doors = [(f"cs.{me.site}", self._on_asked), (f"nd.{me.site}.{me.node}", self._on_told)]
         served = [await self._site.connection.subscribe(subject, handler) for subject, handler in doors]
         try:
             while True:
@@ -142,7 +164,7 @@ class Operations:
         return View(
             self._site.name,
             self._known_sites(),
-            self._voters(),
+            self._members.voters(),
             self._pulse.since() is not None,
             None if silent == float("inf") else silent,
             records,
@@ -155,13 +177,21 @@ class Operations:
         """Those configured first, then those that were heard of since."""
         records = [found.partition for found in self._site.watch.found.values()]
         heard = [site for site, _ in self._seen] + [site for each in records for site in (each.home, *each.copies)]
-        return tuple(dict.fromkeys((*self._sites, *sorted(heard))))
+        return tuple(dict.fromkeys((*self._members.sites(), *sorted(heard))))
 
     async def _nodes(self) -> None:
+        listed = set[tuple[str, str]]()
         for entry in (await self._site.partitions.keys.every(NODE_PREFIX)).values():
             if entry.revision:
                 with contextlib.suppress(msgspec.MsgspecError):  # of another release
-                    self._note(_node(entry.value))
+                    node = _node(entry.value)
+                    self._note(node)
+                    listed.add((node.site, node.node))
+        for key in [*self._seen]:
+            # Its word was taken back: it went for good. One that was heard by a link alone is not forgotten for that.
+            if key not in listed and (key in self._listed or self._now() - self._heard_at[key] > GONE_AFTER_S):
+                del self._seen[key], self._heard_at[key]
+        self._listed = listed
 
     def _note(self, node: Node) -> None:
         """A node is as old as its last word that differed from the one before, on our clock: never mind theirs."""
@@ -201,12 +231,16 @@ class Operations:
 
     # ── what is done ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def do(self, step: Step) -> AsyncIterator[int]:
+    async def do(self, step: AnyStep) -> AsyncIterator[int]:
         """One step; while it waits for a copy, the messages that this one lacks. Raises LogUnavailable with the reason."""
         match step:
             case Level():
                 async for behind in self._level(step):
                     yield behind
+            case Goodbye():
+                await self._goodbye(step)
+            case Empty() | Remove() | Start() | Stop():
+                raise AssertionError(f"{step} is not done here")
             case Move():
                 await self._move(step)
             case Force():
@@ -300,32 +334,58 @@ class Operations:
         except TimeoutError:
             return None
 
+    async def _goodbye(self, step: Goodbye) -> None:
+        """What came into the spool meanwhile keeps the site from going."""
+        view, left = await self.look(), 0
+        for node in [seen.node.node for seen in view.nodes if seen.node.site == step.site and seen.here]:
+            try:
+                answer = await self.tell(step.site, node, Told("removed", step.by))
+            except LogUnavailable as error:
+                raise LogUnavailable(f"{error}; if {step.site} was stopped just now, try again in {GONE_AFTER_S:.0f} s") from None
+            said = msgspec.json.decode(answer, type=int | tuple[str, ...])  # of a release before: what it led
+            left = max(left, said if isinstance(said, int) else 0)
+        if left:
+            raise LogUnavailable(
+                f"{left} messages came into the spool of {step.site} meanwhile: start {step.site} again, and remove it when "
+                "they are gone"
+            )
+
     async def _leave(self, step: Leave) -> None:
-        try:
-            subject = f"nd.{step.site}.{step.node}"
-            answer = await self._site.connection.request(subject, timeout_s=LEAVE_S_MAX)
-        except Unreachable as error:
-            raise LogUnavailable(f"{step.node} does not answer: {error}") from error
-        for name in msgspec.json.decode(answer.data, type=tuple[str, ...]):
+        answer = await self.tell(step.site, step.node, Told("leave"))
+        for name in msgspec.json.decode(answer, type=tuple[str, ...]):
             await self._settled(name, step.site)
+
+    async def tell(self, site: str, node: str, told: Told) -> bytes:
+        """Its answer: what it led; of a site that goes, what is left in the spool. Raises LogUnavailable."""
+        try:
+            subject = f"nd.{site}.{node}"
+            answer = await self._site.connection.request(subject, msgspec.json.encode(told), timeout_s=LEAVE_S_MAX)
+        except Unreachable as error:
+            raise LogUnavailable(f"{node} does not answer: {error}") from error
+        return answer.data
 
     async def _on_asked(self, message: Arrived) -> None:
         with contextlib.suppress(Unreachable):
             await self._site.connection.publish(message.reply, msgspec.json.encode(self._me()))
 
-    async def _on_leave(self, message: Arrived) -> None:
-        """From now on, until it is started again, this process leads nothing and keeps no copy; it goes on serving."""
+    async def _on_told(self, message: Arrived) -> None:
+        """Unless it is only asked: from now on this process leads nothing and keeps no copy; it goes on serving."""
+        told = msgspec.json.decode(message.data, type=Told) if message.data else Told("leave")  # a release before said nothing
         led = self._me().leads
-        log.info("leaving", leads=led)
-        await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
+        self._pulse.parting = self._pulse.parting or told.word == "stop"
+        if told.word != "ask" and not self._left:
+            log.info("leaving", leads=led, word=told.word)
+            self._left = True
+            await asyncio.gather(*(keeper.stop() for keeper in self._keepers.values()))
+        answer = msgspec.json.encode(await self._members.removed(told.by) if told.word == "removed" else led)
         with contextlib.suppress(Unreachable):
-            await self._site.connection.publish(message.reply, msgspec.json.encode(led))
+            await self._site.connection.publish(message.reply, answer)
 
 
 # ── what cannot be done, and why ─────────────────────────────────────────────────────────────────────────────────────
 
 
-def hindrance(step: Step, view: View) -> str:
+def hindrance(step: AnyStep, view: View) -> str:
     """Why it cannot be done as things stand; empty = it can. Pure."""
     if not view.quorum:
         return (
@@ -334,6 +394,11 @@ def hindrance(step: Step, view: View) -> str:
         )
     if isinstance(step, Leave):
         return _leaving(step, view)
+    if isinstance(step, Empty):
+        left = view.spooled(step.site)
+        return f"{left} messages are in the spool of {step.site}, and go into a queue first: wait for that" if left else ""
+    if isinstance(step, Goodbye | Remove | Start | Stop):
+        return ""
     record = view.records.get(step.partition)
     if isinstance(step, Create):
         return f"there is a partition {step.partition} already" if record is not None else _away(step.home, view)

@@ -1,5 +1,6 @@
 """`angarium account`: people who sign in and have mail."""
 
+import datetime
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -76,6 +77,7 @@ def show(directory: Path, address: str, as_json: bool) -> None:
         ("mail", _amount(item) or "not counted: it is kept at other sites"),
         ("password", "set" if item["has_password"] else "none: nobody can sign in with it"),
         ("app passwords", ", ".join(item["app_passwords"]) or "none"),
+        ("POP3 offers", f"what arrived since {_day(item['pop3_since'])}" if item["pop3_since"] else "all"),
         ("id", item["id"]),
         ("partition", item["partition"]),
     ]
@@ -86,13 +88,23 @@ def show(directory: Path, address: str, as_json: bool) -> None:
 @click.argument("address")
 @click.option("--name", default=None, help="As people know it.")
 @click.option("--admin/--no-admin", default=None, help="May use the administration interface, or not.")
+@click.option(
+    "--pop3-since",
+    default=None,
+    metavar="DATE",
+    help="POP3 offers only mail that arrived on this day (UTC, YYYY-MM-DD) or later; none = all.",
+)
 @json_option
 @click.pass_obj
-def change(directory: Path, address: str, name: str | None, admin: bool | None, as_json: bool) -> None:
-    """Change the name, or who is an administrator."""
-    body = {key: value for key, value in (("name", name), ("administrator", admin)) if value is not None}
+def change(  # click gives every option a parameter of its own
+    directory: Path, address: str, name: str | None, admin: bool | None, pop3_since: str | None, as_json: bool
+) -> None:
+    """Change the name, who is an administrator, or what POP3 offers."""
+    since = None if pop3_since is None else _midnight(pop3_since)
+    wanted = (("name", name), ("administrator", admin), ("pop3_since", since))
+    body = {key: value for key, value in wanted if value is not None}
     if not body:
-        raise click.UsageError("nothing to change: give --name, --admin or --no-admin")
+        raise click.UsageError("nothing to change: give --name, --admin, --no-admin or --pop3-since")
     _change(directory, address, body, as_json, "changed")
 
 
@@ -228,6 +240,22 @@ def _password(file: IO[bytes] | None) -> str:
     if not password or "\n" in password:
         raise Complaint(f"{file.name} must hold the password in one line")
     return password
+
+
+def _midnight(date: str) -> int:
+    """Unix seconds when that day begins in UTC; of `none` 0."""
+    if date == "none":
+        return 0
+    try:
+        found = datetime.datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=datetime.UTC)
+    except ValueError:
+        raise click.UsageError(f"--pop3-since is a day like 2026-01-31, or none, not {date!r}") from None
+    return max(1, int(found.timestamp()))
+
+
+def _day(at: int) -> str:
+    moment = datetime.datetime.fromtimestamp(at, datetime.UTC)
+    return f"{moment:%Y-%m-%d}" if at % 86400 == 0 else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 def _standing(item: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from rich.live import Live
 from node.cli.client import Api, path, run
 from node.cli.cluster_mending import salvage, verify
 from node.cli.cluster_tables import plan_table, status_lines, status_page, topology_toml
-from node.cli.membership import revoke, token
+from node.cli.membership import add_site, revoke, token
 from node.cli.output import Work
 from node.cli.shape import Complaint, json_option
 
@@ -119,6 +119,20 @@ def drain_site(directory: Path, /, name: str, **how: bool) -> None:
     _change(directory, ("POST", path("cluster", "sites", name, "drain")), {}, **how)
 
 
+@site.command("remove")
+@click.argument("name", metavar="SITE")
+@plan_option
+@yes_option
+@json_option
+@click.pass_obj
+def remove_site(directory: Path, /, name: str, **how: bool) -> None:
+    """Take SITE out of the organisation for good: its homes and copies go elsewhere, then it is shut out."""
+    _change(directory, ("POST", path("cluster", "sites", name, "remove")), {}, **how)
+
+
+site.add_command(add_site)
+
+
 @command.group()
 def node() -> None:
     """Nodes."""
@@ -133,6 +147,27 @@ def node() -> None:
 def drain_node(directory: Path, /, name: str, **how: bool) -> None:
     """Give all leases of NODE to other nodes of its site, until it is started again."""
     _change(directory, ("POST", path("cluster", "nodes", name, "drain")), {}, **how)
+
+
+@node.command("add")
+@plan_option
+@yes_option
+@json_option
+@click.pass_obj
+def add_node(directory: Path, /, **how: bool) -> None:
+    """Start one more node at this site, now and at every start. Nobody else is started anew."""
+    _change(directory, ("POST", path("cluster", "nodes")), {}, **how)
+
+
+@node.command("remove")
+@click.argument("name", metavar="NODE")
+@plan_option
+@yes_option
+@json_option
+@click.pass_obj
+def remove_node(directory: Path, /, name: str, **how: bool) -> None:
+    """Stop NODE, the last one of this site, for good. Its leases go to others first."""
+    _change(directory, ("POST", path("cluster", "nodes", name, "remove")), {}, **how)
 
 
 @command.group()

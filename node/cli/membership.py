@@ -1,4 +1,4 @@
-"""`angarium cluster token` and `angarium cluster revoke`: who is let in, and who is shut out."""
+"""`angarium cluster token` (`cluster site add`) and `angarium cluster revoke`: who is let in, and who is shut out."""
 
 import datetime
 import re
@@ -31,9 +31,21 @@ def token(directory: Path, site: str, host: str, expires_s: float, renew: bool, 
     """Print a token by which one new site may join: `angarium join DIR --token TOKEN`."""
     if renew and not site:
         raise click.UsageError("--renew needs --site")
+    _give(directory, {"site": site, "host": host, "expires_s": expires_s, "renew": renew}, as_json)
 
-    body = {"site": site, "host": host, "expires_s": expires_s, "renew": renew}
 
+@click.command("add")
+@click.argument("site", metavar="[NAME]", default="")
+@click.option("--host", default="", help="Where the new machine reaches this site [as this site was made].")
+@click.option("--expires", "expires_s", default="24h", show_default=True, callback=_seconds, help="30m, 24h, 7d.")
+@json_option
+@click.pass_obj
+def add_site(directory: Path, site: str, host: str, expires_s: float, as_json: bool) -> None:
+    """Let a new site in, NAME or any: prints the token by which it joins, `angarium join DIR --token TOKEN` there."""
+    _give(directory, {"site": site, "host": host, "expires_s": expires_s}, as_json)
+
+
+def _give(directory: Path, body: dict[str, Any], as_json: bool) -> None:
     async def ask(api: Api) -> Any:
         return await api.ask("POST", path("cluster", "tokens"), body)
 

@@ -11,7 +11,7 @@ from cluster.control.partitions import Partition
 from cluster.control.topology import Move
 from cluster.log.jetstream import Backbone, JetStreamLog, Tail
 from cluster.log.model import LogUnavailable
-from cluster.log.operations import Operations, View
+from cluster.log.operations import Members, Operations, View
 from node.assembly import BACKBONE_DOMAIN
 from node.config import REPLICAS
 from node.demo.place import NAMES, DemoFailed, DemoSite
@@ -53,7 +53,7 @@ class Watcher:
     async def start(self) -> None:
         """Raises LogUnavailable."""
         await self._log.start()
-        self._operations = self._log.operations(NAMES, lambda: len(NAMES))
+        self._operations = self._log.operations(Members(lambda: NAMES, lambda: len(NAMES)))
         self._tasks = [
             asyncio.create_task(work, name="watcher") for work in (self._follow(), self._look(self._operations))
         ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from cluster.domain.directory.decide import UNIX_S_MAX
 from protocols.admin.port import Alias, Did, Domain, Engine, Group, Planned, Progress
 
 BODY_BYTES_MAX = 64 * 1024
@@ -30,6 +31,7 @@ Addresses = Annotated[tuple[Address, ...], Meta(max_length=MEMBERS_MAX)]
 Cursor = Annotated[str, Meta(max_length=ADDRESS_CHARS_MAX, description="the `next` of the page before")]
 SiteName = Annotated[str, Meta(min_length=1, max_length=63)]
 PartitionName = Annotated[str, Meta(min_length=1, max_length=63)]
+UnixSeconds = Annotated[int, Meta(ge=0, le=UNIX_S_MAX, description="unix seconds")]
 PositionText = Annotated[str, Meta(pattern=r"^\d{1,7}\.\d{1,13}$", description="epoch.sequence")]
 
 
@@ -76,6 +78,7 @@ class AccountChange(Asked, frozen=True):
     name: Name | UnsetType = UNSET
     administrator: bool | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
+    pop3_since: UnixSeconds | UnsetType = UNSET
 
 
 class NewPassword(Asked, frozen=True):
@@ -223,7 +226,8 @@ class Dns(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """`app_passwords`: their labels. `messages` and `size_bytes`: what the mailboxes hold; null where not counted."""
+    """`app_passwords`: their labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `messages` and
+    `size_bytes`: what the mailboxes hold; null where not counted."""
 
     id: str
     address: str
@@ -233,6 +237,7 @@ class Account(msgspec.Struct, frozen=True):
     suspended: bool
     has_password: bool
     app_passwords: tuple[str, ...]
+    pop3_since: int
     messages: int | None
     size_bytes: int | None
 

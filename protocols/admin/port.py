@@ -115,6 +115,18 @@ class Cluster(Protocol):
 
     def drain_node(self, actor: Actor, node: str, *, only_plan: bool) -> AsyncIterator[Line]: ...
 
+    def remove_site(self, actor: Actor, site: str, *, only_plan: bool) -> AsyncIterator[Line]:
+        """For good: its homes and copies go elsewhere, then it is shut out."""
+        ...
+
+    def add_node(self, actor: Actor, *, only_plan: bool) -> AsyncIterator[Line]:
+        """One more process at this site, at every start too."""
+        ...
+
+    def remove_node(self, actor: Actor, node: str, *, only_plan: bool) -> AsyncIterator[Line]:
+        """The last one of this site."""
+        ...
+
 
 class Mending(Protocol):
     """What a failover or a disk left for an operator to settle, as far as it lies in this site's tables and log."""

@@ -25,7 +25,7 @@ from protocols.imap.model import (
     Store,
     SyntaxRefused,
 )
-from protocols.imap.search_grammar import search
+from protocols.imap.search_grammar import search, sort, thread
 
 ID_PAIRS_MAX = 30  # RFC 2971 §3.3
 PATTERNS_MAX = 100
@@ -289,6 +289,10 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "UID EXPUNGE": uid_expunge,
     "SEARCH": lambda at: search(at, uid=False),
     "UID SEARCH": lambda at: search(at, uid=True),
+    "SORT": lambda at: sort(at, uid=False),
+    "UID SORT": lambda at: sort(at, uid=True),
+    "THREAD": lambda at: thread(at, uid=False),
+    "UID THREAD": lambda at: thread(at, uid=True),
     "FETCH": lambda at: fetch(at, uid=False),
     "UID FETCH": lambda at: fetch(at, uid=True),
     "STORE": lambda at: store(at, uid=False),

@@ -9,7 +9,7 @@ from cluster.domain.mailbox.events import SYSTEM_FLAGS, Ranges
 from cluster.domain.mailbox.ranges import UID_MAX, normalise
 from cluster.formats import mime
 from protocols.imap import utf7
-from protocols.imap.model import STAR, SequenceSet, SyntaxRefused
+from protocols.imap.model import STAR, Partial, SequenceSet, SyntaxRefused
 
 NUMBER64_MAX = (1 << 63) - 1
 NUMBER32_MAX = (1 << 32) - 1
@@ -25,6 +25,7 @@ _LITERAL = re.compile(rb"(~?)\{(\d{1,20})\+?\}\r\n")
 _NUMBER = re.compile(rb"\d{1,20}")
 _WORD = re.compile(rb"[A-Za-z0-9.=+$-]+")
 _SET = re.compile(rb"(?:\d{1,10}|\*)(?::(?:\d{1,10}|\*))?(?:,(?:\d{1,10}|\*)(?::(?:\d{1,10}|\*))?)*")
+_PARTIAL = re.compile(rb"(\d{1,10}):(\d{1,10})|(-\d{1,10}):(-\d{1,10})")
 _FLAG = re.compile(rb'\\?[^\x00-\x20(){%*"\\\]\x7f-\xff]+')
 _UNQUOTE = re.compile(rb"\\(.)")
 _DATE = re.compile(rb'"?(\d{1,2})-([A-Za-z]{3})-(\d{4})"?')
@@ -156,6 +157,17 @@ class Cursor:
         if asked.saved or any(STAR in pair for pair in asked.pairs):
             raise SyntaxRefused('"*" and "$" cannot stand here')
         return normalise(asked.pairs)
+
+    def partial(self) -> Partial:
+        """RFC 9394 §4 partial-range, in the order low, high, whichever way it was written."""
+        found = _PARTIAL.match(self.data, self.at)
+        if found is None:
+            raise self.fail("a range of results")
+        self.at = found.end()
+        ends = sorted(int(end) for end in (found[1] or found[3], found[2] or found[4]))
+        if any(not 1 <= abs(end) <= NUMBER32_MAX for end in ends):
+            raise SyntaxRefused("results are counted from 1 to 4294967295")
+        return ends[0], ends[1]
 
     # -- mailboxes, flags, dates -----------------------------------------------------------------------------------------
     def mailbox(self) -> str:

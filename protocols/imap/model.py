@@ -154,18 +154,44 @@ class Key(msgspec.Struct, frozen=True):
     keys: tuple["Key", ...] = ()
 
 
+# RFC 9394 §4 partial-range, low and high: 1 is the first; below 0 it counts from the last, which is -1.
+Partial = tuple[int, int]
+
+
 class Search(msgspec.Struct, frozen=True):
-    """`returns` None: no RETURN was said (the reply is SEARCH in revision 1). `charset`: "" when none was said."""
+    """`returns` None: no RETURN was said (the reply is SEARCH in revision 1). `charset`: "" when none was said. `partial`: of
+    RETURN (PARTIAL …)."""
 
     uid: bool
     key: Key
     returns: frozenset[str] | None = None
     charset: str = ""
+    partial: Partial | None = None
+
+
+class SortKey(msgspec.Struct, frozen=True):
+    """RFC 5256 §5 sort-key; `word` in upper case."""
+
+    word: str
+    reverse: bool = False
+
+
+class Sort(msgspec.Struct, frozen=True):
+    keys: tuple[SortKey, ...]
+    search: Search
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """`algorithm` in upper case."""
+
+    algorithm: str
+    search: Search
 
 
 Arguments = (
-    Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge | Search
-)
+    Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
+    | Search | Sort | Thread
+)  # fmt: skip
 
 
 class Request(msgspec.Struct, frozen=True):

@@ -1,12 +1,16 @@
-"""Search criteria (RFC 9051 §6.4.4 and §9 search-key; RFC 5032, 7162, 8474, 8514 for the words they add)."""
+"""SEARCH, SORT and THREAD (RFC 9051 §6.4.4 and §9 search-key, RFC 5256 §5; RFC 5032, 7162, 8474, 8514 and 9394 for the words they
+add)."""
 
 from protocols.imap.grammar import Cursor
-from protocols.imap.model import Key, Search, SyntaxRefused
+from protocols.imap.model import Key, Partial, Search, Sort, SortKey, SyntaxRefused, Thread
+from protocols.imap.sorting import SORT_WORDS
 
 KEYS_MAX = 500
 NESTING_MAX = 120  # a client that looks for many Message-IDs nests as many ORs
 CHARSETS = frozenset(("UTF-8", "US-ASCII"))
-RETURNS = frozenset(("MIN", "MAX", "ALL", "COUNT", "SAVE"))
+RETURNS = frozenset(("MIN", "MAX", "ALL", "COUNT", "SAVE", "PARTIAL"))
+SORT_KEYS_MAX = 20
+ALGORITHMS = frozenset(("ORDEREDSUBJECT", "REFERENCES"))
 
 FLAG_KEYS = frozenset(
     ("ALL", "ANSWERED", "DELETED", "DRAFT", "FLAGGED", "NEW", "OLD", "RECENT", "SEEN", "UNANSWERED", "UNDELETED", "UNDRAFT",
@@ -22,40 +26,96 @@ ID_KEYS = frozenset(("EMAILID", "THREADID"))
 
 def search(at: Cursor, uid: bool) -> Search:
     at.space()
-    returns: frozenset[str] | None = None
-    if at.peek_word() == "RETURN":
-        at.word()
-        returns = _returns(at)
-        at.space()
+    returns, partial = _returns(at)
     charset = ""
     if at.peek_word() == "CHARSET":
         at.word()
         at.space()
-        charset = at.astring().decode("ascii", "replace").upper()
+        charset = _charset(at)
         if charset not in CHARSETS:
-            # RFC 9051 §6.4.4: the answer is NO with what is supported, so the command gives it, whatever follows
-            at.at = len(at.data)
             return Search(uid, Key("ALL"), returns, charset)
         at.space()
+    return Search(uid, _criteria(at), returns, charset, partial)
+
+
+def sort(at: Cursor, uid: bool) -> Sort:
+    """RFC 5256 §5 sort, with RETURN (RFC 5267 §3)."""
+    at.space()
+    returns, partial = _returns(at)
+    at.need(b"(")
+    keys: list[SortKey] = []
+    while not keys or at.took(b" "):
+        word = at.word()
+        reverse = word == "REVERSE"
+        if reverse:
+            at.space()
+            word = at.word()
+        if word not in SORT_WORDS or len(keys) >= SORT_KEYS_MAX:
+            raise SyntaxRefused(f"cannot sort by {word}")
+        keys.append(SortKey(word, reverse))
+    at.need(b")")
+    return Sort(tuple(keys), _in_charset(at, uid, returns, partial))
+
+
+def thread(at: Cursor, uid: bool) -> Thread:
+    """RFC 5256 §5 thread."""
+    at.space()
+    algorithm = at.word()
+    if algorithm not in ALGORITHMS:
+        raise SyntaxRefused(f"no such algorithm: {algorithm}")
+    return Thread(algorithm, _in_charset(at, uid, None, None))
+
+
+def _in_charset(at: Cursor, uid: bool, returns: frozenset[str] | None, partial: Partial | None) -> Search:
+    """RFC 5256 §5 search-criteria: the charset must be there."""
+    at.space()
+    charset = _charset(at)
+    if charset not in CHARSETS:
+        return Search(uid, Key("ALL"), returns, charset)
+    at.space()
+    return Search(uid, _criteria(at), returns, charset, partial)
+
+
+def _charset(at: Cursor) -> str:
+    """RFC 9051 §6.4.4: the answer to an unknown one is NO with what is supported, so the command gives it, whatever follows."""
+    charset = at.astring().decode("ascii", "replace").upper()
+    if charset not in CHARSETS:
+        at.at = len(at.data)
+    return charset
+
+
+def _criteria(at: Cursor) -> Key:
     reader = _Keys(at)
     keys = [reader.key(0)]
     while at.took(b" "):
         keys.append(reader.key(0))
-    return Search(uid, keys[0] if len(keys) == 1 else Key("AND", keys=tuple(keys)), returns, charset)
+    return keys[0] if len(keys) == 1 else Key("AND", keys=tuple(keys))
 
 
-def _returns(at: Cursor) -> frozenset[str]:
+def _returns(at: Cursor) -> tuple[frozenset[str] | None, Partial | None]:
+    if at.peek_word() != "RETURN":
+        return None, None
+    at.word()
     at.need(b" (")
     words: set[str] = set()
+    partial: Partial | None = None
     while not at.took(b")"):
         if words:
             at.space()
         word = at.word()
         if word not in RETURNS:
             raise SyntaxRefused(f"no such RETURN option: {word}")
+        if word == "PARTIAL":
+            if partial is not None:
+                raise SyntaxRefused("PARTIAL is said twice")  # RFC 9394 §3.1
+            at.space()
+            partial = at.partial()
         words.add(word)
+    if {"PARTIAL", "ALL"} <= words:
+        raise SyntaxRefused("PARTIAL and ALL exclude each other")  # RFC 9394 §3.1
+    at.space()
     # RFC 4731 §3.1: an empty list is ALL
-    return frozenset(words or ("ALL",))
+    return frozenset(words or ("ALL",)), partial
 
 
 class _Keys:

@@ -12,6 +12,8 @@ def written(reply: Reply) -> bytes:
     """Controls in a text become blanks, so that no text can forge a line; one that is too long is cut."""
     code = f"[{reply.code}] " if reply.code else ""
     text = "".join(char if char.isprintable() else " " for char in reply.text)
+    if not code and text.lstrip().startswith("["):
+        text = text.replace("[", "(", 1)  # RFC 2449 §8: in brackets there is a response code, and nothing else
     # RFC 6856 §2: only who asked for UTF8 is to be sent any, and what we say ourselves is ASCII.
     line = f"{'+OK' if reply.ok else '-ERR'} {code}{text}".rstrip().encode("ascii", "replace")
     return line[: REPLY_BYTES_MAX - 2] + b"\r\n"

@@ -27,7 +27,8 @@ from protocols.smtp.errors import may_come, waits_for
 from protocols.smtp.notify import notify
 
 BATCH_MESSAGES_MAX = 100
-LANES_MAX = 4  # connections to the smarthost at once
+LANES_MAX = 16  # messages at once
+CONNECTIONS_MAX = 4  # to the smarthost at once
 WAIT_S_MAX = 10.0
 AHEAD_MAX = 10_000
 
@@ -80,7 +81,7 @@ class RelaySettings(msgspec.Struct, frozen=True):
 
 
 class Route:
-    """The way to the smarthost, for one lane of one batch. Once it fails to connect, the batch waits for it no more."""
+    """A way to the smarthost, for one batch. Once it fails to connect, the batch waits for it no more."""
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
@@ -126,6 +127,27 @@ class Route:
         if self._connection is not None:
             await self._connection.quit()
             self._connection = None
+
+
+class Routes:
+    """The ways to the smarthost that a batch shares."""
+
+    def __init__(self, settings: RelaySettings) -> None:
+        self._all = [Route(settings) for _ in range(CONNECTIONS_MAX)]
+        self._free: asyncio.LifoQueue[Route] = asyncio.LifoQueue()
+        for route in self._all:
+            self._free.put_nowait(route)
+
+    async def send(self, site: Site, message: Queued, recipients: Sequence[str]) -> dict[str, Result]:
+        route = await self._free.get()
+        try:
+            return await route.send(site, message, recipients)
+        finally:
+            self._free.put_nowait(route)
+
+    async def close(self) -> None:
+        for route in self._all:
+            await route.close()
 
 
 class Relay:
@@ -191,10 +213,13 @@ class Relay:
         """What became of those that the tables show as they are."""
         fresh = [(message, queued_at) for message, queued_at in due if self._is_fresh(message)]
         done: list[RecordAttempt] = []
-        waiting = iter(fresh)
-        async with asyncio.TaskGroup() as lanes:
-            for _ in range(min(LANES_MAX, len(fresh))):
-                lanes.create_task(self._lane(waiting, done))
+        waiting, routes = iter(fresh), Routes(self._settings)
+        try:
+            async with asyncio.TaskGroup() as lanes:
+                for _ in range(min(LANES_MAX, len(fresh))):
+                    lanes.create_task(self._lane(routes, waiting, done))
+        finally:
+            await routes.close()
         return done
 
     def _is_fresh(self, message: Queued) -> bool:
@@ -204,19 +229,17 @@ class Relay:
         self._ahead.pop(message.queued, None)
         return True
 
-    async def _lane(self, waiting: Iterator[tuple[Queued, int]], done: list[RecordAttempt]) -> None:
-        route = Route(self._settings)
-        try:
-            for message, queued_at in waiting:
-                if not self._leads():
-                    return
-                done.append(await self._handle(route, message, queued_at))
-        finally:
-            await route.close()
+    async def _lane(
+        self, routes: Routes, waiting: Iterator[tuple[Queued, int]], done: list[RecordAttempt]
+    ) -> None:
+        for message, queued_at in waiting:
+            if not self._leads():
+                return
+            done.append(await self._handle(routes, message, queued_at))
 
-    async def _handle(self, route: Route, message: Queued, queued_at: int) -> RecordAttempt:
+    async def _handle(self, routes: Routes, message: Queued, queued_at: int) -> RecordAttempt:
         try:
-            results = await self._handed_over(route, message, queued_at)
+            results = await self._handed_over(routes, message, queued_at)
         except Exception:
             # One message that we cannot handle must not keep the others.
             log.exception("relay.message_failed", queued=f"{message.queued:x}")
@@ -230,7 +253,7 @@ class Relay:
         await self._record(command, message.attempts + 1)
         return command
 
-    async def _handed_over(self, route: Route, message: Queued, queued_at: int) -> dict[str, Result]:
+    async def _handed_over(self, routes: Routes, message: Queued, queued_at: int) -> dict[str, Result]:
         """One result for each pending recipient."""
         results: dict[str, list[Result]] = {one.recipient: [] for one in message.pending}
         here: dict[str, tuple[int, ...]] = {}
@@ -256,7 +279,7 @@ class Relay:
             handed.setdefault(through, {}).update(leads_to)
         elif leads_to:
             addresses = tuple(dict.fromkeys(address for group in leads_to.values() for address in group))
-            sent = await route.send(self._site, message, addresses)
+            sent = await routes.send(self._site, message, addresses)
             for recipient, group in leads_to.items():
                 results[recipient] += [sent[address] for address in group]
         if here:

@@ -91,7 +91,12 @@ class DirectoryFold:
     async def _account(
         self,
         db: Connection,
-        event: e.AccountChanged | e.AccountRemoved | e.PasswordChanged | e.AppPasswordAdded | e.AppPasswordRevoked,
+        event: e.AccountChanged
+        | e.Pop3ThresholdChanged
+        | e.AccountRemoved
+        | e.PasswordChanged
+        | e.AppPasswordAdded
+        | e.AppPasswordRevoked,
         position: int,
     ) -> None:
         match event:
@@ -103,6 +108,8 @@ class DirectoryFold:
                     event.administrator,
                     event.suspended,
                 )
+            case e.Pop3ThresholdChanged():
+                await db.execute("UPDATE account SET pop3_since = $2 WHERE id = $1", event.account, event.since)
             case e.AccountRemoved():
                 await db.execute("DELETE FROM account WHERE id = $1", event.account)
                 await db.execute("DELETE FROM credential WHERE account = $1", event.account)

@@ -202,6 +202,7 @@ def _row(entry: Entry) -> port.AccountRow:
         entry.suspended,
         entry.verifier is not None,
         tuple(sorted(entry.app_passwords)),
+        entry.pop3_since,
         0,
         0,
     )

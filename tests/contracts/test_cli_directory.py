@@ -131,6 +131,10 @@ def test_accounts_by_hand(running: Running) -> None:
     assert asyncio.run(running.site.credentials.verify([("password", kept.verifier)], kept.id, GOOD)) == "password"
     assert "administrator" in running.ask("account", "show", "anna@example.org").stdout
     assert running.json("account", "set", "anna@example.org", "--no-admin")["administrator"] is False
+    assert running.json("account", "set", "anna@example.org", "--pop3-since", "2026-01-31")["pop3_since"] == 1769817600
+    assert "what arrived since 2026-01-31" in running.ask("account", "show", "anna@example.org").stdout
+    assert running.ask("account", "set", "anna@example.org", "--pop3-since", "yesterday").exit_code == 2
+    assert running.json("account", "set", "anna@example.org", "--pop3-since", "none")["pop3_since"] == 0
     assert running.json("account", "suspend", "anna@example.org")["suspended"] is True
     assert running.ask("account", "list").stdout == "anna@example.org\tAnna\tsuspended\t0 messages, 0 B\n"
     assert running.json("account", "resume", "anna@example.org")["suspended"] is False

@@ -91,6 +91,11 @@ def only(**settings: Any) -> dict[str, Any]:
         ("POST", "/failover", {"partitions": [], "to": "test", "force": True}, "length >= 1"),
         ("POST", "/nodes/test-9/drain", {}, "There is no node test-9; there are"),
         ("POST", "/nodes/test-0/drain", {}, "is the only node of test"),
+        ("POST", "/sites/goa/remove", {}, "This site was made to stay alone"),
+        ("POST", "/nodes/test-0/remove", {}, "test-0 is the only node of test: `cluster site drain`"),
+        ("POST", "/nodes/test-9/remove", {}, "There is no node test-9 here; there are test-0"),
+        ("POST", "/nodes/test-0/remove", {"plam": True}, "unknown field `plam`"),
+        ("POST", "/sites", {"site": "goa"}, "init --alone"),
         ("POST", "/partitions", {"name": "directory"}, "There is a partition directory already"),
         ("POST", "/partitions", {"name": "Büro"}, "is no name for a partition"),
         ("POST", "/partitions", {"name": "more", "home": "goa", "copies": []}, "there is no site goa"),
@@ -129,3 +134,10 @@ async def test_a_change_is_planned_done_and_written_down_with_who_did_it(operato
 
     assert (await operator.change("PATCH", "/partitions/mail-test-1", {"pinned": False}))[-1]["kind"] == "finished"
     assert not (await operator.ask("/topology"))["partitions"]["mail-test-1"].get("pinned")
+
+
+async def test_one_more_node_is_planned(operator: Operator) -> None:
+    await led(operator)
+    step, finished = await operator.change("POST", "/nodes", {"plan": True})
+    assert (step["action"], step["site"], step["refused"]) == ("start", "test", "")
+    assert step["text"] == "test-1 of test is started, at every start too" and finished["text"] == "1 steps, none of them done"

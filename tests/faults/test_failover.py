@@ -172,7 +172,7 @@ async def test_a_planned_switchover_there_and_back(sites: list[Site]) -> None:
 async def test_losing_members_of_the_backbone_moves_nothing(sites: list[Site]) -> None:
     """One after the other, so the control plane's leader is among them."""
     log = await log_of(sites[2])
-    while len(log.watch.found) < 7 or any(not found.partition.members for found in log.watch.found.values()):
+    while len(log.watch.found) < 7 or any(not each.partition.members and each.partition.copies for each in log.watch.found.values()):
         await log.watch.looked()
     before = {name: (found.partition.home, found.partition.epoch) for name, found in log.watch.found.items()}
     hal = await person(next(site for site in sites if site.config.site == before[PARTITION][0]), "hal")

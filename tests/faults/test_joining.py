@@ -373,7 +373,8 @@ async def test_a_stolen_site_is_shut_out_by_one_command(place: Place, mumbai: Si
     await until("the control plane has its replicas at those who are left", lambda: _kept_by(place.pune.config, {"pune", "umpire", "dr"}))
     roster = read_roster(place.pune.config.roster_file)
     assert roster is not None and roster.find("mumbai") is None and len(roster.voters) == 3
-    assert "was revoked: choose another name" in said("--dir", str(place.pune.config.dir), "cluster", "token", "--site", "mumbai").stderr
+    again = said("--dir", str(place.pune.config.dir), "cluster", "token", "--site", "mumbai")
+    assert "was removed or revoked: choose another name" in again.stderr
 
 
 async def at_the_door(site: Config, thief: Config, session: str) -> str:
@@ -381,6 +382,59 @@ async def at_the_door(site: Config, thief: Config, session: str) -> str:
     assert site.backbone is not None
     context = showing(thief.tls.ca, thief.tls.link_certificate, thief.tls.link_key)
     return await answers(site.backbone.of(site.site).carry_port, context, session)
+
+
+async def standing(config: Config) -> dict[str, tuple[str, ...]]:
+    """Of each partition, as pune sees it, its home first and then its copies."""
+    seen = await api(config, "GET", "/api/v1/cluster")
+    found = msgspec.convert(seen["partitions"], list[dict[str, object]])
+    return {str(each["partition"]): (str(each["home"]), *(copy["site"] for copy in each["copies"])) for each in found}  # type: ignore[attr-defined]
+
+
+async def _homeless(config: Config, site: str) -> bool:
+    return all(site != places[0] for name, places in (await standing(config)).items() if not name.startswith("spool-"))
+
+
+async def test_what_is_left_of_a_stolen_site_is_cleared_away(place: Place, mumbai: Site, dr: Site) -> None:
+    """Its partitions went on at other sites by themselves; its copies wait for nobody any more."""
+    config, remove = place.pune.config, ("--dir", str(place.pune.config.dir), "cluster", "site", "remove", "mumbai")
+    await until("others are home of what it was home of", lambda: _homeless(config, "mumbai"))
+    assert any("mumbai" in places for places in (await standing(config)).values())
+    done = said(*remove, "--yes")
+    assert done.returncode == 0 and "mumbai is no member any more, and is shut out: done" in done.stdout, done.stdout + done.stderr
+    assert not any("mumbai" in places for places in (await standing(config)).values())
+    assert [each.split("\t")[1] for each in place.pune.cli("cluster", "status").splitlines() if each.startswith("site")] == ["pune", "dr"]
+    again = said(*remove, "--plan")
+    assert again.returncode == 0 and "Everything is so already" in again.stdout, again.stderr
+
+
+async def test_a_site_goes_in_good_order_and_its_people_are_served_by_those_who_stay(place: Place, dr: Site) -> None:
+    config, remove = place.pune.config, ("--dir", str(place.pune.config.dir), "cluster", "site", "remove", "dr")
+    hal = await person(dr, "hal")
+    sender = await Smtp.connect(dr.config.ports.smtp)
+    assert await sender.send([hal], message(1)) == 250
+    refused = said(*remove, "--plan")
+    assert refused.returncode == 1 and "no quorum: 2 members of the backbone would be left" in refused.stderr, refused.stdout
+    for name in (each for each in await standing(config) if not each.startswith("spool-")):
+        place.pune.cli("cluster", "partition", "set", name, "--pinned", "--yes")
+    plan = said(*remove, "--plan").stdout
+    assert "mail-dr-1: home moves to pune" in plan and "spool-dr: wait until it is empty" in plan, plan
+    assert (await standing(config))["mail-dr-1"][0] == "dr", "a plan changes nothing"
+    done = said(*remove, "--yes")
+    assert done.returncode == 0 and "dr is no member any more, and is shut out: done" in done.stdout, done.stdout + done.stderr
+    places = await standing(config)
+    assert not any("dr" in each for each in places.values()) and places["mail-dr-1"] == places["queue-dr"] == ("pune",)
+    assert "spool-dr" not in places and "dr" not in place.pune.cli("cluster", "status").split()
+    sender = await Smtp.connect(config.ports.smtp)
+    assert await sender.send([hal], message(2)) == 250
+    assert len((await until_alike([await signed_in(place.pune, hal)], 2)).rows) == 2
+    assert '"by":' in place.pune.cli("log", "tail", "--partition", "directory", "--json").splitlines()[-1]
+    own = dr.config.dir / "up.log"
+    assert "this site is removed from the organisation, and is to be stopped" in own.read_text()
+    await until("its supervisor says so too", lambda: _in(own.read_text(), "it is no member of the organisation any more"))
+    await dr.stop()
+    assert "no member of the organisation any more" in said("up", str(dr.config.dir)).stderr
+    assert "was removed or revoked" in said("--dir", str(config.dir), "cluster", "site", "add", "dr").stderr
 
 
 async def _kept_by(config: Config, sites: set[str]) -> bool:

@@ -15,7 +15,7 @@ from cluster.log.jetstream import JetStreamLog
 from tests.faults.clients import GONE, Imap, Smtp
 from tests.faults.device import Device
 from tests.faults.site import Site
-from tests.faults.test_failover import PARTITION, Writer, log_of, subjects, until
+from tests.faults.test_failover import PARTITION, Writer, log_of, subjects, until, until_all_there
 from tests.faults.test_sites import SHOWN_S_MAX, Seen, message, person, seen, signed_in, until_alike
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
@@ -172,6 +172,10 @@ async def test_a_home_killed_under_load_loses_and_doubles_nothing(sites: list[Si
         print(f"the longest that a sender waited: {crowd.waited_s:.2f} s")
         assert crowd.waited_s < FAILOVER_S_MAX
         record = await until(log, "somebody else is home", lambda record: record.home != "pune")
+        # Now, without the lost home: what it alone had would come back with it.
+        promised = list(crowd.acknowledged)
+        for site in (mumbai, dr):
+            await until_all_there(await signed_in(site, anna), promised)
         await pune.start()
         await until(
             log, "it is waited for again", lambda record: any(member.site == "pune" for member in record.members)

@@ -45,7 +45,7 @@ commands: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.RemoveDomain, domains),
     st.builds(c.AddAccount, address, st.just(NEW), st.just("main"), st.just(""), st.just(V), st.booleans()),
     st.builds(c.AddAccount, address, st.just(NEW), st.just("main")),
-    st.builds(c.ChangeAccount, address, st.none() | st.text(max_size=5), maybe, maybe),
+    st.builds(c.ChangeAccount, address, st.none() | st.text(max_size=5), maybe, maybe, st.none() | st.integers(-1, 9)),
     st.builds(c.RemoveAccount, address),
     st.builds(c.SetPassword, address, st.just(V)),
     st.builds(c.AddAppPassword, address, label, st.just(V)),

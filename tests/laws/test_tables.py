@@ -122,7 +122,7 @@ def expected_mail(model: Model) -> Rows:
 async def directory_rows(law: Tables) -> Rows:
     return {
         "domains": await law.rows("SELECT name, catch_all, plus FROM domain"),
-        "accounts": await law.rows("SELECT id, address, domain, name, partition, administrator, suspended FROM account"),
+        "accounts": await law.rows("SELECT id, address, domain, name, partition, administrator, suspended, pop3_since FROM account"),
         "credentials": await law.rows("SELECT account, label, argon2, scram_sha_256 FROM credential"),
         "aliases": await law.rows("SELECT address, domain, array_to_string(targets, ' ') FROM alias"),
         "groups": await law.rows(
@@ -139,7 +139,7 @@ def expected_directory(model: Model) -> Rows:
         match entry:
             case Account():
                 rows["accounts"].append(
-                    (entry.id, address, domain, entry.name, entry.partition, entry.administrator, entry.suspended)
+                    (entry.id, address, domain, entry.name, entry.partition, entry.administrator, entry.suspended, entry.pop3_since)
                 )
                 kept = {**entry.app_passwords, **({"": entry.verifier} if entry.verifier else {})}
                 rows["credentials"] += [(entry.id, label, v.argon2, v.scram_sha_256) for label, v in kept.items()]

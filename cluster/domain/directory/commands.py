@@ -39,12 +39,13 @@ class AddAccount(Command, frozen=True):
 
 
 class ChangeAccount(Command, frozen=True):
-    """None = as it is."""
+    """None = as it is. `pop3_since`: unix seconds, 0 = POP3 offers all mail."""
 
     address: str
     name: str | None = None
     administrator: bool | None = None
     suspended: bool | None = None
+    pop3_since: int | None = None
 
 
 class RemoveAccount(Command, frozen=True):

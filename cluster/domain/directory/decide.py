@@ -44,6 +44,7 @@ from cluster.domain.directory.events import (
     GroupMembersChanged,
     GroupRemoved,
     PasswordChanged,
+    Pop3ThresholdChanged,
     TopologyChanged,
     address_key,
     domain_key,
@@ -55,6 +56,7 @@ from cluster.domain.directory.state import Account, Alias, Entry, Group, Missing
 from cluster.domain.refusal import Reason, Refusal
 
 NAME_BYTES_MAX = 256
+UNIX_S_MAX = 253_402_300_799  # the last second of the year 9999
 LABEL_BYTES_MAX = 64
 APP_PASSWORDS_PER_ACCOUNT_MAX = 50
 TARGETS_PER_ALIAS_MAX = 1_000
@@ -159,9 +161,15 @@ def change_account(known: Slice, command: ChangeAccount) -> Answer:
     suspended = account.suspended if command.suspended is None else command.suspended
     if refused := _not_readable(name, NAME_BYTES_MAX):
         return refused
-    if (name, administrator, suspended) == (account.name, account.administrator, account.suspended):
-        return Decision()
-    return _of_address(account.address, AccountChanged(account.id, account.address, name, administrator, suspended))
+    since = account.pop3_since if command.pop3_since is None else command.pop3_since
+    if not 0 <= since <= UNIX_S_MAX:
+        return Refusal(Reason.NOT_PERMITTED, "There is no such time.")
+    events: list[msgspec.Struct] = []
+    if (name, administrator, suspended) != (account.name, account.administrator, account.suspended):
+        events.append(AccountChanged(account.id, account.address, name, administrator, suspended))
+    if since != account.pop3_since:
+        events.append(Pop3ThresholdChanged(account.id, account.address, since))
+    return _of_address(account.address, *events) if events else Decision()
 
 
 def remove_account(known: Slice, command: RemoveAccount) -> Answer:
@@ -325,11 +333,11 @@ def _of_domain(name: str, event: msgspec.Struct) -> Decision:
     return Decision(((name, event),), (domain_key(name),))
 
 
-def _of_address(address: str, event: msgspec.Struct, *, new: bool = False, seen: tuple[str, ...] = ()) -> Decision:
+def _of_address(address: str, *events: msgspec.Struct, new: bool = False, seen: tuple[str, ...] = ()) -> Decision:
     """`new`: it depends on the domain's being there. `seen`: addresses whose meaning it depends on."""
     domain = addresses.domain_of(address)
     keys = {address_key(address): None} | ({domain_key(domain): None} if new else {})
-    return Decision(((domain, event),), tuple(keys | dict.fromkeys(map(address_key, seen))))
+    return Decision(tuple((domain, event) for event in events), tuple(keys | dict.fromkeys(map(address_key, seen))))
 
 
 def _entry(known: Slice, given: str) -> Entry | None:

@@ -54,6 +54,14 @@ class AccountChanged(Event, frozen=True, tag="AccountChanged.1"):
     suspended: bool = False
 
 
+class Pop3ThresholdChanged(Event, frozen=True, tag="Pop3ThresholdChanged.1"):
+    """Of an account's mail POP3 offers only what arrived at `since` (unix seconds) or later; 0 = all."""
+
+    account: int
+    address: str
+    since: int
+
+
 class AccountRemoved(Event, frozen=True, tag="AccountRemoved.1"):
     account: int
     address: str
@@ -116,9 +124,9 @@ class TopologyChanged(Event, frozen=True, tag="TopologyChanged.1"):
 
 
 AnyEvent = (
-    DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | AccountRemoved | PasswordChanged
-    | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded | GroupMembersChanged
-    | GroupRemoved | TopologyChanged
+    DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | Pop3ThresholdChanged | AccountRemoved
+    | PasswordChanged | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded
+    | GroupMembersChanged | GroupRemoved | TopologyChanged
 )  # fmt: skip
 
 

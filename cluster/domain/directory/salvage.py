@@ -22,6 +22,7 @@ COMMANDS: dict[type, Callable[[Any], c.AnyCommand]] = {
     e.DomainRemoved: lambda x: c.RemoveDomain(x.domain),
     e.AccountAdded: lambda x: c.AddAccount(x.address, x.account, x.partition, x.name, x.verifier, x.administrator),
     e.AccountChanged: lambda x: c.ChangeAccount(x.address, x.name, x.administrator, x.suspended),
+    e.Pop3ThresholdChanged: lambda x: c.ChangeAccount(x.address, pop3_since=x.since),
     e.AccountRemoved: lambda x: c.RemoveAccount(x.address),
     e.PasswordChanged: lambda x: c.SetPassword(x.address, x.verifier),
     e.AppPasswordAdded: lambda x: c.AddAppPassword(x.address, x.label, x.verifier),
@@ -65,6 +66,8 @@ def _shown(state: DirectoryState, event: e.AnyEvent) -> Any:
             return state.domains.get(event.domain)
         case e.AccountChanged() if isinstance(entry, Account):
             return entry.name, entry.administrator, entry.suspended
+        case e.Pop3ThresholdChanged() if isinstance(entry, Account):
+            return entry.pop3_since
         case e.PasswordChanged() if isinstance(entry, Account):
             return entry.verifier
     return None

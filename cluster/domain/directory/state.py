@@ -27,6 +27,7 @@ from cluster.domain.directory.events import (
     GroupMembersChanged,
     GroupRemoved,
     PasswordChanged,
+    Pop3ThresholdChanged,
     TopologyChanged,
     Verifier,
 )
@@ -39,7 +40,7 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, tag=True):
-    """`app_passwords`: by label."""
+    """`app_passwords`: by label. `pop3_since`: unix seconds, 0 = POP3 offers all mail."""
 
     id: int
     address: str
@@ -49,6 +50,7 @@ class Account(msgspec.Struct, frozen=True, tag=True):
     administrator: bool = False
     suspended: bool = False
     app_passwords: Mapping[str, Verifier] = {}
+    pop3_since: int = 0
 
 
 class Alias(msgspec.Struct, frozen=True, tag=True):
@@ -260,6 +262,7 @@ FOLDS: dict[type, Callable[[DirectoryState, Any], Folded]] = {
     DomainRemoved: _domain_removed,
     AccountAdded: _account_added,
     AccountChanged: _account_changed,
+    Pop3ThresholdChanged: lambda state, event: _changed(state, event.address, event.account, pop3_since=event.since),
     AccountRemoved: _account_removed,
     PasswordChanged: _password_changed,
     AppPasswordAdded: _app_password_added,

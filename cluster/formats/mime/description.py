@@ -36,6 +36,7 @@ def describe(data: Buffer) -> Description:
     """Describe a message of any bytes at all; never raises. Takes time linear in the size of the message."""
     structure, fields = walk(data)
     date = parse_date(fields.get(b"date", b""))
+    references, own_references = _references(fields)
     return Description(
         size=len(data),
         header_bytes=structure.body_start,
@@ -45,10 +46,11 @@ def describe(data: Buffer) -> Description:
         sent=date[0] if date else None,
         sent_zone=date[1] if date else 0,
         message_id=next(iter(message_ids(fields.get(b"message-id", b""))), None),
-        references=_references(fields),
+        references=references,
         subject_base=base_subject(decode_words(fields.get(b"subject", b"")[:SUBJECT_BYTES_MAX])),
         has_attachment=_has_attachment(structure),
         crlf_added=_crlf_added(data),
+        own_references=own_references,
     )
 
 
@@ -77,12 +79,15 @@ def message_ids(value: bytes) -> list[str]:
     ]
 
 
-def _references(fields: Fields) -> tuple[str, ...]:
-    ids = message_ids(fields.get(b"references", b"")) + message_ids(fields.get(b"in-reply-to", b""))
-    unique = list(dict.fromkeys(ids))
-    if len(unique) > REFERENCES_MAX:
+def _references(fields: Fields) -> tuple[tuple[str, ...], int]:
+    """Those of References and then of In-Reply-To, and how many are of References."""
+    own = list(dict.fromkeys(message_ids(fields.get(b"references", b""))))
+    unique = list(dict.fromkeys(own + message_ids(fields.get(b"in-reply-to", b""))))
+    count, over = len(own), len(unique) - REFERENCES_MAX
+    if over > 0:
         unique = unique[:1] + unique[1 - REFERENCES_MAX :]  # the root of the thread and the nearest
-    return tuple(unique)
+        count = max(count - over, min(count, 1))
+    return tuple(unique), count
 
 
 def _has_attachment(structure: Part) -> bool:

@@ -103,7 +103,8 @@ class Description(msgspec.Struct, frozen=True, array_like=True, gc=False):
     `sent` is the Date header in Unix seconds, `sent_zone` its zone in minutes east (SENTSINCE and its like compare the
     local day, RFC 9051 §6.4.4). `references` are the ids of References, then of In-Reply-To, without brackets and
     duplicates; `message_id` likewise. `preview` follows RFC 8970, `subject_base` RFC 5256 §2.1. `crlf_added`: by how many
-    bytes it grows where every line, the last one too, is to end with CRLF (RFC 1939 §11).
+    bytes it grows where every line, the last one too, is to end with CRLF (RFC 1939 §11). `own_references`: how many of
+    the `references`, from the first, are of References itself; -1 = not counted.
     """
 
     size: int
@@ -118,3 +119,4 @@ class Description(msgspec.Struct, frozen=True, array_like=True, gc=False):
     subject_base: str
     has_attachment: bool
     crlf_added: int = 0  # not counted by the first release
+    own_references: int = -1  # nor this

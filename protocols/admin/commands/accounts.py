@@ -74,6 +74,7 @@ async def change(door: Door, call: Call) -> Answer:
         name=None if wanted.name is UNSET else wanted.name,
         administrator=None if wanted.administrator is UNSET else wanted.administrator,
         suspended=None if wanted.suspended is UNSET else wanted.suspended,
+        pop3_since=None if wanted.pop3_since is UNSET else wanted.pop3_since,
     )
     return _refusal(await door.site.execute(call.actor, command)) or await _show(door, address)
 
@@ -128,6 +129,7 @@ def _shown(row: AccountRow) -> Account:
         suspended=row.suspended,
         has_password=row.has_password,
         app_passwords=row.app_passwords,
+        pop3_since=row.pop3_since,
         messages=row.messages,
         size_bytes=row.size_bytes,
     )

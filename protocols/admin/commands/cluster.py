@@ -75,6 +75,23 @@ def drain_node(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
     return _lines(door, lambda cluster: cluster.drain_node(call.actor, node, only_plan=asked.plan), asked.plan)
 
 
+def remove_site(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
+    asked: Drain = call.body
+    site = call.path["site"]
+    return _lines(door, lambda cluster: cluster.remove_site(call.actor, site, only_plan=asked.plan), asked.plan)
+
+
+def add_node(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
+    asked: Drain = call.body
+    return _lines(door, lambda cluster: cluster.add_node(call.actor, only_plan=asked.plan), asked.plan)
+
+
+def remove_node(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
+    asked: Drain = call.body
+    node = call.path["node"]
+    return _lines(door, lambda cluster: cluster.remove_node(call.actor, node, only_plan=asked.plan), asked.plan)
+
+
 def add(door: Door, call: Call) -> AsyncIterator[ClusterLine]:
     new: NewPartition = call.body
     change = Change(

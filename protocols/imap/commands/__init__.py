@@ -22,6 +22,7 @@ from protocols.imap.commands.namespace import namespace
 from protocols.imap.commands.noop import check, noop
 from protocols.imap.commands.search import search
 from protocols.imap.commands.select import select
+from protocols.imap.commands.sort import sort, thread
 from protocols.imap.commands.starttls import starttls
 from protocols.imap.commands.status import status
 from protocols.imap.commands.store import store
@@ -75,6 +76,11 @@ COMMANDS: dict[str, Word] = {
     "UID EXPUNGE": Word(expunge, When.SELECTED, names_messages=True),
     "SEARCH": Word(search, When.SELECTED, expunges=False, asks=False, names_messages=True),
     "UID SEARCH": Word(search, When.SELECTED, asks=False, names_messages=True),
+    # RFC 5256 §3: as for SEARCH
+    "SORT": Word(sort, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "UID SORT": Word(sort, When.SELECTED, asks=False, names_messages=True),
+    "THREAD": Word(thread, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "UID THREAD": Word(thread, When.SELECTED, asks=False, names_messages=True),
     "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False, names_messages=True),
     "UID FETCH": Word(fetch, When.SELECTED, asks=False, names_messages=True),
     "STORE": Word(store, When.SELECTED, expunges=False, names_messages=True),

@@ -88,7 +88,8 @@ CREATE TABLE account (
     name           text NOT NULL,
     partition      text NOT NULL,
     administrator  boolean NOT NULL,
-    suspended      boolean NOT NULL DEFAULT false
+    suspended      boolean NOT NULL DEFAULT false,
+    pop3_since     bigint NOT NULL DEFAULT 0   -- unix seconds, only mail that arrived then or later is offered by POP3
 );
 CREATE INDEX account_domain ON account (domain, address);
 

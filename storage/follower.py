@@ -180,26 +180,27 @@ class Follower:
 
     async def _keep(self, intake: Intake) -> None:
         """Contents whose blobs are on disk leave the log."""
-        kept = 0
+        kept = dropped = 0
         while True:
             await asyncio.sleep(self._keep_every_s)
             upto = intake.confirmable(self._taken)
-            if upto <= kept:
+            if upto <= kept and dropped >= kept:
                 continue
             try:
                 upto = await self.wanted.confirmable(upto)
-                if upto <= kept:
-                    continue
-                await self.blobs.sync()
-                await self.database.run(
-                    "INSERT INTO blobs_kept AS k VALUES ($1, $2, $3) ON CONFLICT (partition) "
-                    "DO UPDATE SET position = greatest(k.position, $2), store = $3",
-                    self.partition,
-                    upto,
-                    self.blobs.name,
-                )
-                await self.source.drop_contents(self.partition, Position(upto))
-                kept = upto
+                if upto > kept:
+                    await self.blobs.sync()
+                    await self.database.run(
+                        "INSERT INTO blobs_kept AS k VALUES ($1, $2, $3) ON CONFLICT (partition) "
+                        "DO UPDATE SET position = greatest(k.position, $2), store = $3",
+                        self.partition,
+                        upto,
+                        self.blobs.name,
+                    )
+                    kept = upto
+                if dropped < kept:
+                    # Again and again: a copy may confirm more while nothing new comes.
+                    dropped = await self.source.drop_contents(self.partition, Position(kept))
             except (*AWAY, LogUnavailable, BlobsUnavailable) as error:
                 log.warning(
                     "contents stay in the log", partition=self.partition, error=f"{type(error).__name__}: {error}"

@@ -58,11 +58,21 @@ RETRY_WAIT_S = 0.1
 CONFIRM_EVERY_S = 0.8
 WAIT_FOR_BETTER_S = 3.0  # for a copy that has more to take over; then this one does
 FORCE_TRIES_MAX = 20
+AHEAD_MAX = 4  # portions asked for and not stored yet; each of at most 8 MiB
 SILENCE_S_MAX = ASK_AGAIN_S + 2 * ASK_S_MAX  # the home is asked at least that often: after more it is out of reach
 
 _OURS = "Angarium-"
 
 log = structlog.get_logger("cluster.log.copier")
+
+
+class _Asked(NamedTuple):
+    """What the home said, and what is read of it. `upto`: position up to which all is asked for then. `read`: the first
+    portion of what was not asked for before; None = there is nothing more."""
+
+    mark: Mark
+    upto: int
+    read: "asyncio.Task[tuple[Stream, Sequence[Kept]] | None] | None"
 
 
 class Lag(NamedTuple):
@@ -173,25 +183,51 @@ class Copier:
     # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _fetch_for_ever(self) -> None:
-        mark = Mark(0, 0, 0)
+        """Over a long way answers take longer than marks take to come: what each tells of is asked for at once, and all is
+        stored in order."""
+        asked: asyncio.Queue[_Asked] = asyncio.Queue(AHEAD_MAX)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._ask_ahead(asked, tasks))
+            tasks.create_task(self._store_in_order(asked))
+
+    async def _ask_ahead(self, asked: "asyncio.Queue[_Asked]", tasks: asyncio.TaskGroup) -> None:
+        mark, upto = Mark(0, 0, 0), 0
         while True:
-            await self._tell(mark)
             mark = await self._home.differing(mark)
-            if mark.written <= self._at:
-                self._level_at = time.monotonic()
-                continue
-            reader = await self._reader_up_to(mark.written)
-            upto = self._of_history(mark).written
-            async for stream, kept in reader.stored(self._at, upto, contents=True):
-                async with self._storing:
-                    await self._store(stream, kept)
-                self._at = position_of(stream, kept[-1])
-                self._event = max(self._event, _last_event(stream, kept))
+            read = None
+            if mark.written > max(upto, self._at):
+                if self._source is None or self._source.partition.epoch < split(mark.written).epoch:
+                    await asked.join()  # What is here is looked at anew.
+                reader = await self._reader_up_to(mark.written)
+                after, upto = max(upto, self._at), self._of_history(mark).written
+                read = tasks.create_task(_first_of(reader, after, upto))
+            await asked.put(_Asked(mark, upto, read))
+
+    async def _store_in_order(self, asked: "asyncio.Queue[_Asked]") -> None:
+        while True:
+            mark, upto, read = await asked.get()
+            if read is not None:
+                assert self._reader is not None
+                first = await read
+                if first is not None:
+                    await self._take(*first)
+                    if self._at < upto:
+                        async for stream, kept in self._reader.stored(self._at, upto, contents=True):
+                            await self._take(stream, kept)
+                self._at = max(self._at, upto)
                 self._moved.set()
-                await self._tell(self._home.known)
-            self._at = max(self._at, upto)
-            self._level_at = time.monotonic()
-            self._moved.set()
+            if self._at >= self._home.known.written:
+                self._level_at = time.monotonic()
+            await self._tell(mark)
+            asked.task_done()
+
+    async def _take(self, stream: Stream, kept: Sequence[Kept]) -> None:
+        async with self._storing:
+            await self._store(stream, kept)
+        self._at = position_of(stream, kept[-1])
+        self._event = max(self._event, _last_event(stream, kept))
+        self._moved.set()
+        await self._tell(self._home.known)
 
     async def _while_the_home_stays(self) -> None:
         """Whoever waits for a home that was lost would wait for ever."""
@@ -401,6 +437,13 @@ class Copier:
                 why = str(error)
         with contextlib.suppress(Unreachable):
             await self._site.connection.publish(message.reply, why.encode())
+
+
+async def _first_of(reader: Reader, after: int, upto: int) -> tuple[Stream, Sequence[Kept]] | None:
+    async with contextlib.aclosing(reader.stored(after, upto, contents=True)) as portions:
+        async for portion in portions:
+            return portion
+    return None
 
 
 def within(history: Spans, mark: Mark) -> Mark:

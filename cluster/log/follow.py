@@ -6,7 +6,7 @@ restart of the engine is one failed read, tried again from the same place.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import structlog
@@ -103,7 +103,7 @@ class Reader:
                     for batch in unpacked(stream, kept):
                         yield batch
 
-    async def stored(self, after: int, upto: int, *, contents: bool) -> AsyncIterator[tuple[Stream, list[Kept]]]:
+    async def stored(self, after: int, upto: int, *, contents: bool) -> AsyncGenerator[tuple[Stream, list[Kept]], None]:
         """The same as it lies in the streams, each batch of one stream."""
         at = after
         for segment in await self._segments(upto):

@@ -124,6 +124,7 @@ class JetStreamLog:
         self._shown: dict[str, Shown] = {}
         self._kept: set[str] = set()  # whose home is heard, and what is shown of them noted
         self._readers: dict[str, Reader] = {}
+        self._dropped: dict[str, int] = {}
         self._recent: dict[str, Recent] = {}
 
     async def start(self, timeout_s: float = START_S_MAX) -> None:
@@ -351,22 +352,26 @@ class JetStreamLog:
         except Unreachable:
             return None
 
-    async def drop_contents(self, partition: str, upto: Position) -> None:
+    async def drop_contents(self, partition: str, upto: Position) -> Position:
         """At the home: of what this names, as much as the copies have confirmed too. At a copy: confirms it. Raises
         LogUnavailable."""
         self._recent_of(partition).forget(split(upto).sequence)
         try:
             known = await self._site.known.get(partition)
             if known is None:
-                return
+                return Position(0)
             record = known.partition
             if record.home != self._site.name:
                 await confirm_kept(self._bucket, partition, self._site.name, upto)
             elif copies := (self.record(partition) or record).copies:
                 upto = Position(min(upto, await kept_by_all(self._bucket, partition, copies)))
+            if upto <= self._dropped.get(partition, 0):
+                return upto
             for stream, end in epochs.segments(known):
                 if stream.epoch <= split(upto).epoch:
                     await self._reader_of(partition).drop_contents(stream, end, upto)
+            self._dropped[partition] = upto
+            return upto
         except (Unreachable, EngineRefused, Conflict) as error:
             raise LogUnavailable(str(error)) from error
 

@@ -120,9 +120,10 @@ class MemoryLog:
     async def mark(self, partition: str, timeout_s: float = APPEND_S_MAX) -> Position:
         return self._of(partition).last_event
 
-    async def drop_contents(self, partition: str, upto: Position) -> None:
+    async def drop_contents(self, partition: str, upto: Position) -> Position:
         kept = self._of(partition)
         kept.records = [record for record in kept.records if record.noun or record.position > upto]
+        return upto
 
     def _of(self, partition: str) -> _Partition:
         return self._partitions.setdefault(wire.named(partition), _Partition())

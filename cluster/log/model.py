@@ -134,6 +134,7 @@ class Log(Protocol):
         Raises LogUnavailable."""
         ...
 
-    async def drop_contents(self, partition: str, upto: Position) -> None:
-        """Content messages at or below `upto` may go: every copy has them as blobs on disk."""
+    async def drop_contents(self, partition: str, upto: Position) -> Position:
+        """Content messages at or below `upto` may go: this site has them as blobs on disk. Up to where they are gone: at the
+        home not before every copy has them too."""
         ...

@@ -37,6 +37,7 @@ class HeldLog(MemoryLog):
         self.flowing = asyncio.Event()
         self.flowing.set()
         self.let_go: list[int] = []
+        self.others_have = 1 << 62
 
     async def follow(
         self, partition: str, after: Position, *, contents: bool = True, standing: int = 0
@@ -45,9 +46,10 @@ class HeldLog(MemoryLog):
             await self.flowing.wait()
             yield records
 
-    async def drop_contents(self, partition: str, upto: Position) -> None:
+    async def drop_contents(self, partition: str, upto: Position) -> Position:
         self.let_go.append(upto)
-        await super().drop_contents(partition, upto)
+        gone = Position(min(upto, self.others_have))
+        return await super().drop_contents(partition, gone)
 
 
 class Place:
@@ -243,6 +245,23 @@ async def test_contents_leave_the_log_when_they_are_kept(place: Place) -> None:
         assert await blobs.get_many(hashes) == [small, large]
     # What is kept does not come again, and the events are all there.
     assert await place.messages() == 2
+
+
+async def test_contents_leave_the_log_when_a_copy_has_them_at_last_though_nothing_new_comes(place: Place) -> None:
+    place.log.others_have = 0
+    async with place.follower(SOON_S):
+        await place.append(b"one")
+
+        async def asked_twice() -> bool:
+            return place.log.let_go[-2:] == [place.last, place.last]
+
+        async def gone() -> bool:
+            return await place.contents() == 0
+
+        await eventually(asked_twice)
+        assert not await gone()
+        place.log.others_have = place.last
+        await eventually(gone)
 
 
 async def test_blobs_that_were_lost_before_they_were_kept_come_again(place: Place) -> None:

@@ -44,13 +44,15 @@ class Whereabouts:
         self._tables = tables
         self._partition_of = partition_of
         self._followed = followed
-        self._whole: set[str] = set()  # copies that were once level with their home
+        self._whole: set[str] = set()  # what was at home here, and copies that were once level with their home
 
     def caught_up(self, names: Iterable[str]) -> None:
         """The tables have what the log had of these when the process started, where they are here."""
         for name in names:
             record, goal = self._records.record(name), self._records.home_mark(name)
-            if (record is None or self._here in record.copies) and (goal is None or self._tables.position(name) >= goal):
+            if record is not None and record.home == self._here:
+                self._whole.add(name)
+            elif (record is None or self._here in record.copies) and (goal is None or self._tables.position(name) >= goal):
                 self._whole.add(name)
 
     async def elsewhere(self, account: int) -> tuple[str, ...] | Refusal:
@@ -76,6 +78,8 @@ class Whereabouts:
         others = [site for site in (record.home, *record.copies) if site != self._here]
         others.sort(key=lambda site: windowed(record, site) > 0)  # old content would go through there
         if record.home == self._here:
+            # Also when it is no home any more: it lacks what came since, and waits for that as any copy does.
+            self._whole.add(partition)
             return ()
         if self._here not in record.copies:
             self._whole.discard(partition)

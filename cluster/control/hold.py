@@ -1,7 +1,7 @@
 """The lease that is part of a partition's record: whoever holds it is the partition's appender, and alone changes it."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import msgspec
 import structlog
@@ -9,7 +9,7 @@ import structlog
 from cluster.control.bucket import Conflict, Keys
 from cluster.control.holder import Holder, is_gone
 from cluster.control.lease import LEASE_S, LOOK_EVERY_S, RENEW_S_MAX, Clock, Lease, LeaseLost, boot_clock
-from cluster.control.partitions import PREFIX, Found, Partition, decode, encode
+from cluster.control.partitions import PREFIX, Found, Partition, decode, encode, lasting
 from cluster.log.connection import Unreachable
 
 log = structlog.get_logger("cluster.control.hold")
@@ -34,6 +34,7 @@ class Hold(Lease):
         self.record = Partition(name, "")
         self.asked: list[Partition] = []
         self.detached = False  # The control plane was out of reach when we began.
+        self.note: Callable[[Partition], Awaitable[None]] = _nowhere  # where the site finds it when it is cut off
         self.silent = False  # An end was asked for: not a word until we know what became of it.
 
     def held(self) -> bool:
@@ -153,7 +154,7 @@ class Hold(Lease):
             return False
         ours = record.holder is not None and record.holder.id == self._me.id
         if ours and not self.detached:
-            if revision > self._revision:
+            if revision > self._revision and await self._noted(record):
                 self.record, self._revision = record, revision
                 self.asked.clear()
             return True  # Or the answer is older than the refusal: the next renewal asks again.
@@ -163,3 +164,16 @@ class Hold(Lease):
         except (Conflict, Unreachable):
             return True
         return False  # It takes what we write: so it is taken anew, in good order.
+
+    async def _noted(self, record: Partition) -> bool:
+        """Before we go by it: who is started again here while the site is cut off goes by what is noted."""
+        try:
+            if lasting(record) != lasting(self.record):
+                await self.note(record)
+        except (Conflict, Unreachable):
+            return False
+        return True
+
+
+async def _nowhere(record: Partition) -> None:
+    """Nobody asked for it."""

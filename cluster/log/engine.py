@@ -6,9 +6,10 @@ the requests are made here (NATS ADR-31 direct get, ADR-50 atomic batch, ADR-8 k
 
 import asyncio
 import base64
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
+
+import msgspec
 
 from cluster.log.connection import Connection, NobodyThere, Unreachable
 
@@ -20,6 +21,8 @@ LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
 WRONG_LAST_SEQUENCE = frozenset({10070, 10071, 10164})  # or wrong last message id
 STREAM_NOT_FOUND = 10059
 NO_MESSAGE_FOUND = 10037
+
+_json = msgspec.json.encode
 
 
 class EngineRefused(Exception):
@@ -95,7 +98,7 @@ class Engine:
     async def read(self, stream: str, sequence: int, count: int, subject: str = ">", bytes_max: int = 8 << 20) -> Slice:
         """Up to `count` messages on `subject` from `sequence` on. Empty when there are none."""
         ask = {"seq": sequence, "batch": count, "max_bytes": bytes_max, "next_by_subj": subject}
-        answers = await self.connection.collect(f"{self._prefix}.DIRECT.GET.{stream}", json.dumps(ask).encode(), API_S_MAX)
+        answers = await self.connection.collect(f"{self._prefix}.DIRECT.GET.{stream}", _json(ask), API_S_MAX)
         end = answers.pop()
         if end.status == "404":
             return Slice([], 0)
@@ -112,7 +115,7 @@ class Engine:
 
     async def last_on_each(self, stream: str, subjects: str, timeout_s: float = API_S_MAX) -> list[Kept]:
         """The last message on each of the `subjects`, perhaps as a replica had it a moment ago."""
-        ask = json.dumps({"multi_last": [subjects]}).encode()
+        ask = _json({"multi_last": [subjects]})
         answers = await self.connection.collect(f"{self._prefix}.DIRECT.GET.{stream}", ask, timeout_s)
         end = answers.pop()
         if end.status == "404":
@@ -124,9 +127,7 @@ class Engine:
     async def first_since(self, stream: str, subject: str, stamp: str) -> int:
         """Sequence of the first message on `subject` stored at or after `stamp` (RFC 3339), 0 = there is none."""
         ask = {"start_time": stamp, "next_by_subj": subject}
-        answer = await self.connection.request(
-            f"{self._prefix}.DIRECT.GET.{stream}", json.dumps(ask).encode(), timeout_s=API_S_MAX
-        )
+        answer = await self.connection.request(f"{self._prefix}.DIRECT.GET.{stream}", _json(ask), timeout_s=API_S_MAX)
         return 0 if answer.status else int(answer.headers["Nats-Sequence"])
 
     async def last_on(self, stream: str, subject: str, timeout_s: float = API_S_MAX) -> Kept | None:
@@ -151,7 +152,9 @@ class Engine:
     async def write(self, message: Message, expect: Mapping[str, str], timeout_s: float = ACK_S_MAX) -> int:
         """Stores one message; its sequence. Raises EngineRefused, Unreachable."""
         try:
-            answer = await self.connection.request(message.subject, message.data, {**message.headers, **expect}, timeout_s)
+            answer = await self.connection.request(
+                message.subject, message.data, {**message.headers, **expect}, timeout_s
+            )
         except NobodyThere:
             raise Unreachable(f"no stream takes {message.subject}") from None
         return int(checked(answer.data)["seq"])
@@ -189,7 +192,7 @@ class Engine:
 
     async def api(self, verb: str, body: dict[str, Any] | None = None, timeout_s: float = API_S_MAX) -> dict[str, Any]:
         """One question to JetStream's API. Raises EngineRefused, Unreachable."""
-        data = json.dumps(body).encode() if body is not None else b""
+        data = _json(body) if body is not None else b""
         try:
             answer = await self.connection.request(f"{self._prefix}.{verb}", data, timeout_s=timeout_s)
         except NobodyThere:
@@ -210,7 +213,7 @@ def _link(chain_id: str, index: int, count: int) -> dict[str, str]:
 
 def checked(data: bytes) -> dict[str, Any]:
     """An answer of the API. Raises EngineRefused."""
-    answer: dict[str, Any] = json.loads(data)
+    answer: dict[str, Any] = msgspec.json.decode(data)
     if error := answer.get("error"):
         raise EngineRefused(int(error.get("err_code", 0)), str(error.get("description", "refused")))
     return answer

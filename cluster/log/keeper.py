@@ -35,6 +35,7 @@ class Keeper:
         self._site = site
         self._partition = partition
         self._hold = hold
+        hold.note = self._note
         self._task: asyncio.Task[None] | None = None
         self._made: Partition | None = None
         self._lost_at = float("-inf")  # when a lease was last lost to somebody, on the watch's clock
@@ -134,6 +135,12 @@ class Keeper:
                 return
             await self._hold.take(found, found.partition)
         await self._serve(found.partition.pinned)
+
+    async def _note(self, record: Partition) -> None:
+        """How the partition is placed now. Raises Conflict, Unreachable."""
+        known = await self._site.known.get(self._partition)
+        if known is not None:
+            await self._site.known.note(record, known.streams)
 
     def _cut_off(self) -> bool:
         watch = self._site.watch

@@ -69,7 +69,7 @@ async def _one(talk: Talk) -> None:
         assert isinstance(request, Request)
         word = COMMANDS.get(request.word)
         if talk.rolled_back:
-            # Nothing that it was shown can be relied on, and QUIT deletes nothing.
+            # RFC 1939 §6: what QUIT would not delete, it must not say that it did.
             reply: Reply | None = EARLIER
             talk.closing = True
         elif word is None:

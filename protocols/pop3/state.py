@@ -38,6 +38,7 @@ class Talk:
         self.user: bytes | None = None
         self.tries = self.bad_commands = 0
         self.closing = False
+        self._sign_in_until = site.world.monotonic() + settings.sign_in_s_max
         self._watch: Watch | None = None
         self._watching = AsyncExitStack()
         self._out: list[bytes] = []
@@ -79,7 +80,8 @@ class Talk:
 
     @property
     def rolled_back(self) -> bool:
-        """What was shown of the mailbox may lie in a tail that was lost: a UID of it may soon name something else."""
+        """What was shown of the mailbox may lie in a tail that was lost: what it held of mail comes again with other UIDs, and
+        to delete the old ones would delete nothing."""
         return self._watch is not None and self._watch.rolled_back
 
     async def end(self) -> None:
@@ -114,11 +116,17 @@ class Talk:
         SyntaxRefused, WireClosed, TimeoutError."""
         while (value := self.parser.next()) is None:
             await self.flush()
-            data = await self.wire.read(self.settings.idle_s_max if self.account else self.settings.sign_in_s_max)
+            data = await self.wire.read(self._patience_s())
             if not data:
                 raise WireClosed("the peer is gone")
             self.parser.feed(data)
         return value
+
+    def _patience_s(self) -> float:
+        """How long more is waited for. Who ought to sign in has not for ever to do so, whatever it says meanwhile."""
+        if self.account is not None:
+            return self.settings.idle_s_max
+        return max(self._sign_in_until - self.site.world.monotonic(), 0.0)
 
     async def ask(self, challenge: str) -> bytes:
         """One exchange of SASL (RFC 5034 §4), both in base64."""

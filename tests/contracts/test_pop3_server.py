@@ -189,6 +189,15 @@ async def test_a_silent_client_is_told_nothing_and_loses_nothing() -> None:
     assert await count(site, account) == 1
 
 
+async def test_who_does_not_sign_in_is_shown_out_whatever_it_says() -> None:
+    async with serving(MemorySite(), msgspec.structs.replace(TRUSTED, sign_in_s_max=1)) as server, connected(server) as peer:
+        async with asyncio.timeout(CLIENT_S_MAX):
+            with pytest.raises(ConnectionError):
+                while await peer.ask("LANG en"):
+                    pass
+                raise ConnectionResetError("closed")
+
+
 async def test_a_server_that_stops_says_so() -> None:
     site = MemorySite()
     account = await with_anna(site, SHORT)
@@ -265,7 +274,7 @@ async def test_half_a_message_is_not_given_for_the_whole() -> None:
 
 
 async def test_nothing_is_deleted_by_what_was_shown_of_a_lost_tail() -> None:
-    """A UID beyond the end of a lost epoch may name another message by now."""
+    """Its mail comes again with other UIDs: that it was deleted would not be true."""
     site = MemorySite()
     account = await with_anna(site, SHORT)
     async with serving(site) as server, connected(server) as peer:

@@ -59,6 +59,18 @@ async def test_a_copy_that_is_only_being_made_does_not_count() -> None:
     assert await whereabouts.elsewhere(ANNA) == (), "once level, the view waits for what comes later"
 
 
+@pytest.mark.parametrize("asked", [True, False])
+async def test_who_was_home_and_is_a_copy_since_has_what_it_had(asked: bool) -> None:
+    known = Known(MAIL, mark=100, tables=100)
+    whereabouts = at("mumbai", known)
+    if asked:
+        assert await whereabouts.elsewhere(ANNA) == ()
+    else:
+        whereabouts.caught_up(["mail"])
+    known.found, known.mark = msgspec.structs.replace(MAIL, home="dr", copies=("pune", "mumbai"), epoch=2), 200
+    assert await whereabouts.elsewhere(ANNA) == (), "what came since is waited for, as at any copy"
+
+
 async def test_a_start_in_the_middle_of_the_making_is_none_of_a_whole_copy() -> None:
     known = Known(MAIL, mark=100, tables=60)
     whereabouts = at("dr", known)

@@ -136,6 +136,27 @@ async def test_a_member_that_is_cut_off_with_it_takes_a_pinned_home_from_nobody(
     assert hold.held() and not hold.record.strict
 
 
+async def test_how_a_pinned_partition_is_placed_is_noted_before_its_home_goes_by_it() -> None:
+    """Whoever is started again at that home while it is cut off goes by what is noted."""
+    keys, clock = Keys(), Clock()
+    hold, partitions = await pinned(keys, clock)
+    noted: list[tuple[bool, bool]] = []  # what is to be noted, and what the home goes by meanwhile
+
+    async def note(record: Partition) -> None:
+        noted.append((record.strict, hold.record.strict))
+        if len(noted) == 1:
+            raise Unreachable("the site's own engine is away")
+
+    hold.note = note
+    found = await partitions.get("p")
+    assert found is not None
+    await partitions.change(replace(found.partition, remote=True, strict=True), found.revision)
+    for _ in range(3):
+        await one_renewal(hold)
+    assert noted == [(True, False), (True, False)], "what cannot be noted is not gone by; what is, once"
+    assert hold.held() and hold.record.strict
+
+
 async def test_who_begins_alone_with_such_a_member_goes_on_and_takes_it_anew_when_writes_go_through() -> None:
     keys, clock = Keys(), Clock()
     before, partitions = await pinned(keys, clock)

@@ -5,15 +5,17 @@ knows no network and no disk: world/network.py brings what is asked, and says wh
 """
 
 import base64
-import json
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+import msgspec
+
 BATCH_IDLE_S_MAX = 10.0  # then the engine forgets a batch that was not committed
 BATCH_MESSAGES_MAX = 1000
+TAKERS_KEPT_MAX = 1000
 
 STREAM_NOT_FOUND = 404, 10059, "stream not found"
 NO_MESSAGE = 404, 10037, "no message found"
@@ -104,6 +106,12 @@ class Streams:
         self._now_ns = now_ns
         self._uptime = uptime
         self.streams: dict[str, Stream] = {}
+        self._takers: dict[str, Stream | None] = {}  # by subject, until streams change
+
+    def put_back(self, streams: Mapping[str, Stream]) -> None:
+        """What a backup holds, in the place of what is here."""
+        self.streams = {name: stream.copy() for name, stream in streams.items()}
+        self._takers.clear()
 
     def copy(self) -> dict[str, Stream]:
         return {name: stream.copy() for name, stream in self.streams.items()}
@@ -111,7 +119,7 @@ class Streams:
     # -- the API -------------------------------------------------------------------------------------------------------
     def api(self, verb: str, body: bytes) -> list[Answer] | None:
         """The answers to a request on `$JS.API.<verb>`; None: nobody is there for it."""
-        asked: dict[str, Any] = json.loads(body) if body else {}
+        asked: dict[str, Any] = msgspec.json.decode(body) if body else {}
         word, _, name = verb.rpartition(".")
         stream = self.streams.get(name)
         match word:
@@ -122,6 +130,8 @@ class Streams:
             case "STREAM.INFO":
                 info = _error(STREAM_NOT_FOUND) if stream is None else self._info(stream)
                 return [_json("stream_info", {**info, "total": 0, "offset": 0, "limit": 0})]
+            case "STREAM.DELETE":
+                return [_json("stream_delete", self._delete(name))]
             case "STREAM.PURGE":
                 return [_json("stream_purge", _purge(stream, asked))]
             case "STREAM.MSG.GET":
@@ -139,6 +149,7 @@ class Streams:
             return _error(OVERLAP)
         made = self.streams[name] = Stream(config)
         made.created_ns = self._now_ns()
+        self._takers.clear()
         return self._info(made)
 
     def _update(self, stream: Stream | None, config: dict[str, Any]) -> dict[str, Any]:
@@ -148,7 +159,14 @@ class Streams:
             return _error(OVERLAP)
         stream.asked = config
         stream.config = {**_DEFAULTS, **config}
+        self._takers.clear()
         return self._info(stream)
+
+    def _delete(self, name: str) -> dict[str, Any]:
+        if self.streams.pop(name, None) is None:
+            return _error(STREAM_NOT_FOUND)
+        self._takers.clear()
+        return {"success": True}
 
     def _overlaps(self, name: str, subjects: Sequence[str]) -> bool:
         taken = [one for each, stream in self.streams.items() if each != name for one in stream.config["subjects"]]
@@ -163,11 +181,12 @@ class Streams:
 
     # -- writing -------------------------------------------------------------------------------------------------------
     def taker(self, subject: str) -> Stream | None:
-        for stream in self.streams.values():
-            for pattern in stream.config["subjects"]:
-                if matches(pattern, subject):
-                    return stream
-        return None
+        if subject not in self._takers:
+            if len(self._takers) >= TAKERS_KEPT_MAX:
+                self._takers.clear()
+            taking = (s for s in self.streams.values() if any(matches(p, subject) for p in s.config["subjects"]))
+            self._takers[subject] = next(taking, None)
+        return self._takers[subject]
 
     def store(self, stream: Stream, subject: str, headers: Mapping[str, str], data: bytes) -> Answer:
         """Checked, and on the disk when this returns. An empty answer: a batch goes on."""
@@ -177,7 +196,7 @@ class Streams:
 
     def _acked(self, stream: Stream, outcome: dict[str, Any]) -> Answer:
         domain = {"domain": self.domain} if "error" not in outcome else {}
-        return Answer({}, json.dumps({**outcome, "stream": stream.config["name"], **domain}).encode())
+        return Answer({}, msgspec.json.encode({**outcome, "stream": stream.config["name"], **domain}))
 
     def _one(self, stream: Stream, subject: str, headers: dict[str, str], data: bytes) -> dict[str, Any]:
         if refused := self._unexpected(stream, subject, headers):
@@ -242,7 +261,7 @@ def _sequence(stored: Stored) -> int:
 
 
 def _json(kind: str, body: dict[str, Any]) -> Answer:
-    return Answer({}, json.dumps({"type": f"io.nats.jetstream.api.v1.{kind}_response", **body}).encode())
+    return Answer({}, msgspec.json.encode({"type": f"io.nats.jetstream.api.v1.{kind}_response", **body}))
 
 
 def _error(error: tuple[int, int, str]) -> dict[str, Any]:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from cluster.control import partitions, watch
+from cluster.control.hold import Hold
 from cluster.domain.mailbox.events import MessagesExpunged
 from cluster.domain.mailbox.state import MailState, evolve
-from cluster.log import admission, appender, copier, engine, epochs, follow, jetstream, leader, wire, writer
+from cluster.log import admission, appender, copier, engine, epochs, follow, jetstream, leader, members, wire, writer
 from cluster.log.admission import Admission
 from cluster.log.connection import Unreachable
 from cluster.log.copier import Copier
@@ -24,7 +25,7 @@ from cluster.log.wire import Stream
 from cluster.log.writer import Writer
 from cluster.position import SEQUENCE_MAX
 from tests.sim.world import checks, tables
-from tests.sim.world.site import Site
+from tests.sim.world.holding import Holding
 from tests.sim.world.tables import Tables
 
 
@@ -136,10 +137,10 @@ def _position_saved_without_rows() -> Sequence[tuple[Any, str, Any]]:
 
 
 def _ok_before_the_tables_have_it() -> Sequence[tuple[Any, str, Any]]:
-    async def reached(self: Site, position: int, timeout_s: float) -> bool:
+    async def reached(self: Holding, position: int, timeout_s: float) -> bool:
         return True
 
-    return [(Site, "reached", reached)]
+    return [(Holding, "reached", reached)]
 
 
 def _expunge_leaves_no_trace() -> Sequence[tuple[Any, str, Any]]:
@@ -184,6 +185,16 @@ def _a_candidate_does_not_wait() -> Sequence[tuple[Any, str, Any]]:
     return [(watch.Watch, "is_over", lambda self, name: name in self.found)]
 
 
+def _a_takeover_on_any_revision() -> Sequence[tuple[Any, str, Any]]:
+    real = Hold.take
+
+    async def take(self: Hold, found: partitions.Found, following: partitions.Partition) -> None:
+        now = await self._keys.get(self._key)
+        await real(self, partitions.Found(found.partition, now.written), following)
+
+    return [(Hold, "take", take)]
+
+
 def _the_gap_is_forgotten() -> Sequence[tuple[Any, str, Any]]:
     return [(copier, "gap_of", lambda *_: 0)]
 
@@ -214,41 +225,100 @@ def _a_home_goes_on_where_its_disk_says() -> Sequence[tuple[Any, str, Any]]:
     return [(leader.Leader, "_begun", begun)]
 
 
+# ── Several partitions, placed otherwise ─────────────────────────────────────────────────────────────────────────────
+
+
+def _a_strict_home_goes_on_alone() -> Sequence[tuple[Any, str, Any]]:
+    promised, stays = Members.promised, Members._stays
+
+    def lax(real: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(self: Members, *more: Any) -> Any:
+            with contextlib.ExitStack() as back:
+                record = self._hold.record
+                back.callback(setattr, self._hold, "record", record)
+                self._hold.record = replace(record, strict=False)
+                return real(self, *more)
+
+        return asked
+
+    return [(Members, "promised", lax(promised)), (Members, "_stays", lax(stays))]
+
+
+def _a_pinned_home_is_taken_over() -> Sequence[tuple[Any, str, Any]]:
+    real = partitions.may_follow
+
+    def may_follow(record: partitions.Partition, site: str, life: str, at: int) -> bool:
+        return real(replace(record, pinned=False), site, life, at)
+
+    return [(copier, "may_follow", may_follow)]
+
+
+def _a_windowed_copy_becomes_a_member() -> Sequence[tuple[Any, str, Any]]:
+    return [(members, "windowed", lambda record, site: 0)]
+
+
+def _a_windowed_copy_is_made_home() -> Sequence[tuple[Any, str, Any]]:
+    return [(leader, "windowed", lambda record, site: 0)]
+
+
+def _a_copy_made_anew_is_still_trusted() -> Sequence[tuple[Any, str, Any]]:
+    real = Copier._look
+
+    async def look(self: Copier) -> None:
+        """As if nothing had been thrown away: the home knows it by the life that it had before."""
+        await real(self)
+        self._life = self._started
+
+    return [(Copier, "_look", look)]
+
+
 PLANTS: dict[str, Plant] = {
     "OK before it is durable": Plant(_ok_before_durable, frozenset({checks.DURABLE})),
     "a copy forgets a message": Plant(_copy_forgets_a_message, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE})),
     "a decision on a stale state is taken": Plant(
-        _stale_decisions_are_taken, frozenset({checks.CACHE_IS_TRUE}), seed=37
+        _stale_decisions_are_taken, frozenset({checks.CACHE_IS_TRUE}), seed=102
     ),
-    "a repeated command is a new one": Plant(_repeats_are_new, frozenset({checks.NOT_DOUBLED}), seed=4),
+    "a repeated command is a new one": Plant(_repeats_are_new, frozenset({checks.NOT_DOUBLED})),
     "a write expects nothing of the stream": Plant(
         _writes_expect_nothing,
         frozenset({checks.DURABLE, checks.ONE_STORY, checks.ONE_EVENT, checks.SETTLES, checks.OUR_BUG}),
-        seed=45,
+        seed=29,
     ),
     "contents go before copies have them": Plant(
-        _contents_go_before_copies_have_them, frozenset({checks.CONTENT_IS_HERE}), seed=1
+        _contents_go_before_copies_have_them, frozenset({checks.CONTENT_IS_HERE}), seed=11
     ),
-    "an event before its content": Plant(_event_before_its_content, frozenset({checks.CONTENT_IS_HERE}), seed=1),
+    "an event before its content": Plant(_event_before_its_content, frozenset({checks.CONTENT_IS_HERE}), seed=2),
     "the position is saved without rows": Plant(
         _position_saved_without_rows, frozenset({checks.ONE_STORY, checks.ONE_CONTENT, checks.REBUILT})
     ),
     "OK before the tables have it": Plant(_ok_before_the_tables_have_it, frozenset({checks.OWN_WRITES})),
     "an expunge leaves no trace": Plant(_expunge_leaves_no_trace, frozenset({checks.CACHE_IS_TRUE})),
     "where a read fails, nothing is there": Plant(
-        _a_copy_shows_what_it_has_not, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE, checks.SETTLES}), seed=7
+        _a_copy_shows_what_it_has_not, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE, checks.SETTLES})
     ),
-    "a stale home acknowledges": Plant(_a_stale_home_acknowledges, frozenset({checks.ONE_HOME}), seed=58),
+    "a stale home acknowledges": Plant(_a_stale_home_acknowledges, frozenset({checks.ONE_HOME}), seed=60),
     "a candidate does not wait for the lease": Plant(
-        _a_candidate_does_not_wait, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK})
+        _a_candidate_does_not_wait, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK}), seed=1
     ),
-    "the gap is forgotten": Plant(_the_gap_is_forgotten, frozenset({checks.ONE_CONTENT}), seed=14),
-    "remote waits for nobody": Plant(_remote_waits_for_nobody, frozenset({checks.NOT_ROLLED_BACK}), seed=5),
-    "tables do not go back": Plant(_tables_do_not_go_back, frozenset({checks.ONE_STORY, checks.ONE_CONTENT}), seed=14),
+    "a takeover is not on the revision seen": Plant(
+        _a_takeover_on_any_revision, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK, checks.ONE_EVENT}), seed=69
+    ),
+    "the gap is forgotten": Plant(_the_gap_is_forgotten, frozenset({checks.ONE_CONTENT}), seed=61),
+    "remote waits for nobody": Plant(
+        _remote_waits_for_nobody, frozenset({checks.NOT_ROLLED_BACK, checks.STRICT}), seed=2
+    ),
+    "tables do not go back": Plant(_tables_do_not_go_back, frozenset({checks.ONE_STORY, checks.ONE_CONTENT}), seed=60),
     "a reader passes the end": Plant(
-        _a_reader_passes_the_end, frozenset({checks.ONE_STORY, checks.ONE_CONTENT}), seed=23
+        _a_reader_passes_the_end, frozenset({checks.ONE_STORY, checks.ONE_CONTENT, checks.SETTLES})
     ),
     "a home goes on where its disk says": Plant(
-        _a_home_goes_on_where_its_disk_says, frozenset({checks.ONE_EVENT}), seed=5
+        _a_home_goes_on_where_its_disk_says, frozenset({checks.ONE_EVENT}), seed=94
+    ),
+    "a strict home goes on alone": Plant(_a_strict_home_goes_on_alone, frozenset({checks.STRICT}), seed=49),
+    "a pinned home is taken over": Plant(_a_pinned_home_is_taken_over, frozenset({checks.PINNED}), seed=8),
+    "a windowed copy becomes a member": Plant(_a_windowed_copy_becomes_a_member, frozenset({checks.WINDOWED}), seed=1),
+    "a windowed copy is made home": Plant(_a_windowed_copy_is_made_home, frozenset({checks.WINDOWED}), seed=42),
+    "a copy made anew is still trusted": Plant(
+        _a_copy_made_anew_is_still_trusted, frozenset({checks.NOT_ROLLED_BACK, checks.SETTLES}), seed=101
     ),
 }

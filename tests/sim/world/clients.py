@@ -23,9 +23,9 @@ from cluster.domain.refusal import Refusal
 from cluster.log.model import Append, Blob, LogUnavailable, NewEvent, Stale, Stored
 from cluster.tokens import judged
 from tests.sim.world import checks
-from tests.sim.world.tables import ACCOUNT
 
 if TYPE_CHECKING:
+    from tests.sim.world.holding import Holding
     from tests.sim.world.site import Process, Site
     from tests.sim.world.world import World
 
@@ -33,36 +33,37 @@ TRIES_MAX = 5
 SHOWN_S_MAX = 10.0
 ATTEMPT_S = 4.0
 ACTOR = Actor("client")
+ACCOUNTS = (7, 7, 8)  # most are of one and the same
 
 
 class Unavailable(Exception):
     """The client heard NO [UNAVAILABLE], or nothing."""
 
 
-async def execute(process: "Process", command: AnyCommand, id: bytes, blob: Blob | None) -> Stored | Refusal | None:
+async def execute(
+    process: "Process", partition: str, command: AnyCommand, id: bytes, blob: Blob | None
+) -> Stored | Refusal | None:
     """What storage/executor.py does: decide on the site's tables, append, and again when that was stale. None: nothing had to
     change. Raises Unavailable."""
-    site = process.site
+    site, holding = process.site, process.site.holdings[partition]
     for _ in range(TRIES_MAX):
-        tables = site.tables
+        tables = holding.tables
         if isinstance(command, ChangeFlags | Expunge):
-            decision = decide.decide(messages_of(tables.state, ACCOUNT, command.mailbox, command.uids), command)
+            decision = decide.decide(messages_of(tables.state, command.account, command.mailbox, command.uids), command)
         else:
-            decision = decide.decide(tree_of(tables.state, ACCOUNT), command)
+            decision = decide.decide(tree_of(tables.state, command.account), command)
         if isinstance(decision, Refusal):
             return decision
-        events = _encoded(site, decision, id)
+        events = _encoded(site, command.account, decision, id)
         if not events:
             return None
         if isinstance(command, ChangeFlags) and command.unchanged_since is not None:
-            site.world.checks.truth.conditional[id] = command
-        append = Append(
-            site.partition, id, events, decision.depends, tables.position, (blob,) if blob is not None else ()
-        )
+            site.world.checks[partition].truth.conditional[id] = command
+        append = Append(partition, id, events, decision.depends, tables.position, (blob,) if blob is not None else ())
         outcome = await _appended(process, append)
         if isinstance(outcome, Stored):
             return outcome
-        await site.reached(outcome.changed_at, 5.0)
+        await holding.reached(outcome.changed_at, 5.0)
     raise Unavailable("stale again and again")
 
 
@@ -73,19 +74,19 @@ async def _appended(process: "Process", append: Append) -> Stored | Stale:
         raise Unavailable(str(error)) from error
     if process.dead:
         raise Unavailable("the process died before it could say so")
-    if isinstance(outcome, Stored) and (process.name, outcome.last) not in process.site.world.told:
-        process.site.world.checks.word(process.site.name, append.partition, outcome)
+    if isinstance(outcome, Stored) and (process.name, append.partition, outcome.last) not in process.site.world.told:
+        process.site.world.checks[append.partition].word(process.site.name, outcome)
     return outcome
 
 
-def _encoded(site: "Site", decision: Decision, id: bytes) -> tuple[NewEvent, ...]:
+def _encoded(site: "Site", account: int, decision: Decision, id: bytes) -> tuple[NewEvent, ...]:
     at_us = site.server.now_ns() // 1000
     return tuple(
         NewEvent(
             "mailbox",
             entity,
             codec.encode(event, at_us=at_us, by=ACTOR, command=id, n=n),
-            changes(ACCOUNT, event),  # type: ignore[arg-type]  # of this noun
+            changes(account, event),  # type: ignore[arg-type]  # of this noun
             uids_given(event),  # type: ignore[arg-type]
         )
         for n, (entity, event) in enumerate(decision.events)
@@ -98,6 +99,9 @@ class Client:
         self.chance = world.derived()
         self.name = name
         self.at = self.chance.choice(list(world.sites))
+        self.partition = self.chance.choice(world.setting.partitions).name
+        self.account = world.account(self.partition, self.chance.choice(ACCOUNTS))
+        self.checks = world.checks[self.partition]
         self.count = 0
         self.cache: dict[int, tuple[bytes, int, tuple[str, ...]]] = {}
         self.token = 0
@@ -105,7 +109,7 @@ class Client:
 
     async def live(self) -> None:
         while not self.world.calm:
-            await asyncio.sleep(self.chance.expovariate(1 / self.world.pause_s))
+            await asyncio.sleep(self.chance.expovariate(1 / self.world.setting.pause_s))
             if self.chance.random() < 0.1:
                 self.at = self.chance.choice(list(self.world.sites))
             await self._one()
@@ -122,7 +126,7 @@ class Client:
             process = self._process()
             if process is not None:
                 try:
-                    outcome = await execute(process, command, id, blob)
+                    outcome = await execute(process, self.partition, command, id, blob)
                 except Unavailable:
                     outcome = None
                     self.world.trace(f"{self.name} hears nothing good of {id.hex()[:8]} at {process.name}")
@@ -142,22 +146,25 @@ class Client:
         """Whether that was all. The log's OK is SMTP's; IMAP's comes when the tables have it."""
         if not isinstance(outcome, Stored):
             return True
-        site = process.site
+        holding = process.site.holdings[self.partition]
         kind = type(command).__name__
         self.world.trace(f"{self.name} hears OK of {kind} {id.hex()[:8]} at {process.name}: {outcome.last:x}")
-        self.world.checks.acknowledged(site, id, outcome, blob.hash if blob else b"")
-        if await site.reached(outcome.last, SHOWN_S_MAX):
-            if not site.tables.has_in_history(outcome.last) and id not in site.tables.commands:
+        self.checks.acknowledged(id, outcome, blob.hash if blob else b"")
+        if await holding.reached(outcome.last, SHOWN_S_MAX):
+            if not holding.tables.has_in_history(outcome.last) and id not in holding.tables.commands:
                 return False  # The word was given in an epoch that lost it: asked again, under the same id.
-            self.world.checks.own_write(site, id, outcome.last)
+            self.checks.own_write(holding, id, outcome.last)
         return True
 
     def _process(self) -> "Process | None":
         living = self.world.sites[self.at].living()
         return self.chance.choice(living) if living else None
 
+    def _holding(self) -> "Holding":
+        return self.world.sites[self.at].holdings[self.partition]
+
     def _drawn(self) -> tuple[AnyCommand, Blob | None] | None:
-        box = self.world.sites[self.at].tables.box("INBOX")
+        box = self._holding().tables.box(self.account, "INBOX")
         kind = self.chance.random()
         if box is None or not box.messages or kind < 0.5:
             return self._delivery()
@@ -167,28 +174,28 @@ class Client:
             mode = self.chance.choice((FlagMode.ADD, FlagMode.REMOVE))
             flags = self.chance.choice((SEEN, FLAGGED, DELETED))
             since = box.messages[uid].modseq if self.chance.random() < 0.5 else None
-            return ChangeFlags(ACCOUNT, box.id, uids, mode, flags, unchanged_since=since), None
+            return ChangeFlags(self.account, box.id, uids, mode, flags, unchanged_since=since), None
         if kind < 0.9:
-            return Expunge(ACCOUNT, box.id, uids, only_deleted=False), None
-        return CopyMessages(ACCOUNT, box.id, "Archive", uids, moved=self.chance.random() < 0.5), None
+            return Expunge(self.account, box.id, uids, only_deleted=False), None
+        return CopyMessages(self.account, box.id, "Archive", uids, moved=self.chance.random() < 0.5), None
 
     def _delivery(self) -> tuple[AnyCommand, Blob]:
         data = f"{self.name} {self.count} {self.chance.getrandbits(64):x}".encode()
         digest = hashlib.sha256(data).digest()
         content = Content(digest, len(data), (Segment(digest, len(data)),), b"")
         ids = tuple(self.world.mailbox_id() for _ in range(6))
-        return Deliver(ACCOUNT, content, 1_800_000_000, ids), Blob(digest, data)
+        return Deliver(self.account, content, 1_800_000_000, ids), Blob(digest, data)
 
     # -- the cache -----------------------------------------------------------------------------------------------------
     def _sync(self) -> None:
         """SELECT (QRESYNC …): what changed since the token, and what vanished; then the cache must be what the site shows."""
-        site = self.world.sites[self.at]
-        box = site.tables.box("INBOX")
-        if box is None or site.tables.position < self.token:
+        tables = self._holding().tables
+        box = tables.box(self.account, "INBOX")
+        if box is None or tables.position < self.token:
             return  # the tables wait for the token first
         if box.uidvalidity != self.uidvalidity:
             self.cache, self.uidvalidity, self.token = {}, box.uidvalidity, 0
-        since = judged(site.tables.history, self.token, site.tables.state.salvaged)
+        since = judged(tables.history, self.token, tables.state.salvaged)
         if since is None:
             self.cache, since = {}, 0  # lost: all flags, and VANISHED for every other UID that it may know
         for uid, message in box.messages.items():

@@ -4,6 +4,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
+from cluster.control.partitions import Partition
 from cluster.log.model import LogUnavailable
 from tests.sim.world.site import Process, Site
 
@@ -24,11 +27,11 @@ class Faults:
             (4, self.cut_pair), (2, self.isolate), (5, self.kill_process), (3, self.crash_engine), (1, self.power_cut),
             (2, self.member_down), (2, self.tables_crash), (2, self.step_clock), (2, self.slow_disk), (2, self.slow_link),
             (2, self.lose_disk), (2, self.switchover), (0.5, self.force),
-            (1, self.copy_then_home), (1, self.hurried_switchover), (1, self.home_after_home),
+            (1, self.copy_then_home), (1, self.hurried_switchover), (1, self.home_after_home), (1, self.home_just_away),
+            (1, self.without_a_copy), (1, self.otherwise_durable), (2.5, self.recopy),
         ]  # fmt: skip
         while True:
-            await asyncio.sleep(self.chance.expovariate(1 / self.world.trouble_every_s))
-            if self.world.calm:
+            if not await self.world.while_wild(self.chance.expovariate(1 / self.world.setting.trouble_every_s)):
                 return
             fault = self.chance.choices([kind for _, kind in kinds], [weight for weight, _ in kinds])[0]
             task = asyncio.create_task(fault())
@@ -57,7 +60,7 @@ class Faults:
         return self.chance.choice(list(self.world.sites.values()))
 
     async def _while(self, low: float, high: float) -> None:
-        await asyncio.sleep(self.chance.uniform(low, high))
+        await self.world.while_wild(self.chance.uniform(low, high))
 
     async def cut_pair(self) -> None:
         a, b = self.chance.sample(list(self.world.sites), 2)
@@ -69,13 +72,13 @@ class Faults:
         others = [other for other in self.world.sites if other != site]
         await self._cut([way for other in others for way in ((site, other), (other, site))])
 
-    async def _cut(self, ways: list[tuple[str, str]]) -> None:
+    async def _cut(self, ways: list[tuple[str, str]], low: float = 0.3, high: float = 15) -> None:
         loses = self.chance.random() < 0.5
         self.world.trace(f"cut {ways}")
         for way in ways:
             self.world.network.cut(*way, loses=loses)
         self.world.plane.changed()
-        await self._while(0.3, 15)
+        await self._while(low, high)
         self.world.trace(f"heal {ways}")
         for way in ways:
             self.world.network.heal(*way)
@@ -142,24 +145,79 @@ class Faults:
             if site.processes[slot].dead:
                 site.start_process(slot)
 
-    async def switchover(self) -> None:
-        process, to = self._somebody(), self._site()
+    async def switchover(self, of: str = "") -> None:
+        process, to, name = self._somebody(), self._site(), of or self._partition()
         if process is not None:
-            self.world.trace(f"{process.name} asks for a switchover to {to.name}")
+            self.world.trace(f"{process.name} asks for a switchover of {name} to {to.name}")
             try:
-                await process.log.switchover(process.site.partition, to.name)
+                await process.log.switchover(name, to.name)
                 self.world.trace(f"switched over to {to.name}")
             except LogUnavailable as error:
                 self.world.trace(f"no switchover: {error}")
 
+    # -- what an operator changes ------------------------------------------------------------------------------------------
+    async def without_a_copy(self) -> None:
+        """A copy is taken off the record, and put on it again."""
+        site, name = self._site().name, self._partition()
+        self.world.sites[site].lost_blobs = True  # Contents need not wait for it meanwhile.
+        await self._placed(name, lambda now: replace(now, copies=tuple(each for each in now.copies if each != site)))
+        await self._while(1, 8)
+        await self._placed(name, lambda now: now if site in (now.home, *now.copies) else _with_copy(now, site))
+
+    async def otherwise_durable(self) -> None:
+        name = self._partition()
+        await self._placed(name, lambda now: replace(now, remote=not now.remote, strict=False, windows={}))
+        await self._while(1, 8)
+        await self._placed(name, self.world.checks[name].placed.wanted)
+
+    async def _placed(self, name: str, change: Callable[[Partition], Partition]) -> None:
+        """As often as it takes."""
+        while True:
+            process = self._somebody()
+            if process is not None and self.world.record(name) is not None:
+                try:
+                    record = await process.log.place(change, name)
+                    self.world.trace(f"{name}: copies {record.copies}, remote {record.remote}, strict {record.strict}")
+                    return
+                except LogUnavailable as error:
+                    self.world.trace(f"not placed: {error}")
+            await asyncio.sleep(1)
+
+    async def recopy(self) -> None:
+        """What is at a site of one epoch is thrown away, to be copied anew. For what was promised on it that is a lost disk."""
+        site, name = self._site(), self._partition()
+        record, living = self.world.record(name), site.living()
+        epochs = sorted({epoch for epoch, _ in site.holdings[name].streams()})
+        if not (self.world.setting.loses_disks and self.world.is_rebuilt() and epochs and living and record):
+            return
+        self.world.unbuilt = site
+        epoch = self.chance.choice((*epochs, epochs[-1], epochs[-1]))
+        self.world.trace(f"epoch {epoch} of {name} is copied anew at {site.name}")
+        try:
+            await living[0].log.recopy(name, epoch)
+        except LogUnavailable as error:
+            self.world.trace(f"not copied anew: {error}")
+        site.lost_at = self.world.loop.time()
+        self.world.checks[name].lies_less()
+        home = self._home(name)
+        if home is not None and home is not site and self.chance.random() < 0.5:
+            # Just then nobody else is there who could follow the home.
+            (third,) = (each for each in self.world.sites.values() if each not in (home, site))
+            slots = [slot for slot, process in third.processes.items() if not process.dead]
+            await self._while(0, 0.1)
+            await asyncio.gather(self._down(home, Site.restart, 6, 9), self._killed(third, slots, 6, 9))
+
     # -- what must come together for something to go wrong -----------------------------------------------------------------
-    def _home(self) -> Site | None:
-        record = self.world.record(self.world.partitions[0].name)
+    def _partition(self) -> str:
+        return self.chance.choice(self.world.setting.partitions).name
+
+    def _home(self, of: str) -> Site | None:
+        record = self.world.record(of)
         return self.world.sites[record.home] if record is not None else None
 
     async def copy_then_home(self) -> None:
         """A copy is started again, perhaps with an earlier disk, and just then the home is lost."""
-        home = self._home()
+        home = self._home(self._partition())
         copy = self._site()
         if home is None or copy is home:
             return
@@ -173,13 +231,21 @@ class Faults:
         await self._while(0, 2)
         await self._down(home, Site.restart, 6, 9)
 
+    async def home_just_away(self) -> None:
+        """For about as long as those wait who would follow it."""
+        home = self._home(self._partition())
+        if home is not None:
+            others = [other for other in self.world.sites if other != home.name]
+            await self._cut([way for other in others for way in ((home.name, other), (other, home.name))], 2.5, 4.5)
+
     async def hurried_switchover(self) -> None:
         """With slow lines, and the home cut off just when it hands over."""
-        home = self._home()
+        name = self._partition()
+        home = self._home(name)
         if home is None:
             return
         self.world.network.late = self.chance.choice((0.0, 0.3))
-        asked = asyncio.create_task(self.switchover())
+        asked = asyncio.create_task(self.switchover(name))
         await self._while(0, 0.5)
         if self.chance.random() < 0.5:
             others = [other for other in self.world.sites if other != home.name]
@@ -189,13 +255,14 @@ class Faults:
 
     async def home_after_home(self) -> None:
         """The home is lost, and whoever follows it too, as soon as it does."""
-        home = self._home()
+        name = self._partition()
+        home = self._home(name)
         if home is None:
             return
         losing = asyncio.create_task(self._down(home, Site.restart, 4, 12))
         for _ in range(100):
             await asyncio.sleep(0.1)
-            following = self._home()
+            following = self._home(name)
             if following is not None and following is not home:
                 await self._while(0, 0.3)
                 await self._down(following, Site.restart, 4, 12)
@@ -203,19 +270,12 @@ class Faults:
         await asyncio.wait((losing,))
 
     async def force(self) -> None:
-        process, to = self._somebody(), self._site()
-        record = self.world.record(to.partition)
+        process, to, name = self._somebody(), self._site(), self._partition()
+        record = self.world.record(name)
         if process is None or record is None or not self.world.setting.forces or to.name == record.home:
             return
-        self.world.trace(f"{process.name} forces {to.name}")
-        self.world.forcing += 1
-        try:
-            await process.log.force(to.partition, to.name)
-            self.world.trace(f"forced to {to.name}")
-        except LogUnavailable as error:
-            self.world.trace(f"not forced: {error}")
-        await asyncio.sleep(10)  # the answer may have been lost, and the word still be under way
-        self.world.forcing -= 1
+        self.world.trace(f"{process.name} forces {name} to {to.name}")
+        await self.world.force(process, name, to.name)
 
     def _somebody(self) -> Process | None:
         living = [process for site in self.world.sites.values() for process in site.living()]
@@ -252,3 +312,7 @@ class Faults:
         self.world.network.doubles = self.chance.choice((0.0, 0.05))
         await self._while(1, 8)
         self.world.network.late = self.world.network.doubles = 0.0
+
+
+def _with_copy(record: Partition, site: str) -> Partition:
+    return replace(record, copies=(*record.copies, site))

@@ -8,21 +8,21 @@ import asyncio
 import contextvars
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import structlog
 
 from cluster.log.connection import Arrived, Connection, Handler, Subscribed, Unreachable
-from tests.sim.clock import OWNER, Owner
+from tests.sim.clock import OWNER, Owner, VirtualLoop
 from tests.sim.engine import Answer, Streams
 
 log = structlog.get_logger("sim.network")
 
 HELD_S_MAX = 9.0  # a cut that is healed within it loses nothing: nobody noticed
 INTEREST_S = 10.0  # so long a server believes that the other side of a cut still listens
-NEAR_S = 0.0002
-API_S = 0.0003
+NEAR_S = 0.0003
+RECONNECT_S_MAX = 0.1
 
 WITHIN_A_SITE = ("cp.", "ck.", "$KV.", "$JS.API.")  # denied by the leaf links, or of the server one is connected to
 PLANE = "$JS.backbone.API."
@@ -33,7 +33,7 @@ class Mail(NamedTuple):
 
     subject: str
     reply: str
-    headers: dict[str, str]
+    headers: Mapping[str, str]
     data: bytes
 
 
@@ -104,6 +104,11 @@ class Server:
         if not self.up:
             self.up = True
             self.life += 1
+            for each in self.network.inboxes.values():
+                if each.site == self.site:
+                    self.network.loop.at(
+                        self.network.loop.now + self.network.chance.uniform(0, RECONNECT_S_MAX), each.line_found
+                    )
 
     # -- what arrives --------------------------------------------------------------------------------------------------
     def listens(self, subject: str) -> bool:
@@ -128,15 +133,9 @@ class Server:
     def _asked(self, mail: Mail, verb: str) -> None:
         if verb.startswith("$KV."):
             return self.arrive(mail._replace(subject=verb))
-        life = self.life
-
-        def answer() -> None:
-            if self.life == life and self.up:
-                answers = self.streams.api(verb, mail.data)
-                for each in [Answer({"Status": "503"}, b"")] if answers is None else answers:
-                    self.network.send(self.site, Mail(mail.reply, "", dict(each.headers), each.data))
-
-        self.network.loop.call_later(API_S, answer)
+        answers = self.streams.api(verb, mail.data)
+        for each in [Answer({"Status": "503"}, b"")] if answers is None else answers:
+            self.network.send(self.site, Mail(mail.reply, "", each.headers, each.data))
 
     def _write(self, name: str, mail: Mail) -> None:
         loop = self.network.loop
@@ -145,7 +144,7 @@ class Server:
         at = self._busy[name] = max(self._busy.get(name, 0.0), loop.time()) + takes
         disk = Disk(name, mail)
         self._pending.append(disk)
-        loop.call_at(at, self._written, self.life, disk)
+        loop.at(at, self._written, self.life, disk)
 
     def _written(self, life: int, disk: Disk) -> None:
         if life != self.life or not self.up:
@@ -156,13 +155,13 @@ class Server:
             return
         answer = self.streams.store(stream, mail.subject, mail.headers, mail.data)
         if mail.reply:
-            self.network.send(self.site, Mail(mail.reply, "", dict(answer.headers), answer.data))
+            self.network.send(self.site, Mail(mail.reply, "", answer.headers, answer.data))
 
 
 class Network:
     """`plane` takes what is for the control plane: (from which site, message). `watch` sees everything that is sent."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, chance: random.Random, sites: tuple[str, ...]) -> None:
+    def __init__(self, loop: VirtualLoop, chance: random.Random, sites: tuple[str, ...]) -> None:
         self.loop = loop
         self.chance = chance
         self.started_ns = 1_800_000_000_000_000_000
@@ -209,9 +208,9 @@ class Network:
             if self.late and self.chance.random() < self.late:
                 takes += self.chance.uniform(0.05, 4)
         link.last_at = at = max(link.last_at + 1e-6, now + takes)
-        self.loop.call_at(at, self._landed, link, deliver, mail)
+        self.loop.at(at, self._landed, link, deliver, mail)
         if a != b and self.doubles and self.chance.random() < self.doubles:
-            self.loop.call_at(at + self.chance.uniform(0, 3), self._landed, link, deliver, mail)
+            self.loop.at(at + self.chance.uniform(0, 3), self._landed, link, deliver, mail)
 
     def _landed(self, link: Link, deliver: Callable[[Mail], None], mail: Mail) -> None:
         if link.cut_at is None:
@@ -314,7 +313,6 @@ class SimConnection(Connection):
             raise Unreachable("no engine") from None
         self.network.inboxes[self._inbox] = self
         self._attach_line()
-        self._keeper = asyncio.create_task(self._keep_line(), name="line")
 
     async def stop(self) -> None:
         self.kill()
@@ -362,15 +360,12 @@ class SimConnection(Connection):
         if waiting is not None and self.connected:
             waiting.take(Arrived(mail.subject, mail.reply, mail.headers, mail.data, mail.headers.get("Status", "")))
 
-    async def _keep_line(self) -> None:
-        while True:
-            await asyncio.sleep(0.1)
-            if not self._line and self.server.up:
-                self._attach_line()
+    def line_found(self) -> None:
+        """The engine has been started: what the client tries again and again succeeds."""
+        if not self._line and not self.dead and self.server.up and self._inbox in self.network.inboxes:
+            self._attach_line()
 
     def _attach_line(self) -> None:
-        if self.dead:
-            return
         self._line = True
         self.server.connections.append(self)
         for made in self._subscribed:

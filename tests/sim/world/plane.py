@@ -26,7 +26,7 @@ class Plane:
         self._old: str | None = None  # the leader before, that may not know it yet
         self._election = 0
         self._stalled_until = 0.0
-        self.committed_one: Callable[[], None] = lambda: None
+        self.committed_one: Callable[[str], None] = lambda subject: None
         network.plane = self.asked
 
     # -- who leads -----------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class Plane:
                 self._stale.pop(member, None)
             elif self.is_up[member] and member not in self._stale:
                 kept = Streams("backbone", self.network.now_ns, self.network.loop.time)
-                kept.streams = self.committed.copy()
+                kept.put_back(self.committed.streams)
                 self._stale[member] = kept, self.network.loop.time()
 
     def _elect_later(self) -> None:
@@ -131,10 +131,10 @@ class Plane:
             answers: list[Answer] | None = [self.committed.store(stream, verb, mail.headers, mail.data)]
         else:
             answers = self.committed.api(verb, mail.data)
-        self.committed_one()
+        self.committed_one(verb)
         if not lost:
             self._reply(member, mail, answers)
 
     def _reply(self, member: str, mail: Mail, answers: list[Answer] | None) -> None:
         for each in [Answer({"Status": "503"}, b"")] if answers is None else answers:
-            self.network.send(member, Mail(mail.reply, "", dict(each.headers), each.data))
+            self.network.send(member, Mail(mail.reply, "", each.headers, each.data))

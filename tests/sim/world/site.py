@@ -4,20 +4,19 @@ import asyncio
 import itertools
 import random
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
-from cluster.control.partitions import Partition, spans
 from cluster.log import jetstream
 from cluster.log.jetstream import Backbone, JetStreamLog
-from cluster.log.model import LogUnavailable, Record, RolledBack
-from cluster.log.wire import POSITION_HEADER
-from cluster.position import Position, shown, split
+from cluster.log.model import LogUnavailable, RolledBack
+from cluster.position import Position
 from storage.salvage import Salvage
 from tests.sim.clock import Owner
 from tests.sim.engine import Stream
 from tests.sim.world.blobs import SimBlobs, SimWorld
+from tests.sim.world.holding import Holding
 from tests.sim.world.network import Network, SimConnection, as_process
 from tests.sim.world.tables import Tables
 
@@ -33,7 +32,7 @@ log = structlog.get_logger("sim.site")
 
 
 class Process:
-    """One node process: the real log over the simulated engine, and a follower that keeps the site's tables."""
+    """One node process: the real log over the simulated engine, and followers that keep the site's tables."""
 
     def __init__(self, site: "Site", name: str) -> None:
         self.site = site
@@ -41,13 +40,13 @@ class Process:
         self.owner = Owner(name)
         self.dead = False
         self.ready = False
-        self.following: asyncio.Task[None] | None = None
+        self.following: dict[str, asyncio.Task[None]] = {}
         chance = random.Random(site.network.chance.getrandbits(64))
         self.connection = SimConnection(site.network, site.name, self.owner)
         self.log = made_log(self.connection, site, name, chance.randbytes)
         world: Any = SimWorld(site.server.now_ns, site.network.loop.time, chance.randbytes)
         blobs: Any = site.blobs  # as much of the port as is used
-        self.salvage = Salvage(site.partition, self.log, blobs, world)
+        self.salvages = {name: Salvage(name, self.log, blobs, world) for name in site.holdings}
         loop = site.network.loop
         as_process(self.owner).run(loop.create_task, self._live(), name=name)
 
@@ -56,13 +55,14 @@ class Process:
         self.dead = True
         self.ready = False
         self.connection.kill()
-        if self.site.folding is self:
-            self.site.folding = None
+        for holding in self.site.holdings.values():
+            if holding.folding is self:
+                holding.folding = None
         self._cancel(100)
 
     def _cancel(self, times: int) -> None:
         self.owner.kill()
-        if self.owner.tasks and times:
+        if self.owner.living() and times:
             self.site.network.loop.call_soon(self._cancel, times - 1)
 
     async def _live(self) -> None:
@@ -72,66 +72,74 @@ class Process:
                 break
             except LogUnavailable:
                 await asyncio.sleep(RETRY_S)
-        for partition in self.site.world.partitions:
-            if partition.home == self.site.name:
-                self.log.lead(partition.name, tuple(s for s in self.site.world.sites if s != self.site.name))
+        site = self.site
+        for placed in site.world.setting.partitions:
+            if placed.home == site.name:
+                others = tuple(other for other in site.world.sites if other != site.name)
+                self.log.lead(placed.name, others, pinned=placed.pinned)
             else:
-                self.log.keep(partition.name)
+                self.log.keep(placed.name)
         self.ready = True
-        salvaging = asyncio.create_task(self._salvage(), name=f"salvage at {self.name}")
-        salvaging.add_done_callback(self._salvage_ended)
+        for holding in site.holdings.values():
+            for what, work in (("salvage", self._salvage(holding)), ("tables", self._keep_tables(holding))):
+                task = asyncio.create_task(work, name=f"{what} of {holding.partition} at {self.name}")
+                task.add_done_callback(self._ended)
+        await asyncio.Event().wait()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.site.world.broken(f"{task.get_name()} failed", error)
+
+    async def _keep_tables(self, holding: Holding) -> None:
         while True:
-            self.following = asyncio.create_task(self._follow(), name=f"follower at {self.name}")
-            await asyncio.wait((self.following,))
-            if not self.following.cancelled() and (error := self.following.exception()) is not None:
+            following = asyncio.create_task(self._follow(holding), name=f"follower at {self.name}")
+            self.following[holding.partition] = following
+            await asyncio.wait((following,))
+            if not following.cancelled() and (error := following.exception()) is not None:
                 if isinstance(error, RolledBack):
-                    await self.site.roll_back(self, error.end)
+                    await holding.roll_back(self, error.end)
                 elif not isinstance(error, LogUnavailable):
-                    self.site.world.broken(f"the follower of {self.name} failed", error)
+                    self.site.world.broken(f"the follower of {holding.partition} at {self.name} failed", error)
             await asyncio.sleep(RETRY_S)
 
-    async def _follow(self) -> None:
-        site = self.site
-        while site.folding is not None:  # noqa: ASYNC110  # the database's lock, which is asked for again and again
+    async def _follow(self, holding: Holding) -> None:
+        while holding.folding is not None:  # noqa: ASYNC110  # the database's lock, which is asked for again and again
             await asyncio.sleep(LOCK_POLL_S)
-        site.folding = self
-        keeper = asyncio.create_task(self._keep())
-        records = self.log.follow(site.partition, Position(site.tables.position))
+        holding.folding = self
+        keeper = asyncio.create_task(self._drop_contents(holding))
+        records = self.log.follow(holding.partition, Position(holding.tables.position))
         try:
             async for batch in records:
-                site.take(batch)
+                holding.take(batch)
         finally:
             keeper.cancel()
-            if site.folding is self:
-                site.folding = None
+            if holding.folding is self:
+                holding.folding = None
 
-    async def _salvage(self) -> None:
+    async def _salvage(self, holding: Holding) -> None:
         """Whatever lies in a tail here is brought into history, as often as it takes."""
+        salvage = self.salvages[holding.partition]
         while True:
             await asyncio.sleep(SALVAGE_EVERY_S)
-            if self.site.folding is not self:
+            if holding.folding is not self:
                 continue
             try:
-                outcome = await self.salvage.run(self.site.tables.state.salvaged)
+                outcome = await salvage.run(holding.tables.state.salvaged)
                 if outcome.again or outcome.reported or outcome.waiting:
                     self.site.world.trace(f"{self.name}: {outcome}")
-                self.site.waiting = outcome.waiting
+                holding.waiting = outcome.waiting
             except LogUnavailable as error:
                 log.info("salvage pauses", why=str(error))
 
-    def _salvage_ended(self, task: "asyncio.Task[None]") -> None:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self.site.world.broken(f"salvage at {self.name} failed", error)
-
-    async def _keep(self) -> None:
+    async def _drop_contents(self, holding: Holding) -> None:
         """Contents that are on disk as blobs leave the log."""
         kept = 0
         while True:
             await asyncio.sleep(KEEP_EVERY_S)
-            upto = self.site.tables.position
+            upto = holding.tables.position
             if upto > kept:
                 try:
-                    await self.log.drop_contents(self.site.partition, Position(upto))
+                    await self.log.drop_contents(holding.partition, Position(upto))
                     kept = upto
                 except LogUnavailable:
                     log.debug("contents stay")
@@ -154,23 +162,26 @@ def made_log(connection: SimConnection, site: "Site", name: str, entropy: Callab
         module["Connection"] = real
 
 
+class Saved(NamedTuple):
+    """What a backup of a site's disk holds. `events`: how many the tables of each partition had."""
+
+    streams: dict[str, Stream]
+    events: dict[str, int]
+    blobs: dict[bytes, bytes]
+
+
 class Site:
     def __init__(self, world: "World", name: str) -> None:
         self.world = world
         self.name = name
         self.network: Network = world.network
         self.server = world.network.servers[name]
-        self.partition = world.partitions[0].name
-        self.tables = Tables()
         self.blobs = SimBlobs()
-        self.rolled_back = 0
-        self.waiting: tuple[int, ...] = ()  # epochs whose tail rests on one that is not here
-        self.folding: Process | None = None
-        self.moved = asyncio.Event()
+        self.holdings = {placed.name: Holding(self, placed.name) for placed in world.setting.partitions}
         self.processes: dict[int, Process] = {}
         self.lost_blobs = False  # they are fetched from other sites, which is not played here
         self.lost_at = float("-inf")
-        self.saved: tuple[dict[str, Stream], int, dict[bytes, bytes]] | None = None  # what a backup of the disk holds
+        self.saved: Saved | None = None
         self._numbers = itertools.count(1)
 
     def start_process(self, slot: int) -> None:
@@ -182,90 +193,30 @@ class Site:
     def living(self) -> list[Process]:
         return [each for each in self.processes.values() if each.ready and not each.dead]
 
-    # -- tables --------------------------------------------------------------------------------------------------------
-    def take(self, batch: tuple[Record, ...]) -> None:
-        for record in batch:
-            if not record.noun:
-                self.blobs.take(record)
-            elif record.position > self.tables.position:
-                self.world.checks.before_fold(self, record)
-                event = self.tables.fold(record)
-                self.world.checks.folded(self, record, event)
-        self._news()
-
-    def _news(self) -> None:
-        self.moved.set()
-        self.moved = asyncio.Event()
-
-    async def reached(self, position: int, timeout_s: float) -> bool:
-        try:
-            async with asyncio.timeout(timeout_s):
-                while self.tables.position < position:
-                    await self.moved.wait()
-        except TimeoutError:
-            return False
-        return True
-
     def tables_back(self, events: int) -> None:
-        """The database crashed: its last commits were not on the disk yet."""
-        self.tables = Tables.of(self.tables.events[: max(0, len(self.tables.events) - events)])
-        self.world.checks.went_back(self)
-        if self.folding is not None and self.folding.following is not None:
-            self.folding.following.cancel()  # it noticed that the database ended the connection
-
-    async def roll_back(self, process: Process, end: int) -> None:
-        """History goes on from `end`: the tables are made again up to there, and put in the place of the old ones."""
-        self.world.trace(f"{self.name} rolls back to {shown(end)}")
-        made = Tables()
-        if end:
-            async for batch in process.log.read(self.partition, 0, end):
-                for record in batch:
-                    if record.noun:
-                        made.fold(record)
-        if process.dead:
-            return
-        self.tables = made
-        self.rolled_back += 1
-        self.world.checks.rolled_back(self)
-        self._news()
+        for holding in self.holdings.values():
+            holding.back(events)
 
     def restart(self) -> None:
         """What was on the disk is there."""
 
-    def has_unsalvaged(self, record: Partition) -> bool:
-        """Whether a tail lies here that its salvage is not through with, nor waits for another one."""
-        ends = dict(spans(record))
-        for stream in self.server.streams.streams.values():
-            kind, _, rest = str(stream.config["name"]).partition(f"-{self.partition}-")
-            if not rest or not stream.messages:
-                continue
-            epoch, newest = int(rest), stream.messages[-1]
-            last = newest.sequence if kind == "EV" else split(int(newest.headers[POSITION_HEADER])).sequence
-            done = max(ends.get(epoch, 0), self.tables.state.salvaged.get(epoch, 0))
-            if epoch < record.epoch and last > done and epoch not in self.waiting:
-                return True
-        return False
-
     # -- disks ---------------------------------------------------------------------------------------------------------
     def save(self) -> None:
-        self.saved = self.server.streams.copy(), len(self.tables.events), dict(self.blobs.kept)
+        events = {name: len(holding.tables.events) for name, holding in self.holdings.items()}
+        self.saved = Saved(self.server.streams.copy(), events, dict(self.blobs.kept))
 
     def restore(self) -> None:
         assert self.saved is not None
-        streams, events, blobs = self.saved
-        self._losing()
-        self.server.streams.streams = {name: stream.copy() for name, stream in streams.items()}
-        self.tables = Tables.of(self.tables.events[:events])
-        self.blobs.kept = dict(blobs)
-        self.world.checks.disk_lost(self)
+        self._become(self.saved)
 
     def wipe(self) -> None:
-        self._losing()
-        self.server.streams.streams = {}
-        self.tables = Tables()
-        self.blobs.kept = {}
-        self.world.checks.disk_lost(self)
+        self._become(Saved({}, {}, {}))
 
-    def _losing(self) -> None:
+    def _become(self, saved: Saved) -> None:
         self.lost_blobs = True
         self.lost_at = self.network.loop.time()
+        self.server.streams.put_back(saved.streams)
+        self.blobs.kept = dict(saved.blobs)
+        for name, holding in self.holdings.items():
+            holding.tables = Tables.of(holding.tables.events[: saved.events.get(name, 0)])
+            self.world.checks[name].disk_lost(holding)

@@ -5,7 +5,7 @@ quarantined, and the digest covers position, payload and outcome.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cluster import codec
 from cluster.control.partitions import in_history
@@ -13,8 +13,6 @@ from cluster.domain.mailbox.events import AnyEvent, EpochStarted
 from cluster.domain.mailbox.state import AccountMail, Box, MailState, Unappliable, evolve
 from cluster.log.model import Record
 from cluster.position import SEQUENCE_MAX, split
-
-ACCOUNT = 7
 
 
 class Tables:
@@ -65,14 +63,14 @@ class Tables:
         epoch = split(self.position).epoch
         return (*sorted((each, last) for each, last in self.ends.items() if each != epoch), (epoch, SEQUENCE_MAX))
 
+    def boxes(self) -> Iterator[Box]:
+        for mail in self.state.accounts.values():
+            yield from mail.boxes.values()
+
     def has_in_history(self, position: int) -> bool:
         """Of those not beyond where it stands."""
         return in_history(self.history, position)
 
-    @property
-    def mail(self) -> AccountMail:
-        return self.state.accounts.get(ACCOUNT) or AccountMail(self.state.uidvalidity_base)
-
-    def box(self, name: str) -> Box | None:
-        mail = self.mail
+    def box(self, account: int, name: str) -> Box | None:
+        mail = self.state.accounts.get(account) or AccountMail(self.state.uidvalidity_base)
         return mail.boxes.get(mail.names.get(name, 0))

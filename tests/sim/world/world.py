@@ -4,42 +4,32 @@ import asyncio
 import itertools
 import random
 import traceback
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, MutableMapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import structlog
-from msgspec.structs import replace
 
-from cluster.control.partitions import Partition, clip, decode, in_history, spans
+from cluster.control.partitions import Partition, clip, decode, in_history, spans, windowed
 from cluster.log.model import LogUnavailable, Stored
 from cluster.log.wire import decode_answer
+from cluster.position import shown
 from tests.sim import clock
 from tests.sim.world import checks
 from tests.sim.world.clients import Client
 from tests.sim.world.faults import Faults
 from tests.sim.world.network import Mail, Network
 from tests.sim.world.plane import Plane
-from tests.sim.world.site import Site
+from tests.sim.world.setting import SITES, Placed, drawn
+from tests.sim.world.site import Process, Site
 
-SITES = ("north", "south", "west")
+START_S = 2.0  # before anything goes wrong
 CALM_S_MAX = 90.0
 HELP_AFTER_S = 15.0
+FORCED_S_MAX = 10.0  # after its answer an operator's word may still be under way
 REPLIES_KEPT_MAX = 5_000
-
-
-class Placed(NamedTuple):
-    name: str
-    home: str
-
-
-class Setting(NamedTuple):
-    """`remote`: durability. `forces`: operators take partitions by force. `loses_disks`: sites may be wiped, or put back
-    to an earlier state, one at a time."""
-
-    remote: bool
-    forces: bool
-    loses_disks: bool
+CLIENTS = 3
+RECORDS = "$KV.control.partition."
 
 
 class Violation(Exception):
@@ -57,37 +47,52 @@ class World:
         self._chance = random.Random(seed)
         self.network = Network(loop, self.derived(), SITES)
         self.network.watch = self._seen
+        self.setting = drawn(self.derived(), len(self.network.links))
+        for link, delay_s in zip(self.network.links.values(), self.setting.delays_s, strict=True):
+            link.delay_s = delay_s
         self.plane = Plane(self.network, SITES)
         self.plane.committed_one = self._committed
-        self.partitions = (Placed("mail", "north"),)
-        self.checks = checks.Checks(self)
-        self.calm = False
+        self.checks = {placed.name: checks.Checks(self, placed) for placed in self.setting.partitions}
+        self.calming = asyncio.Event()
         self.lines: deque[str] = deque(maxlen=100_000)
         self.violations: list[Violation] = []
         self.broke = asyncio.Event()
         self._mailbox_ids = itertools.count(1000)
-        self._replies: dict[str, str] = {}
-        self._record: Partition | None = None
-        self.told: set[tuple[str, int]] = set()  # words given to other processes: which one, and the position
+        self._replies: dict[str, str] = {}  # where an answer goes to, and of which partition it is
+        self._records: dict[str, Partition] = {}
+        self.told: set[tuple[str, str, int]] = set()  # words given to other processes: which one, of what, the position
         self.unbuilt: Site | None = None
         self.helped = 0  # times that an operator had to step in, in the calm
-        self._local_beat = 0  # the last while words waited for nobody
-        self.forcing = 0  # operators' words under way
-        setting = self.derived()
-        self.setting = Setting(setting.random() < 0.6, setting.random() < 0.2, setting.random() < 0.5)
-        self.pause_s = setting.choice((0.3, 0.6, 1.5))
-        self.trouble_every_s = setting.choice((1.5, 3.0, 6.0))
-        self.seconds = setting.choice((10, 16, 24))
-        for link in self.network.links.values():
-            link.delay_s = setting.choice((0.001, 0.02))
+        self.forcing = Counter[str]()  # operators' words under way, by partition
         self.sites = {name: Site(self, name) for name in SITES}
-        self._processes = {name: setting.choice((1, 1, 2)) for name in SITES}
 
     def derived(self) -> random.Random:
         return random.Random(self._chance.getrandbits(64))
 
+    @property
+    def calm(self) -> bool:
+        """Nobody begins anything any more, and what is broken is mended."""
+        return self.calming.is_set()
+
+    @property
+    def acknowledged(self) -> int:
+        return sum(len(each.truth.acknowledged) for each in self.checks.values())
+
+    async def while_wild(self, seconds: float) -> bool:
+        """Sleeps so long, or until the calm; whether that is not yet."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.calming.wait()
+        except TimeoutError:
+            pass
+        return not self.calm
+
     def mailbox_id(self) -> int:
         return next(self._mailbox_ids)
+
+    def account(self, partition: str, which: int) -> int:
+        """Of one partition each."""
+        return 100 * list(self.checks).index(partition) + which
 
     def trace(self, text: str) -> None:
         self.lines.append(f"{self.loop.time():9.4f} {text}")
@@ -103,31 +108,29 @@ class World:
 
     def record(self, partition: str) -> Partition | None:
         """The control plane's, as it is this moment."""
-        stream = self.plane.committed.streams.get("KV_control")
-        found = stream.last_on(f"$KV.control.partition.{partition}") if stream is not None else None
-        return decode(found.data) if found is not None and found.data else None
+        return self._records.get(partition)
 
     def is_rebuilt(self) -> bool:
         """Whether the site that lost its disk last has again all that is shown anywhere."""
-        site, record = self.unbuilt, self.record(self.partitions[0].name)
-        if site is None or record is None:
+        site = self.unbuilt
+        return site is None or (bool(site.living()) and all(self._is_rebuilt(site, name) for name in self.checks))
+
+    def _is_rebuilt(self, site: Site, partition: str) -> bool:
+        record = self.record(partition)
+        if record is None:
             return True
-        there = max(each.tables.position for each in self.sites.values())
-        names = (site.name, *(member.site for member in record.members))
-        return site.tables.position >= there > 0 and bool(site.living()) and {*names, record.home} == set(self.sites)
+        there = max(each.holdings[partition].tables.position for each in self.sites.values())
+        names = {site.name, record.home, *(member.site for member in record.members), *record.windows}
+        return site.holdings[partition].tables.position >= there > 0 and names == set(self.sites)
 
-    def _committed(self) -> None:
+    def _committed(self, subject: str) -> None:
         """The control plane took a write."""
-        record = self.record(self.partitions[0].name)
-        if record is not None and self._record is not None and record.epoch != self._record.epoch:
-            self.checks.moved(self._record, record)
-        if record is not None and not record.remote:
-            self._local_beat = record.beat
-        self._record = record
-
-    def is_remote(self, record: Partition) -> bool:
-        """Whether its home knows that words wait for members: it hears of it when it next renews its lease."""
-        return record.remote and bool(record.members) and record.beat > self._local_beat
+        name = subject.removeprefix(RECORDS)
+        found = self.plane.committed.streams["KV_control"].last_on(subject) if name in self.checks else None
+        if found is not None and found.data:
+            before, after = self._records.get(name), decode(found.data)
+            self._records[name] = after
+            self.checks[name].recorded(before, after)
 
     def _seen(self, site: str, mail: Mail) -> None:
         """Words that homes give to other processes."""
@@ -136,40 +139,41 @@ class World:
             if len(self._replies) > REPLIES_KEPT_MAX:
                 del self._replies[next(iter(self._replies))]
         elif mail.subject in self._replies and "Status" not in mail.headers:
-            answer = decode_answer(mail.data)
+            answer, partition = decode_answer(mail.data), self._replies[mail.subject]
             if isinstance(answer, Stored):
-                self.checks.word(site, self._replies[mail.subject], answer)
-                self.told.add((mail.subject.split(".")[1], answer.last))
+                self.checks[partition].word(site, answer)
+                self.told.add((mail.subject.split(".")[1], partition, answer.last))
 
     # -- the story -----------------------------------------------------------------------------------------------------
     async def play(self) -> None:
         structlog.configure(processors=[self._logged], cache_logger_on_first_use=False)
-        for site in self.sites.values():
-            for slot in range(self._processes[site.name]):
+        for site, count in zip(self.sites.values(), self.setting.processes, strict=True):
+            for slot in range(count):
                 site.start_process(slot)
-        clients = [Client(self, f"client{n}") for n in range(3)]
+        clients = [Client(self, f"client{n}") for n in range(CLIENTS)]
         playing = [asyncio.create_task(client.live(), name=client.name) for client in clients]
         faults = Faults(self)
-        await asyncio.sleep(3)
-        playing.append(asyncio.create_task(self._place(), name="operator"))
+        await asyncio.sleep(START_S)
+        playing += [asyncio.create_task(self._place(each), name="operator") for each in self.setting.partitions]
         troubles = asyncio.create_task(faults.live(), name="faults")
-        await self._unless_broken(self.seconds)
-        self.calm = True
+        await self._unless_broken(self.setting.seconds)
+        self.calming.set()
         await self._unless_broken_until(asyncio.create_task(_both(troubles, faults)), 60)
         self.trace("calm")
         await self._unless_broken_until(asyncio.create_task(self._settled(playing)), CALM_S_MAX)
-        if not self.violations:
-            self.checks.calm()
+        for each in self.checks.values():
+            if not self.violations:
+                each.calm()
         for site in self.sites.values():
             for slot in site.processes:
                 site.kill_process(slot)
 
-    async def _place(self) -> None:
-        """The operator says how durable words must be."""
-        while self.setting.remote and not self.calm:
+    async def _place(self, placed: Placed) -> None:
+        """The operator says how durable words must be, and what a copy keeps."""
+        while (placed.remote or placed.window) and not self.calm:
             for process in next(iter(self.sites.values())).living():
                 try:
-                    await process.log.place(lambda record: replace(record, remote=True), self.partitions[0].name)
+                    await process.log.place(placed.wanted, placed.name)
                     return
                 except LogUnavailable:
                     self.trace("not placed yet")
@@ -193,16 +197,26 @@ class World:
         task.cancel()
 
     async def _settled(self, playing: "list[asyncio.Task[None]]") -> None:
-        helping = asyncio.create_task(self._help_out())
+        helping = [asyncio.create_task(self._help_out(name)) for name in self.checks]
         try:
             await asyncio.gather(*playing)
-            await self._one_story()
+            for name in self.checks:
+                await self._one_story(name)
         finally:
-            helping.cancel()
+            for each in helping:
+                each.cancel()
 
-    async def _help_out(self) -> None:
+    async def force(self, process: Process, partition: str, site: str) -> None:
+        self.forcing[partition] += 1
+        try:
+            await process.log.force(partition, site)
+            self.trace(f"{partition} is forced to {site}")
+        except LogUnavailable as error:
+            self.trace(f"not forced: {error}")
+        self.loop.call_later(FORCED_S_MAX, self.forcing.subtract, (partition,))
+
+    async def _help_out(self, name: str) -> None:
         """A partition that nobody may lead any more by itself waits for its operator, who takes the copy that has most."""
-        name = self.partitions[0].name
         while True:
             waited = 0.0
             while waited < HELP_AFTER_S:
@@ -214,31 +228,31 @@ class World:
                 continue
             history = spans(record)
             copies = [site for site in self.sites.values() if site.name in record.copies and site.living()]
-            best = max(copies, key=lambda site: clip(history, site.tables.position), default=None)
+            whole = [site for site in copies if not windowed(record, site.name)]
+            best = max(
+                whole or copies, key=lambda site: clip(history, site.holdings[name].tables.position), default=None
+            )
             if best is None:
                 continue
             self.trace(f"the operator forces {best.name}")
             self.helped += 1
-            self.forcing += 1
-            try:
-                await best.living()[0].log.force(name, best.name)
-            except LogUnavailable as error:
-                self.trace(f"not forced: {error}")
-            self.forcing -= 1
+            await self.force(best.living()[0], name, best.name)
 
-    async def _one_story(self) -> None:
+    async def _one_story(self, name: str) -> None:
+        holdings = [site.holdings[name] for site in self.sites.values()]
         while True:
-            positions = {site.tables.position for site in self.sites.values()}
-            record = self.record(self.partitions[0].name)
+            positions = {holding.tables.position for holding in holdings}
+            record = self.record(name)
             assert record is not None
-            shown = (at for at in self.checks.truth.events if in_history(spans(record), at))
-            level = len(positions) == 1 and positions.pop() >= max(shown, default=0) and record.holder is not None
-            if level and not any(site.has_unsalvaged(record) for site in self.sites.values()):
+            seen = (at for at in self.checks[name].truth.events if in_history(spans(record), at))
+            level = len(positions) == 1 and positions.pop() >= max(seen, default=0) and record.holder is not None
+            if level and not any(holding.has_unsalvaged(record) for holding in holdings):
                 return
             await asyncio.sleep(0.5)
 
     def _standing(self) -> str:
-        return ", ".join(f"{site.name} at {site.tables.position:x}" for site in self.sites.values())
+        holdings = (holding for site in self.sites.values() for holding in site.holdings.values())
+        return ", ".join(f"{each.name} has {each.partition} up to {shown(each.tables.position)}" for each in holdings)
 
     def _logged(self, logger: object, method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
         owner = clock.OWNER.get()

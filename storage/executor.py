@@ -24,7 +24,15 @@ from cluster.domain.directory.state import Slice
 from cluster.domain.mailbox import decide as mailbox
 from cluster.domain.mailbox import names, ranges
 from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
-from cluster.domain.mailbox.commands import AppendMessage, ChangeFlags, CopyMessages, Deliver, Expunge, Subscribe
+from cluster.domain.mailbox.commands import (
+    AppendMessage,
+    ChangeFlags,
+    CopyMessages,
+    Deliver,
+    Expunge,
+    ReplaceMessage,
+    Subscribe,
+)
 from cluster.domain.mailbox.commands import Command as MailboxBase
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import changes as mailbox_changes
@@ -343,12 +351,17 @@ class Executor:
 
     async def _mail_state(self, command: MailboxCommand) -> Tree | MessagesState:
         if not isinstance(command, ChangeFlags | Expunge):
-            return await self.views.mail.tree(
+            tree = await self.views.mail.tree(
                 command.account,
                 mailbox.tree_needs(command),
                 mailbox.tree_ids(command),
                 subscriptions=isinstance(command, Subscribe),
             )
+            reads = mailbox.tree_reads(command)
+            if reads is None:
+                return tree
+            messages = await self.views.mail.messages_state(command.account, *reads, modseqs=True)
+            return msgspec.structs.replace(tree, messages=messages)
         return await self.views.mail.messages_state(
             command.account, command.mailbox, command.uids, modseqs=mailbox.reads_modseqs(command)
         )
@@ -421,6 +434,8 @@ class Executor:
         match command:
             case AppendMessage():
                 name, expected = command.mailbox, len(command.messages)
+            case ReplaceMessage():
+                name, expected = command.mailbox, 1
             case CopyMessages():
                 name, expected = command.target, ranges.count(command.uids)
             case _:

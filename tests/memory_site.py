@@ -19,7 +19,7 @@ from cluster.domain.actor import Actor
 from cluster.domain.mailbox import names, ranges
 from cluster.domain.mailbox.commands import AnyCommand, ChangeFlags, Deliver, Expunge, OpenAccount
 from cluster.domain.mailbox.content import Content, Segment
-from cluster.domain.mailbox.decide import decide
+from cluster.domain.mailbox.decide import decide, tree_reads
 from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, Ranges
 from cluster.domain.mailbox.state import AccountMail, Box, MailState, Msg, Unappliable, evolve, messages_of, tree_of
 from cluster.domain.refusal import Reason, Refusal
@@ -182,7 +182,7 @@ class MemorySite:
         if isinstance(command, ChangeFlags | Expunge):
             decision = decide(messages_of(self.state, account, command.mailbox, command.uids), command)
         else:
-            decision = decide(tree_of(self.state, account), command)
+            decision = decide(tree_of(self.state, account, tree_reads(command)), command)
         if isinstance(decision, Refusal):
             return decision
         done = Done(0, modified=decision.modified)

@@ -110,7 +110,8 @@ def _resync(at: Cursor) -> Resync:
     if at.peek(b" ") and not at.peek(b" ("):
         at.space()
         known = at.known_uids()
-    if at.took(b" ("):
+    matched = at.took(b" (")
+    if matched:
         at.known_uids()
         at.space()
         at.known_uids()
@@ -118,7 +119,7 @@ def _resync(at: Cursor) -> Resync:
     at.need(b")")
     if uidvalidity == 0 or modseq == 0:
         raise SyntaxRefused("UIDVALIDITY and MODSEQ are above 0")
-    return Resync(uidvalidity, modseq, known)
+    return Resync(uidvalidity, modseq, known, matched)
 
 
 def create(at: Cursor) -> Create:
@@ -267,6 +268,7 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "LOGOUT": nothing,
     "ID": identify,
     "STARTTLS": nothing,
+    "UNAUTHENTICATE": nothing,
     "AUTHENTICATE": authenticate,
     "LOGIN": login,
     "ENABLE": enable,

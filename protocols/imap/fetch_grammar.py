@@ -3,7 +3,7 @@
 from typing import get_args
 
 from protocols.imap.grammar import Cursor
-from protocols.imap.model import Fetch, FetchItem, Section, SyntaxRefused
+from protocols.imap.model import Fetch, FetchItem, Partial, Section, SyntaxRefused
 from protocols.imap.writer import astring
 
 ITEMS_MAX = 200
@@ -44,16 +44,18 @@ def fetch(at: Cursor, uid: bool) -> Fetch:
         items = [FetchItem(word, word.encode()) for word in macro]
     else:
         items.append(_item(at))
-    changed_since, vanished = _modifiers(at) if at.took(b" (") else (None, False)
+    changed_since, vanished, partial = _modifiers(at) if at.took(b" (") else (None, False, None)
     if vanished and (not uid or changed_since is None):
         # RFC 7162 §3.2.6: VANISHED only with UID FETCH and CHANGEDSINCE
         raise SyntaxRefused("VANISHED needs UID FETCH and CHANGEDSINCE")
+    if partial is not None and not uid:
+        raise SyntaxRefused("PARTIAL needs UID FETCH")  # RFC 9394 §3.3
     unique = {(item.word, item.label): item for item in items}
-    return Fetch(uid, messages, tuple(unique.values()), changed_since, vanished)
+    return Fetch(uid, messages, tuple(unique.values()), changed_since, vanished, partial)
 
 
-def _modifiers(at: Cursor) -> tuple[int | None, bool]:
-    changed_since, vanished = None, False
+def _modifiers(at: Cursor) -> tuple[int | None, bool, Partial | None]:
+    changed_since, vanished, partial = None, False, None
     while True:
         match at.word():
             case "CHANGEDSINCE":  # RFC 7162 §3.1.4.1
@@ -61,10 +63,13 @@ def _modifiers(at: Cursor) -> tuple[int | None, bool]:
                 changed_since = at.number64()
             case "VANISHED":
                 vanished = True
+            case "PARTIAL" if partial is None:
+                at.space()
+                partial = at.partial()
             case _:
                 raise SyntaxRefused("no such modifier of FETCH")
         if at.took(b")"):
-            return changed_since, vanished
+            return changed_since, vanished, partial
         at.space()
 
 
@@ -155,6 +160,14 @@ def _section(at: Cursor) -> Section:
             raise SyntaxRefused("too many fields")
     at.need(b"]")
     return Section(tuple(path), kind, tuple(fields))  # type: ignore[arg-type]  # SECTION_WORDS are the literals
+
+
+def section_of(text: bytes) -> Section:
+    """What stands between the brackets (RFC 9051 §9 section-spec). Raises SyntaxRefused."""
+    at = Cursor(b"[" + text + b"]")
+    section = _section(at)
+    at.end()
+    return section
 
 
 def shown(section: Section) -> bytes:

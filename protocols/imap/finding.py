@@ -33,6 +33,8 @@ async def find(talk: Talk, tag: str, given: Search) -> "Found | Reply":
     view = talk.mailbox()
     if given.charset and given.charset not in CHARSETS:
         return Reply("NO", "No such charset here.", f"BADCHARSET ({' '.join(sorted(CHARSETS))})")
+    if talk.uid_only and _names(given.key, "SEQUENCE"):
+        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3.2
     key = given.key
     with_modseq = _names(given.key, "MODSEQ")
     if with_modseq:

@@ -50,11 +50,13 @@ class Id(msgspec.Struct, frozen=True):
 
 
 class Resync(msgspec.Struct, frozen=True):
-    """RFC 7162 §3.2.5. `known` None: not told. The sequence match data is a hint for servers that forget; this one does not."""
+    """RFC 7162 §3.2.5. `known` None: not told. The sequence match data is a hint for servers that forget; this one does not.
+    `matched`: there was some."""
 
     uidvalidity: int
     modseq: int
     known: Ranges | None
+    matched: bool = False
 
 
 class Select(msgspec.Struct, frozen=True):
@@ -93,6 +95,10 @@ class Status(msgspec.Struct, frozen=True):
     items: tuple[str, ...]
 
 
+# RFC 9394 §4 partial-range, low and high: 1 is the first; below 0 it counts from the last, which is -1.
+Partial = tuple[int, int]
+
+
 class Section(msgspec.Struct, frozen=True):
     """RFC 9051 §6.4.5.1. `fields` only with HEADER.FIELDS and HEADER.FIELDS.NOT, as the client wrote them."""
 
@@ -118,6 +124,7 @@ class Fetch(msgspec.Struct, frozen=True):
     items: tuple[FetchItem, ...]
     changed_since: int | None = None
     vanished: bool = False
+    partial: Partial | None = None
 
 
 class Store(msgspec.Struct, frozen=True):
@@ -152,10 +159,6 @@ class Key(msgspec.Struct, frozen=True):
     field: bytes = b""
     messages: SequenceSet | None = None
     keys: tuple["Key", ...] = ()
-
-
-# RFC 9394 §4 partial-range, low and high: 1 is the first; below 0 it counts from the last, which is -1.
-Partial = tuple[int, int]
 
 
 class Search(msgspec.Struct, frozen=True):
@@ -204,7 +207,8 @@ class Request(msgspec.Struct, frozen=True):
 
 class Incoming(msgspec.Struct, frozen=True):
     """The head of one message of an APPEND. The parser waits for `accept` or `refuse`. `first` False: a further message of
-    MULTIAPPEND. `internal`: (unix seconds, zone minutes) or None. `waiting`: the client waits for "+". `binary`: a literal8."""
+    MULTIAPPEND. `internal`: (unix seconds, zone minutes) or None. `waiting`: the client waits for "+". `binary`: a literal8.
+    `catenated`: it comes as Pieces and UrlParts, its size is not known (0). `replaces`: (by UID, number) of REPLACE."""
 
     tag: str
     mailbox: str
@@ -215,6 +219,14 @@ class Incoming(msgspec.Struct, frozen=True):
     internal: tuple[int, int] | None = None
     first: bool = True
     binary: bool = False
+    catenated: bool = False
+    replaces: tuple[bool, int] | None = None
+
+
+class UrlPart(msgspec.Struct, frozen=True):
+    """RFC 4469 §3: here stands what the URL names."""
+
+    url: str
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -244,7 +256,7 @@ class NeedMore(msgspec.Struct, frozen=True):
     invite: bool = False
 
 
-Parsed = Request | Incoming | Piece | IncomingDone | Line | NeedMore
+Parsed = Request | Incoming | Piece | UrlPart | IncomingDone | Line | NeedMore
 
 
 class Reply(msgspec.Struct, frozen=True):

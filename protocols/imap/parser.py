@@ -1,7 +1,8 @@
 """Bytes → requests. Owns its buffer, knows no socket; any split of the bytes gives the same values.
 
 `feed(data)`, then `next()` until it says NeedMore. Ordinary commands come whole, as a Request. An APPEND comes as
-Incoming (answer by `accept` or `refuse`), Pieces of its message, perhaps more Incoming (RFC 3502), and IncomingDone.
+Incoming (answer by `accept` or `refuse`), Pieces and UrlParts of its message, perhaps more Incoming (RFC 3502), and
+IncomingDone; so does a REPLACE.
 After AUTHENTICATE and IDLE the session asks for bare lines by `expect_line`. Raises SyntaxRefused and nothing else;
 afterwards the parser stands behind the refused command and goes on.
 """
@@ -10,20 +11,20 @@ import re
 
 import msgspec
 
+from protocols.imap.append_grammar import LITERAL_END, Append
 from protocols.imap.arguments import ARGUMENTS
 from protocols.imap.grammar import Cursor
-from protocols.imap.model import Incoming, IncomingDone, Line, NeedMore, Nothing, Parsed, Piece, Request, SyntaxRefused
+from protocols.imap.model import IncomingDone, Line, NeedMore, Nothing, Parsed, Piece, Request, SyntaxRefused
 
 PIECE_BYTES_MAX = 64 * 1024
 TAG_BYTES_MAX = 256
 LITERALS_MAX = 1000  # of one command
 LITERAL_TOTAL_FACTOR = 4  # all literals of a command may together be so many times the largest
 
-_LITERAL_END = re.compile(rb"(~?)\{(\d{1,20})(\+?)\}\Z")
-_APPEND = re.compile(rb'[^\x00-\x20(){%*"\\+\x7f-\xff]{1,256} +APPEND ', re.IGNORECASE)
-_TAG = re.compile(rb'([^\x00-\x20(){%*"\\+\x7f-\xff]{1,256}) ')
-
-NO_KEYWORDS: tuple[str, ...] = ()
+_TAGGED = rb'[^\x00-\x20(){%*"\\+\x7f-\xff]{1,256}'
+_APPEND = re.compile(_TAGGED + rb" +(?:APPEND|(?:UID +)?REPLACE +\d{1,10}) ", re.IGNORECASE)
+_WITHOUT_LITERAL = re.compile(rb" CATENATE \(", re.IGNORECASE)
+_TAG = re.compile(b"(" + _TAGGED + b") ")
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -47,7 +48,7 @@ class Parser:
         self._skipping = False  # the rest of a line that was too long
         self._discarding: SyntaxRefused | None = None
         self._line_expected = False
-        self._append: _Append | None = None
+        self._append: Append | None = None
 
     def feed(self, data: bytes | bytearray | memoryview) -> None:
         self._buffer += data
@@ -117,20 +118,20 @@ class Parser:
             return line.removesuffix(b"\r")
 
     def _take_command_line(self, line: bytes) -> Parsed | None:
-        found = _LITERAL_END.search(line)
+        found = LITERAL_END.search(line)
         if self._discarding is not None:
             self._discard_on(self._discarding, found)
             return None
         self._command += line
         if found is None:
+            if _WITHOUT_LITERAL.search(self._command) and _APPEND.match(self._command) and self._start_append(None):
+                return None
             command = bytes(self._command)
             self._reset()
             return self._request(command) if command else None
         size, waiting = int(found[2]), not found[3]
-        if _APPEND.match(self._command):
-            incoming = self._start_append(size, waiting, len(found[0]))
-            if incoming is not None or self._discarding is not None:
-                return incoming
+        if _APPEND.match(self._command) and self._start_append(found):
+            return None
         self._literals += 1
         self._literal_bytes += size + 2
         total = self._limits.literal_bytes_max * LITERAL_TOTAL_FACTOR
@@ -201,45 +202,46 @@ class Parser:
         self._literals = self._literal_bytes = 0
 
     # -- APPEND -----------------------------------------------------------------------------------------------------------
-    def _start_append(self, size: int, waiting: bool, marker: int) -> "Incoming | None":
-        """None: the literal is the mailbox's name. Raises for what is no APPEND."""
+    def _start_append(self, found: "re.Match[bytes] | None") -> bool:
+        """The command is an APPEND or REPLACE, as far as it has come; False: its literal, if it ends in one, is the mailbox's
+        name. Raises SyntaxRefused."""
         at = Cursor(bytes(self._command), self.names_utf8)
         tag = at.tag()
-        while at.took(b" "):
-            pass
-        at.word()
-        at.space()
-        message_at = len(self._command) - marker
-        if at.at == message_at:
-            return None
         try:
+            word = _word(at)
+            uid = word == "UID"
+            if uid:
+                word = _word(at)
+            replaces = None
+            if word == "REPLACE":
+                while at.took(b" "):
+                    pass
+                replaces = (uid, at.number())
+            at.space()
+            if LITERAL_END.match(at.data, at.at):
+                return False
             mailbox = at.mailbox()
             at.space()
-            append = _Append(tag, mailbox)
-            incoming = append.head(at, size, waiting, message_at)
         except SyntaxRefused as refused:
             refused.tag = tag
             self._reset()
-            self._refuse_literal(refused, size, waiting)
-            return None
+            self._discard_on(refused, found)
+            return True
         self._reset()
-        self._append = append
-        return incoming
+        self._append = Append(tag, mailbox, replaces, at)
+        return True
 
     def accept(self) -> None:
         """The Incoming just given is wanted. If it was `waiting`, the session sends "+" now."""
         assert self._append is not None
-        self._append.left, self._append.offered = self._append.size, False
+        self._append.accept()
 
     def refuse(self) -> None:
         """It is not: if the client waits, the command is over; else what it sends is thrown away."""
-        append = self._append
-        assert append is not None
-        append.refused, append.offered = True, False
-        append.left = 0 if append.waiting else append.size
-        append.over = append.waiting
+        assert self._append is not None
+        self._append.refuse()
 
-    def _next_of_append(self, append: "_Append") -> Parsed | None:
+    def _next_of_append(self, append: Append) -> Parsed | None:
         """None: look again."""
         assert not append.offered, "accept or refuse first"
         if append.refused and append.left > self._limits.discard_bytes_max:
@@ -251,78 +253,38 @@ class Parser:
             data = bytes(self._buffer[: min(append.left, PIECE_BYTES_MAX)])
             self._drop(len(data))
             append.left -= len(data)
-            if not append.refused:
+            if append.url is not None:
+                append.url += data
+            elif not append.refused:
                 return Piece(data)
         if append.over:
             self._append = None
             return IncomingDone(append.tag)
+        at = append.at
         try:
-            line = self._take_line()
+            if append.url is not None:
+                return append.take_url()
+            if at is None:
+                line = self._take_line()
+                if line is None:
+                    return NeedMore()
+                at = append.at = Cursor(line, self.names_utf8)
+            value = append.step(at)
         except SyntaxRefused as refused:
             self._append, refused.tag = None, append.tag
-            raise
-        if line is None:
-            return NeedMore()
-        try:
-            incoming = append.tail(line, self.names_utf8)
-        except SyntaxRefused as refused:
-            self._append, refused.tag = None, append.tag
-            self._discard_on(refused, _LITERAL_END.search(line))
-            return None
-        if incoming is not None:
-            if append.refused:
-                self.refuse()
+            if at is not None:
+                self._discard_on(refused, LITERAL_END.search(at.data))
                 return None
-            return incoming
-        self._append = None
-        return IncomingDone(append.tag)
+            raise
+        if isinstance(value, IncomingDone):
+            self._append = None
+        return value
 
 
-class _Append:
-    """One APPEND on its way."""
-
-    def __init__(self, tag: str, mailbox: str) -> None:
-        self.tag, self.mailbox = tag, mailbox
-        self.size = self.left = 0
-        self.waiting = self.offered = self.refused = self.over = self.wrapped = False
-        self.count = 0
-
-    def head(self, at: Cursor, size: int, waiting: bool, message_at: int) -> Incoming:
-        """[flags SP] [date SP] literal, or UTF8 (literal8) of RFC 9755 §3; `message_at`: where the literal's marker starts."""
-        bits, keywords, internal = 0, NO_KEYWORDS, None
-        if at.peek(b"("):
-            bits, keywords = at.flag_list()
-            at.space()
-        if at.peek(b'"'):
-            internal = at.date_time()
-            at.space()
-        self.wrapped = at.peek_word() == "UTF8"
-        # RFC 3516 §4.4: literal8 may hold what a literal may not
-        binary = at.peek(b"~")
-        if self.wrapped:
-            at.word()
-            at.need(b" (")
-            if not at.peek(b"~"):
-                raise at.fail("a literal8")
-        if at.at != message_at:
-            raise at.fail("the message as a literal")
-        self.size, self.waiting, self.offered = size, waiting, True
-        self.count += 1
-        return Incoming(self.tag, self.mailbox, size, waiting, bits, keywords, internal, self.count == 1, binary)
-
-    def tail(self, line: bytes, names_utf8: bool) -> Incoming | None:
-        """What follows a message: nothing, or the head of the next."""
-        at = Cursor(line, names_utf8)
-        if self.wrapped:
-            at.need(b")")
-        found = _LITERAL_END.search(line)
-        if found is None:
-            at.end()
-            return None
-        at.space()
-        while at.took(b" "):
-            pass  # imapclient 4.1 sends two spaces between the messages of RFC 3502
-        return self.head(at, int(found[2]), not found[3], found.start())
+def _word(at: Cursor) -> str:
+    while at.took(b" "):
+        pass
+    return at.word()
 
 
 def _tag_of(command: bytes | bytearray) -> str:

@@ -34,14 +34,19 @@ class FlagWords:
         return words
 
 
-def flag_lines(rows: Sequence[Flags], view: View, words: Sequence[str], flags: FlagWords) -> bytes:
-    """Whole FETCH responses of UID, FLAGS and MODSEQ alone: the line that clients ask for by the hundred thousand."""
-    if list(words) == ["UID", "FLAGS"]:
+def flag_lines(
+    rows: Sequence[Flags], view: View, words: Sequence[str], flags: FlagWords, uid_only: bool = False
+) -> bytes:
+    """Whole FETCH responses of UID, FLAGS and MODSEQ alone: the line that clients ask for by the hundred thousand. `uid_only`:
+    UIDFETCH instead (RFC 9586 §3.3)."""
+    if not uid_only and list(words) == ["UID", "FLAGS"]:
         lines = [f"* {number} FETCH (UID {row.uid} {flags(row)})\r\n" for number, row in _numbered(rows, view)]
     else:
         makers: list[Callable[[Flags], str]] = [_FLAG_MAKERS.get(word, flags) for word in words]
+        name = "UIDFETCH" if uid_only else "FETCH"
         lines = [
-            f"* {number} FETCH ({' '.join([make(row) for make in makers])})\r\n" for number, row in _numbered(rows, view)
+            f"* {row.uid if uid_only else number} {name} ({' '.join([make(row) for make in makers])})\r\n"
+            for number, row in _numbered(rows, view)
         ]
     return "".join(lines).encode("ascii")
 

@@ -133,7 +133,9 @@ class _Keys:
                 keys.append(self.key(depth + 1))
             at.need(b")")
             return keys[0] if len(keys) == 1 else Key("AND", keys=tuple(keys))
-        if at.peek(b"$") or at.peek(b"*") or at.peek_digit():
+        if at.peek(b"$"):
+            return Key("UID", messages=at.sequence_set())  # RFC 5182 §2.1: it names messages, by no number
+        if at.peek(b"*") or at.peek_digit():
             return Key("SEQUENCE", messages=at.sequence_set())
         return self._worded(at.word(), depth)
 

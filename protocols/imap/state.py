@@ -105,6 +105,11 @@ class Talk:
         return "QRESYNC" in self.enabled
 
     @property
+    def uid_only(self) -> bool:
+        """RFC 9586 §3: no sequence number is said or understood."""
+        return "UIDONLY" in self.enabled
+
+    @property
     def utf8(self) -> bool:
         """Names and strings in UTF-8 (RFC 9051 §5.1, RFC 9755 §3)."""
         return self.revision_2 or "UTF8=ACCEPT" in self.enabled
@@ -114,6 +119,14 @@ class Talk:
         if "QRESYNC" in words:
             self.enabled.add("CONDSTORE")  # RFC 7162 §3.2.3
         self.parser.names_utf8 = self.utf8
+
+    def sign_out(self) -> None:
+        """RFC 8437 §3: all is as in the beginning, but for TLS and what went wrong."""
+        assert self.view is None
+        self.account = None
+        self.enabled.clear()
+        self.told.clear()
+        self.parser.names_utf8 = False
 
     # -- to the client -----------------------------------------------------------------------------------------------------
     def say(self, line: str | bytes) -> None:
@@ -152,6 +165,10 @@ class Talk:
             self._flushes += 1
             self.wire.write(data)
         await self.wire.drain(self.settings.write_s_max)
+
+    def row(self, place: int, uid: int) -> str:
+        """How a response about a message begins: FETCH, or UIDFETCH (RFC 9586 §3.3)."""
+        return f"{uid} UIDFETCH" if self.uid_only else f"{place + 1} FETCH"
 
     def name(self, mailbox: str) -> bytes:
         return writer.mailbox(mailbox, self.utf8)
@@ -267,7 +284,7 @@ class Talk:
                 flags = writer.flags(row.flags, row.keywords, self.shows_recent(row.uid))
                 # RFC 7162 §3.2: with CONDSTORE every FETCH response has the MODSEQ
                 modseq = f" MODSEQ ({row.modseq})" if self.condstore else ""
-                self.say(f"{place + 1} FETCH (UID {row.uid} FLAGS ({flags}){modseq})")
+                self.say(f"{self.row(place, row.uid)} (UID {row.uid} FLAGS ({flags}){modseq})")
         view.modseq = max(view.modseq, changes.highestmodseq)
 
     def shows_recent(self, uid: int) -> bool:
@@ -286,8 +303,8 @@ class Talk:
         numbers, uids = view.take_lost()
         if not uids:
             return
-        if self.resync:
-            # RFC 7162 §3.2.10: VANISHED instead of EXPUNGE
+        if self.resync or self.uid_only:
+            # RFC 7162 §3.2.10, RFC 9586 §3.4: VANISHED instead of EXPUNGE
             self.say(f"VANISHED {writer.numbers(uids)}")
         else:
             self.put("".join([f"* {number} EXPUNGE\r\n" for number in numbers]).encode("ascii"))

@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from cluster.domain.mailbox.events import Ranges
-from protocols.imap.model import STAR, SequenceSet
+from protocols.imap.model import STAR, Partial, SequenceSet
 
 Spans = list[tuple[int, int]]
 SINGLES_MAX = 1024  # removed one by one; more, and the array is made anew
@@ -166,6 +166,21 @@ def spans_of(places: Iterable[int]) -> Spans:
 
 def total(spans: Spans) -> int:
     return sum(stop - start for start, stop in spans)
+
+
+def within(spans: Spans, partial: Partial) -> Spans:
+    """RFC 9394 §3.3: of these places those of a range, counted from the first or (below 0) from the last."""
+    low, high = partial
+    count = total(spans)
+    first, stop = (low - 1, high) if low > 0 else (count + low, count + high + 1)
+    out: Spans = []
+    at = 0
+    for start, end in spans:
+        begin, until = max(start, start + first - at), min(end, start + stop - at)
+        if begin < until:
+            out.append((begin, until))
+        at += end - start
+    return out
 
 
 def chunks(spans: Spans, size: int) -> Iterator[Spans]:

@@ -10,7 +10,7 @@ from cluster.domain.decision import Decision, Unappliable
 from cluster.domain.mailbox import commands as c
 from cluster.domain.mailbox import names
 from cluster.domain.mailbox.content import Content
-from cluster.domain.mailbox.decide import TREE_COMMANDS, decide
+from cluster.domain.mailbox.decide import TREE_COMMANDS, decide, tree_reads
 from cluster.domain.mailbox.events import UID_GAP, AnyEvent, EpochStarted, FlagMode, Ranges
 from cluster.domain.mailbox.state import MailState, evolve, messages_of, tree_of
 from cluster.domain.refusal import Refusal
@@ -56,6 +56,7 @@ commands: st.SearchStrategy[c.AnyCommand] = st.one_of(
     ),
     st.builds(c.CopyMessages, st.just(ACCOUNT), number, mailbox_names, uid_ranges, st.booleans()),
     st.builds(c.Expunge, st.just(ACCOUNT), number, uid_ranges, st.booleans()),
+    st.builds(c.ReplaceMessage, st.just(ACCOUNT), number, st.integers(1, 12), mailbox_names, messages),
 )
 
 
@@ -98,7 +99,7 @@ class Teller:
                 return msgspec.structs.replace(command, ids=self.fresh(6))
             case c.ChangeFlags() | c.Expunge():
                 return msgspec.structs.replace(command, mailbox=self.mailbox(command.mailbox))
-            case c.CopyMessages():
+            case c.CopyMessages() | c.ReplaceMessage():
                 return msgspec.structs.replace(command, source=self.mailbox(command.source))
         return command
 
@@ -156,7 +157,7 @@ def decided(state: MailState, command: c.AnyCommand) -> Decision | Refusal:
     if isinstance(command, c.ChangeFlags | c.Expunge):
         return decide(messages_of(state, ACCOUNT, command.mailbox, command.uids), command)
     assert type(command) in TREE_COMMANDS
-    return decide(tree_of(state, ACCOUNT), command)
+    return decide(tree_of(state, ACCOUNT, tree_reads(command)), command)
 
 
 def check_step(before: MailState, after: MailState, position: int) -> None:

@@ -11,7 +11,15 @@ from cluster.domain.history import History, admit
 from cluster.domain.mailbox import commands as c
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content
-from cluster.domain.mailbox.decide import DECIDERS, TREE_COMMANDS, decide, reads_modseqs, tree_ids, tree_needs
+from cluster.domain.mailbox.decide import (
+    DECIDERS,
+    TREE_COMMANDS,
+    decide,
+    reads_modseqs,
+    tree_ids,
+    tree_needs,
+    tree_reads,
+)
 from cluster.domain.mailbox.events import (
     DELETED,
     FLAGGED,
@@ -117,13 +125,13 @@ def test_what_tree_needs_names_is_enough(story: list[c.AnyCommand], command: c.A
     teller.play(story)
     command = teller.concrete(command)
     if type(command) in TREE_COMMANDS:
-        whole = tree_of(teller.state, ACCOUNT)
+        whole = tree_of(teller.state, ACCOUNT, tree_reads(command))
         wanted, ids = tree_needs(command), tree_ids(command)
         part = {
             name: entry for name, entry in whole.entries.items() if wanted is None or name in wanted or entry.id in ids
         }
         subscriptions = whole.subscriptions if isinstance(command, c.Subscribe) else frozenset[str]()
-        assert decide(Tree(part, whole.count, subscriptions), command) == decide(whole, command)
+        assert decide(Tree(part, whole.count, subscriptions, whole.messages), command) == decide(whole, command)
     elif not reads_modseqs(command):
         assert isinstance(command, c.ChangeFlags | c.Expunge)
         state = messages_of(teller.state, ACCOUNT, command.mailbox, command.uids)
@@ -284,6 +292,20 @@ def test_only_deleted_messages_are_expunged_where_asked() -> None:
     teller.tell(c.Expunge(ACCOUNT, 0, ((1, 2),)))
     inbox = next(iter(teller.state.accounts[ACCOUNT].boxes.values()))
     assert list(inbox.messages) == [2] and inbox.expunged == {1: teller.position}
+
+
+def test_a_message_is_replaced_once() -> None:
+    """RFC 8508 §3.4: both happen or neither; who comes second is told that it is not there any more."""
+    teller = _opened(c.AppendMessage(ACCOUNT, "INBOX", (c.NewMessage(HELLO, 1),)))
+    first = c.ReplaceMessage(ACCOUNT, 0, 1, "INBOX", c.NewMessage(WORLD, 2, 0, SEEN))
+    answer = teller.tell(first)
+    inbox = next(iter(teller.state.accounts[ACCOUNT].boxes.values()))
+    assert isinstance(answer, Decision) and [type(event) for _, event in answer.events] == [MessageAppended, MessagesExpunged]
+    assert len(answer.depends) == 2
+    assert {uid: message.content for uid, message in inbox.messages.items()} == {2: WORLD} and list(inbox.expunged) == [1]
+    assert _reason(teller.tell(first)) is Reason.NO_SUCH_ENTRY
+    assert _reason(teller.tell(c.ReplaceMessage(ACCOUNT, 0, 2, "nowhere", first.message))) is Reason.NO_SUCH_MAILBOX
+    assert teller.state.accounts[ACCOUNT].boxes[inbox.id] == inbox
 
 
 def test_what_comes_too_late_for_its_mailbox_goes_to_inbox() -> None:

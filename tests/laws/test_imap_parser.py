@@ -57,12 +57,16 @@ def heard(pieces: list[bytes], names_utf8: bool = False) -> list[object]:
     return out
 
 
-WORDS = [word.encode() for word in ARGUMENTS] + [b"APPEND", b"NONSENSE"]
+WORDS = [word.encode() for word in ARGUMENTS] + [
+    b"APPEND", b"APPEND INBOX CATENATE (", b"REPLACE 1 INBOX", b"UID  REPLACE 7 {1+}\r\na", b"REPLACE 0 &", b"NONSENSE"
+]  # fmt: skip
 BITS = [
     b" ", b"  ", b"(", b")", b"[", b"]", b"<0.5>", b'"', b'"quoted \\" string"', b"\\Seen", b"\\*", b"$", b"*", b"1:*", b"2,4:7",
     b"{3}\r\nabc", b"{3+}\r\nabc", b"{0}\r\n", b"{60}\r\n", b"{60+}\r\n" + b"x" * 60, b"{400+}\r\n", b"~{2+}\r\n\0\0", b"{1+}\r\n\0",
     b"BODY[", b"BODY.PEEK[1.2.MIME]", b"HEADER.FIELDS (To)", b"FLAGS", b"+FLAGS.SILENT", b"INBOX", b"&AOQ-", b"&", b"NIL", b"UID",
     b"RETURN (MIN)", b"NOT", b"OR", b"SINCE 1-Jan-2020", b'" 1-Jan-2020 00:00:00 +0000"', b"(CHANGEDSINCE 5)", b"\r\n", b"\n", b"\xff",
+    b"CATENATE (", b"URL /a/;UID=1", b"URL {3+}\r\nabc", b"URL {3}\r\n\xffbc", b"TEXT", b"TEXT {2+}\r\nab)", b"UTF8 (~{1+}\r\na)",
+    b"RETURN (PARTIAL -1:-5)", b"(REVERSE DATE)", b"REFERENCES", b"UTF-8", b"ALL",
     b"99999999999999999999", b"UTF8 (", b"CHARSET UTF-8", b"x" * 210,
 ]  # fmt: skip
 commands = st.builds(

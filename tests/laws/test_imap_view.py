@@ -1,14 +1,16 @@
 """A session's view of a mailbox, against a plain list of UIDs."""
 
 from array import array
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.domain.mailbox import ranges
+from protocols.imap import results, urls
 from protocols.imap.model import STAR, SequenceSet
-from protocols.imap.view import NoSuchMessage, View, chunks, spans_of, total
+from protocols.imap.view import NoSuchMessage, View, chunks, spans_of, total, within
 
 uid_lists = st.sets(st.integers(1, 40), max_size=25).map(sorted)
 numbers = st.one_of(st.just(STAR), st.integers(1, 45))
@@ -91,3 +93,36 @@ def test_what_was_saved_forgets_what_is_gone() -> None:
     here.lose(((1, 1),))
     here.take_lost()
     assert here.spans(SequenceSet(saved=True), uid=True) == [(1, 2)]
+
+
+ends = st.tuples(st.integers(1, 30), st.integers(1, 30)).map(sorted)
+
+
+@given(st.sets(st.integers(0, 25)).map(sorted), ends, st.booleans())
+def test_a_range_of_results(places: list[int], given_ends: list[int], from_the_last: bool) -> None:
+    """RFC 9394 §3.1: 1 is the first, -1 the last; of places and of spans alike."""
+    low, high = given_ends
+    if from_the_last:
+        wanted = [place for n, place in enumerate(reversed(places), 1) if low <= n <= high][::-1]
+        partial = (-high, -low)
+    else:
+        wanted = [place for n, place in enumerate(places, 1) if low <= n <= high]
+        partial = (low, high)
+    assert list(results.within(places, partial)) == wanted
+    assert within(spans_of(places), partial) == spans_of(wanted)
+
+
+sections = st.sampled_from(("", "1.2", "HEADER", "1.MIME", "HEADER.FIELDS%20(To)"))
+
+
+@given(st.text(st.characters(codec="utf-8")), st.integers(0, 99), st.integers(1, 99), sections)
+def test_urls_of_messages(mailbox: str, uidvalidity: int, uid: int, section: str) -> None:
+    """RFC 5092 §11; whatever it is, it is read or not, and what is said of it fits into a response code (RFC 4469 §5)."""
+    url = "/" + quote(mailbox, safe="/") + (f";UIDVALIDITY={uidvalidity}" if uidvalidity else "") + f"/;uid={uid}"
+    url += f"/;SECTION={section}" if section else ""
+    known = urls.parse(url)
+    if mailbox and not mailbox.startswith("/"):
+        assert known is not None and (known.mailbox, known.uidvalidity, known.uid) == (mailbox, uidvalidity, uid)
+        assert (known.section.kind != "" or known.section.path != ()) is bool(section)
+    assert urls.parse(mailbox) is None or ";UID=" in mailbox.upper()
+    assert not set(urls.shown(mailbox)) & set('] "\r\n\\')

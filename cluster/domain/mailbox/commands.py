@@ -54,6 +54,15 @@ class NewMessage(msgspec.Struct, frozen=True):
     keywords: tuple[str, ...] = ()
 
 
+class ReplaceMessage(Command, frozen=True):
+    """RFC 8508: a message comes into `mailbox`, and the one of `uid` goes from the mailbox `source`; both or neither."""
+
+    source: int
+    uid: int
+    mailbox: str
+    message: NewMessage
+
+
 class Deliver(Command, frozen=True):
     """One account's share of a delivery. `mailbox` falls back to INBOX if it is not there. `ids`: six, for the
     mailboxes of an account that gets its first mail (INBOX and the special-use ones)."""
@@ -96,5 +105,5 @@ class Expunge(Command, frozen=True):
 
 AnyCommand = (
     CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe | AppendMessage | Deliver | OpenAccount | ChangeFlags
-    | CopyMessages | Expunge
+    | CopyMessages | Expunge | ReplaceMessage
 )  # fmt: skip

@@ -1,8 +1,8 @@
 """What may be done with an account's mail. `decide(state, command)` answers with facts or a refusal, and never raises.
 
 Who calls loads the state first: for a command in TREE_COMMANDS a `Tree` with the mailboxes that `tree_needs` and
-`tree_ids` name, for the others a `MessagesState` (`modseqs` only if `reads_modseqs`). Whether the actor may do it at
-all is asked elsewhere.
+`tree_ids` name and the messages that `tree_reads` names, for the others a `MessagesState` (`modseqs` only if
+`reads_modseqs`). Whether the actor may do it at all is asked elsewhere.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,10 @@ from cluster.domain.mailbox.commands import (
     DeleteMailbox,
     Deliver,
     Expunge,
+    NewMessage,
     OpenAccount,
     RenameMailbox,
+    ReplaceMessage,
     Subscribe,
 )
 from cluster.domain.mailbox.events import (
@@ -157,14 +159,37 @@ def append(tree: Tree, command: AppendMessage) -> Answer:
     events: list[MessageAppended] = []
     # RFC 3502 §6.3.11: all messages or none.
     for message in command.messages:
-        keywords = names.keywords(message.keywords)
-        if isinstance(keywords, Refusal):
-            return keywords
-        flags = message.flags & ALL_FLAGS
-        events.append(
-            MessageAppended(entry.id, message.content, message.internal_at, message.internal_zone, flags, keywords)
-        )
+        event = _appended(entry.id, message)
+        if isinstance(event, Refusal):
+            return event
+        events.append(event)
     return _of_tree(command.account, *events)
+
+
+def replace(tree: Tree, command: ReplaceMessage) -> Answer:
+    """RFC 8508 §3.4: decided on the message being there, so that of two who replace it at once one does."""
+    name = names.canonical(command.mailbox)
+    entry = tree.entries.get(name)
+    if entry is None:
+        return _no_such(name)
+    if not any(entry.id == command.source for entry in tree.entries.values()):
+        return _no_such("")
+    if tree.messages is None or command.uid not in tree.messages.modseqs:
+        return Refusal(Reason.NO_SUCH_ENTRY, "The message to be replaced is not there any more.")
+    event = _appended(entry.id, command.message)
+    if isinstance(event, Refusal):
+        return event
+    gone = MessagesExpunged(command.source, ((command.uid, command.uid),), only_deleted=False)
+    decision = _of_tree(command.account, event, gone)
+    return Decision(decision.events, (*decision.depends, messages_key(command.account, command.source)))
+
+
+def _appended(mailbox: int, message: NewMessage) -> MessageAppended | Refusal:
+    keywords = names.keywords(message.keywords)
+    if isinstance(keywords, Refusal):
+        return keywords
+    flags = message.flags & ALL_FLAGS
+    return MessageAppended(mailbox, message.content, message.internal_at, message.internal_zone, flags, keywords)
 
 
 def deliver(tree: Tree, command: Deliver) -> Answer:
@@ -241,6 +266,7 @@ DECIDERS: dict[type, Callable[[Any, Any], Answer]] = {
     CopyMessages: copy,
     ChangeFlags: change_flags,
     Expunge: expunge,
+    ReplaceMessage: replace,
 }
 TREE_COMMANDS = frozenset(DECIDERS) - {ChangeFlags, Expunge}
 
@@ -253,7 +279,7 @@ def tree_needs(command: AnyCommand) -> tuple[str, ...] | None:
             return (*names.superiors(name), name)
         case DeleteMailbox():
             return (names.canonical(command.name),)
-        case AppendMessage():
+        case AppendMessage() | ReplaceMessage():
             return (names.canonical(command.mailbox),)
         case CopyMessages():
             return (names.canonical(command.target),)
@@ -269,7 +295,12 @@ def tree_needs(command: AnyCommand) -> tuple[str, ...] | None:
 
 def tree_ids(command: AnyCommand) -> tuple[int, ...]:
     """The mailboxes that a command's Tree must have, by id, besides those of `tree_needs`."""
-    return (command.source,) if isinstance(command, CopyMessages) else ()
+    return (command.source,) if isinstance(command, CopyMessages | ReplaceMessage) else ()
+
+
+def tree_reads(command: AnyCommand) -> tuple[int, Ranges] | None:
+    """(mailbox, UIDs) of the messages that a command's Tree must have, with their MODSEQs; None = none."""
+    return (command.source, ((command.uid, command.uid),)) if isinstance(command, ReplaceMessage) else None
 
 
 def reads_modseqs(command: AnyCommand) -> bool:

@@ -118,16 +118,17 @@ class Entry(msgspec.Struct, frozen=True):
 class Tree(msgspec.Struct, frozen=True):
     """What structural commands are decided on. `entries` has the mailboxes that `decide.tree_needs` and `tree_ids` name
     (more does no harm). `count`: mailboxes of the account, wanted by CREATE and RENAME. `subscriptions`: all of the
-    account's, wanted by Subscribe."""
+    account's, wanted by Subscribe. `messages`: what `decide.tree_reads` names."""
 
     entries: Mapping[str, Entry]
     count: int
     subscriptions: frozenset[str] = frozenset()
+    messages: "MessagesState | None" = None
 
 
 class MessagesState(msgspec.Struct, frozen=True):
     """What commands on messages are decided on. `modseqs`: of those of the asked UIDs that are there; wanted only by a
-    ChangeFlags with `unchanged_since`."""
+    ChangeFlags with `unchanged_since`, and by ReplaceMessage."""
 
     exists: bool
     modseqs: Mapping[int, int] = {}
@@ -153,11 +154,12 @@ def evolve(state: MailState, account: int, event: AnyEvent, position: int) -> Ma
     return msgspec.structs.replace(state, accounts={**state.accounts, account: after})
 
 
-def tree_of(state: MailState, account: int) -> Tree:
-    """The whole tree."""
+def tree_of(state: MailState, account: int, reads: tuple[int, Ranges] | None = None) -> Tree:
+    """The whole tree, and the messages (mailbox, UIDs) that `decide.tree_reads` names."""
     mail = state.accounts.get(account) or AccountMail(state.uidvalidity_base)
     entries = {box.name: Entry(box.id, box.uidvalidity, box.special_use) for box in mail.boxes.values()}
-    return Tree(entries, len(entries), mail.subscriptions)
+    messages = messages_of(state, account, *reads) if reads is not None else None
+    return Tree(entries, len(entries), mail.subscriptions, messages)
 
 
 def messages_of(state: MailState, account: int, mailbox: int, uids: Ranges) -> MessagesState:

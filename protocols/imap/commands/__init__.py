@@ -1,4 +1,4 @@
-"""Every word of IMAP, what it does and when it is allowed. APPEND is not here: the parser streams it (see session.py)."""
+"""Every word of IMAP, what it does and when it is allowed. APPEND and REPLACE are not here: the parser streams them (see session.py)."""
 
 from collections.abc import Awaitable, Callable
 
@@ -27,6 +27,7 @@ from protocols.imap.commands.starttls import starttls
 from protocols.imap.commands.status import status
 from protocols.imap.commands.store import store
 from protocols.imap.commands.subscribe import subscribe
+from protocols.imap.commands.unauthenticate import unauthenticate
 from protocols.imap.model import Reply, Request
 from protocols.imap.state import Talk, When
 
@@ -39,13 +40,14 @@ class Word(msgspec.Struct, frozen=True):
     `expunges`: EXPUNGE may be told with it (RFC 9051 §7.5.1: not while FETCH, STORE or SEARCH are answered, as the client
     counts by sequence numbers then; UID commands are others). `asks`: the site is asked for news when it ends; those that
     only read, and come by the thousand, trust the watch on the mailbox. `names_messages`: by numbers or UIDs, so that the
-    view must be whole."""
+    view must be whole. `counts`: by sequence numbers."""
 
     run: Run
     when: When
     expunges: bool = True
     asks: bool = True
     names_messages: bool = False
+    counts: bool = False
 
 
 COMMANDS: dict[str, Word] = {
@@ -56,6 +58,7 @@ COMMANDS: dict[str, Word] = {
     "STARTTLS": Word(starttls, When.NOT_AUTHENTICATED),
     "AUTHENTICATE": Word(authenticate, When.NOT_AUTHENTICATED),
     "LOGIN": Word(login, When.NOT_AUTHENTICATED),
+    "UNAUTHENTICATE": Word(unauthenticate, When.SIGNED_IN),
     "ENABLE": Word(enable, When.AUTHENTICATED),  # RFC 9051 §6.3.1: before a mailbox is selected
     "SELECT": Word(select, When.SIGNED_IN),
     "EXAMINE": Word(select, When.SIGNED_IN),
@@ -74,20 +77,20 @@ COMMANDS: dict[str, Word] = {
     "UNSELECT": Word(unselect, When.SELECTED),
     "EXPUNGE": Word(expunge, When.SELECTED, names_messages=True),
     "UID EXPUNGE": Word(expunge, When.SELECTED, names_messages=True),
-    "SEARCH": Word(search, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "SEARCH": Word(search, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID SEARCH": Word(search, When.SELECTED, asks=False, names_messages=True),
     # RFC 5256 §3: as for SEARCH
-    "SORT": Word(sort, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "SORT": Word(sort, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID SORT": Word(sort, When.SELECTED, asks=False, names_messages=True),
-    "THREAD": Word(thread, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "THREAD": Word(thread, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID THREAD": Word(thread, When.SELECTED, asks=False, names_messages=True),
-    "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False, names_messages=True),
+    "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID FETCH": Word(fetch, When.SELECTED, asks=False, names_messages=True),
-    "STORE": Word(store, When.SELECTED, expunges=False, names_messages=True),
+    "STORE": Word(store, When.SELECTED, expunges=False, names_messages=True, counts=True),
     "UID STORE": Word(store, When.SELECTED, names_messages=True),
-    "COPY": Word(copy, When.SELECTED, names_messages=True),
+    "COPY": Word(copy, When.SELECTED, names_messages=True, counts=True),
     "UID COPY": Word(copy, When.SELECTED, names_messages=True),
-    "MOVE": Word(copy, When.SELECTED, names_messages=True),
+    "MOVE": Word(copy, When.SELECTED, names_messages=True, counts=True),
     "UID MOVE": Word(copy, When.SELECTED, names_messages=True),
 }
 

@@ -1,25 +1,32 @@
-"""APPEND (RFC 9051 §6.3.12, RFC 3502 MULTIAPPEND). A message goes to the site as it comes; it is never held whole."""
+"""APPEND (RFC 9051 §6.3.12, RFC 3502 MULTIAPPEND, RFC 4469 CATENATE) and REPLACE (RFC 8508). A message goes to the site as it
+comes; it is never held whole."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from cluster.domain.mailbox import names
-from cluster.domain.mailbox.commands import AppendMessage, NewMessage
+from cluster.domain.mailbox.commands import AppendMessage, NewMessage, ReplaceMessage
 from cluster.domain.refusal import Reason, Refusal
-from protocols.imap import writer
+from cluster.formats import mime
+from protocols.imap import bodies, rendering, urls, writer
+from protocols.imap.commands.expunge import READ_ONLY
 from protocols.imap.commands.status import find
 from protocols.imap.errors import refused
-from protocols.imap.model import Incoming, IncomingDone, Parsed, Piece, Reply
+from protocols.imap.model import Incoming, IncomingDone, Parsed, Piece, Reply, UrlPart
 from protocols.imap.state import Talk, When
-from protocols.port import Spooled
+from protocols.port import Done, Ingest, SiteUnavailable, Spooled
 
 MESSAGES_MAX = 100
 
 
 class _Gathered:
-    """The messages of one APPEND so far; `no`: why it will be refused."""
+    """The messages of one APPEND so far; `no`: why it will be refused. `replaced`: the UID that a REPLACE takes away."""
 
     def __init__(self) -> None:
         self.spooled: list[Spooled] = []
         self.messages: list[NewMessage] = []
         self.no: Reply | None = None
+        self.replaced = 0
 
 
 async def append(talk: Talk, first: Incoming) -> Reply:
@@ -33,15 +40,36 @@ async def append(talk: Talk, first: Incoming) -> Reply:
         if gathered.no is not None:
             return gathered.no
         target = names.canonical(first.mailbox)
+        if gathered.replaced:
+            return await _replace(talk, target, gathered)
         command = AppendMessage(talk.who(), target, tuple(gathered.messages))
         done = await talk.site.execute(talk.actor, command, gathered.spooled)
         if isinstance(done, Refusal):
             return refused(done, target=True)
-        # RFC 4315 §3
-        return Reply("OK", "Appended.", f"APPENDUID {done.uidvalidity} {writer.ordered(done.uids)}" if done.uids else "")
+        return Reply("OK", "Appended.", _uids(done))
     finally:
         for spooled in gathered.spooled:
             spooled.release()
+
+
+async def _replace(talk: Talk, target: str, gathered: _Gathered) -> Reply:
+    """RFC 8508 §3.4: one command, so that there is never both of them, nor neither."""
+    view = talk.mailbox()
+    command = ReplaceMessage(talk.who(), view.mailbox, gathered.replaced, target, gathered.messages[0])
+    done = await talk.site.execute(talk.actor, command, gathered.spooled)
+    if isinstance(done, Refusal):
+        return refused(done, target=True)
+    if done.uids:
+        # RFC 8508 §4.3: before the EXPUNGE, which a client would else have to remember
+        talk.say(f"OK [{_uids(done)}] Replaced.")
+    await talk.poll(expunges=True)
+    # RFC 7162 §3.2.7, as RFC 8508 §4.5 has it
+    return Reply("OK", "Replaced.", f"HIGHESTMODSEQ {view.modseq}" if talk.condstore and done.position else "")
+
+
+def _uids(done: Done) -> str:
+    """RFC 4315 §3."""
+    return f"APPENDUID {done.uidvalidity} {writer.ordered(done.uids)}" if done.uids else ""
 
 
 async def _take(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Parsed:
@@ -55,12 +83,18 @@ async def _take(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Parsed:
         talk.parser.accept()
         if incoming.waiting:
             talk.say("+ Go on.")
-        while isinstance(parsed := await talk.parsed(), Piece):
+        while isinstance(parsed := await talk.parsed(), Piece | UrlPart):
+            if isinstance(parsed, UrlPart):
+                gathered.no = gathered.no or await _catenate(talk, parsed.url, ingest)
+                continue
             if incoming.binary and b"\0" in parsed.data:
                 # RFC 3516 §4.4: NULs cannot come back by BODY[], and messages are kept byte for byte
                 gathered.no = Reply("NO", "A message with NULs cannot be kept.", "UNKNOWN-CTE")
             await ingest.feed(parsed.data)
         if gathered.no is not None:
+            return parsed
+        if ingest.size == 0:
+            gathered.no = NOTHING
             return parsed
         spooled = await ingest.finish()
     finally:
@@ -74,22 +108,108 @@ async def _take(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Parsed:
     return parsed
 
 
+NOTHING = Reply("NO", "A message of no bytes means that the client changed its mind.")  # RFC 3502 §6.3.11
+
+
 async def _objection(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Reply | None:
     """Said before the client sends the message, where it waits to be told to."""
     if talk.when not in When.SIGNED_IN:
         return Reply("BAD", "Sign in first.")
+    if incoming.replaces is not None:
+        no = await _replaced(talk, incoming.replaces, gathered)
+        if no is not None:
+            return no
     if incoming.size > talk.settings.message_bytes_max:
         return refused(Refusal(Reason.TOO_BIG))  # RFC 7889 §4
-    if incoming.size == 0:
-        return Reply("NO", "A message of no bytes means that the client changed its mind.")  # RFC 3502 §6.3.11
+    if incoming.size == 0 and not incoming.catenated:
+        return NOTHING
     if len(gathered.messages) >= MESSAGES_MAX:
         return refused(Refusal(Reason.OVER_LIMIT))
     refusal = names.keywords(incoming.keywords)
     if isinstance(refusal, Refusal):
         return refused(refusal)
-    if incoming.first and incoming.waiting:
+    if incoming.first and (incoming.waiting or incoming.catenated):
         # RFC 9051 §6.3.12: a mailbox that is not there is never made, but the client may
         found = await find(talk, incoming.mailbox)
         if isinstance(found, Refusal):
             return refused(found, target=True)
     return None
+
+
+async def _replaced(talk: Talk, which: tuple[bool, int], gathered: _Gathered) -> Reply | None:
+    """Which message goes."""
+    uid, number = which
+    view = talk.view
+    if view is None:
+        return Reply("BAD", "Select a mailbox first.")  # RFC 8508 §3.5
+    if talk.uid_only and not uid:
+        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3.2
+    if not view.writable:
+        return READ_ONLY
+    if talk.behind:
+        await talk.poll(expunges=False)
+    if not uid and not 1 <= number <= len(view):
+        return Reply("BAD", "There is no message of that number.")
+    place = view.place(number) if uid else number - 1
+    if place is None:
+        return refused(Refusal(Reason.NO_SUCH_ENTRY, "There is no message of that UID."))
+    gathered.replaced = view.uids[place]
+    return None
+
+
+# -- what is put together from messages that are there ------------------------------------------------------------------------
+
+
+async def _catenate(talk: Talk, url: str, ingest: Ingest) -> Reply | None:
+    """RFC 4469 §3: the bytes as FETCH BODY would give them, and no \\Seen for it. Raises WireClosed."""
+    bad = Reply("NO", "There is no such message or part.", f'BADURL "{urls.shown(url)}"')
+    asked = urls.parse(url)
+    if asked is None:
+        return bad
+    box = await find(talk, asked.mailbox)
+    if isinstance(box, Refusal):
+        return refused(box) if box.reason is Reason.UNAVAILABLE else bad
+    if asked.uidvalidity not in (0, box.uidvalidity):
+        return bad
+    there = await talk.site.flags(talk.who(), box.id, ((asked.uid, asked.uid),))
+    if isinstance(there, Refusal):
+        return refused(there)
+    if not there:
+        return bad  # of one that was expunged nothing is given, even where its bytes are kept
+    try:
+        async with aclosing(_pieces(talk, box.id, asked)) as pieces:
+            async for piece in pieces:
+                if not await ingest.feed(piece):
+                    return refused(Refusal(Reason.TOO_BIG))  # RFC 4469 §4.2
+    except _NoSuchPart:
+        return bad
+    except (SiteUnavailable, bodies.Unavailable):
+        return refused(Refusal(Reason.UNAVAILABLE))
+    return None
+
+
+class _NoSuchPart(Exception):
+    """The message has no part of that number."""
+
+
+async def _pieces(talk: Talk, mailbox: int, asked: urls.MessageUrl) -> AsyncGenerator[bytes, None]:
+    """Raises SiteUnavailable, _NoSuchPart."""
+    row = None
+    async for batch in talk.site.messages(talk.who(), mailbox, ((asked.uid, asked.uid),), described=True, contents=True):
+        row = batch[0]
+    if row is None:
+        raise _NoSuchPart
+    where = bodies.bounds(rendering.description(row.description).structure, asked.section)
+    if where is None:
+        raise _NoSuchPart
+    start, end = where
+    first, count = asked.partial or (0, end - start)
+    if asked.section.kind.startswith("HEADER.FIELDS"):
+        header = await bodies.ranged(talk.site, row, None, start, end)
+        yield mime.header_fields(header, asked.section.fields, exclude=asked.section.kind.endswith("NOT"))[first : first + count]
+        return
+    start = min(end, start + first)
+    end = min(end, start + count)
+    if end > start:
+        async for piece in talk.site.read(bodies.content_of(row), start, end):
+            yield piece

@@ -1,5 +1,6 @@
 """CAPABILITY (RFC 9051 §6.1.1). It never promises what is not there, and says what is true now: before and after TLS and signing in."""
 
+from protocols.imap.commands.unauthenticate import offered
 from protocols.imap.model import Reply, Request
 from protocols.imap.state import Talk
 
@@ -7,8 +8,8 @@ ANYTIME = ("IMAP4rev1", "IMAP4rev2", "LITERAL+", "SASL-IR", "ID", "ENABLE")
 SIGNED_IN = (
     "IDLE", "NAMESPACE", "UNSELECT", "CHILDREN", "LIST-EXTENDED", "LIST-STATUS", "SPECIAL-USE", "CREATE-SPECIAL-USE", "UIDPLUS", "MOVE",
     "MULTIAPPEND", "ESEARCH", "SEARCHRES", "WITHIN", "SORT", "SORT=DISPLAY", "ESORT", "THREAD=ORDEREDSUBJECT", "THREAD=REFERENCES",
-    "INPROGRESS", "BINARY", "STATUS=SIZE", "CONDSTORE", "QRESYNC", "OBJECTID", "SAVEDATE", "PREVIEW",
-    "UTF8=ACCEPT",
+    "INPROGRESS", "PARTIAL", "REPLACE", "CATENATE", "UIDONLY", "BINARY", "STATUS=SIZE", "CONDSTORE", "QRESYNC", "OBJECTID", "SAVEDATE",
+    "PREVIEW", "UTF8=ACCEPT",
 )  # fmt: skip
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256")
 
@@ -18,6 +19,8 @@ def words(talk: Talk) -> str:
     if talk.account is not None:
         # RFC 7889 §4: the limit that holds for every mailbox
         found += [*SIGNED_IN, f"APPENDLIMIT={talk.settings.message_bytes_max}"]
+        if offered(talk):
+            found.append("UNAUTHENTICATE")
         return " ".join(found)
     if talk.introducer:
         # RFC 4422 §A: whoever is at the other end has shown a certificate, and has no password of anybody

@@ -4,7 +4,13 @@ from protocols.imap.model import Enable, Reply, Request
 from protocols.imap.state import Talk
 
 # As the client says it → as ENABLED answers
-ENABLABLE = {"IMAP4REV2": "IMAP4rev2", "CONDSTORE": "CONDSTORE", "QRESYNC": "QRESYNC", "UTF8=ACCEPT": "UTF8=ACCEPT"}
+ENABLABLE = {
+    "IMAP4REV2": "IMAP4rev2",
+    "CONDSTORE": "CONDSTORE",
+    "QRESYNC": "QRESYNC",
+    "UTF8=ACCEPT": "UTF8=ACCEPT",
+    "UIDONLY": "UIDONLY",  # RFC 9586 §3.1
+}
 
 
 async def enable(talk: Talk, request: Request) -> Reply:

@@ -17,7 +17,7 @@ from protocols.imap.errors import refused
 from protocols.imap.model import Fetch, FetchItem, Reply, Request
 from protocols.imap.rendering import FlagWords
 from protocols.imap.state import Talk
-from protocols.imap.view import Spans, chunks, total
+from protocols.imap.view import Spans, chunks, total, within
 from protocols.port import Flags, Message
 
 FLAGS_CHUNK = 1000
@@ -55,6 +55,8 @@ async def fetch(talk: Talk, request: Request) -> Reply:
     assert isinstance(given, Fetch)
     view = talk.mailbox()
     spans = view.spans(given.messages, given.uid)
+    if given.partial is not None:
+        spans = within(spans, given.partial)
     if given.changed_since is not None or any(item.word == "MODSEQ" for item in given.items):
         talk.enable("CONDSTORE")  # RFC 7162 §3.1
     if given.vanished and not talk.resync:
@@ -72,7 +74,7 @@ async def fetch(talk: Talk, request: Request) -> Reply:
         no = await _mark_seen(work, spans)
         if no is not None:
             return no
-    work.items = _completed(given, bool(work.seen) and talk.condstore)
+    work.items = _completed(given, bool(work.seen) and talk.condstore, talk.uid_only)
     words = {item.word for item in work.items}
     if words <= rendering.FLAG_ITEMS:
         no = await _flags(work, spans)
@@ -84,10 +86,11 @@ async def fetch(talk: Talk, request: Request) -> Reply:
     return work.reply()
 
 
-def _completed(given: Fetch, with_modseq: bool) -> list[FetchItem]:
+def _completed(given: Fetch, with_modseq: bool, uid_only: bool) -> list[FetchItem]:
     """With what the client did not ask for and is to have all the same."""
     items = [item for item in given.items if item.word != "UID"]
-    if given.uid or len(items) < len(given.items):
+    # RFC 9586 §3.3: a UIDFETCH has the UID already, but who asks for it gets it
+    if given.uid and not uid_only or len(items) < len(given.items):
         items.insert(0, UID)  # RFC 9051 §6.4.9
     # RFC 7162 §3.1.4.1: with CHANGEDSINCE the MODSEQ is in every response
     if (given.changed_since is not None or with_modseq) and MODSEQ not in items:
@@ -138,7 +141,7 @@ async def _flags(work: _Work, spans: Spans) -> Reply | None:
             return refused(rows)
         if work.since is None and len(rows) < total(piece):
             rows = await _with_lost(work, piece, rows)
-        talk.put(rendering.flag_lines(rows, view, words, work.flags))
+        talk.put(rendering.flag_lines(rows, view, words, work.flags, talk.uid_only))
         await talk.flush()
         await asyncio.sleep(0)
     return None
@@ -200,7 +203,7 @@ async def _line(work: _Work, row: Message, described: mime.Description | None, d
             wanted = [*wanted, FLAGS]  # RFC 9051 §6.4.5: the change of flags is told with it
     begun = talk.mark()
     try:
-        talk.put(b"* %d FETCH (" % (place + 1))
+        talk.put(b"* %b (" % talk.row(place, row.uid).encode("ascii"))
         for number, item in enumerate(wanted):
             if number:
                 talk.put(b" ")

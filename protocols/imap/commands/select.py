@@ -20,6 +20,8 @@ async def select(talk: Talk, request: Request) -> Reply:
     if given.resync is not None and not talk.resync:
         # RFC 7162 §3.2.5: only after ENABLE QRESYNC
         return Reply("BAD", "ENABLE QRESYNC comes first.")
+    if given.resync is not None and given.resync.matched and talk.uid_only:
+        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3.5
     writable = request.word == "SELECT"
     if talk.view is not None:
         # RFC 9051 §6.3.2: whether or not the new one can be selected; §7.1 CLOSED
@@ -70,7 +72,7 @@ def _describe(talk: Talk, view: View, found: Selected) -> None:
     else:
         talk.say(f"{view.recent()} RECENT")
         place = view.place(found.first_unseen) if found.first_unseen else None
-        if place is not None:
+        if place is not None and not talk.uid_only:
             talk.say(f"OK [UNSEEN {place + 1}] The first that is unseen.")
     talk.say(f"OK [UIDVALIDITY {status.mailbox.uidvalidity}] UIDs hold.")
     talk.say(f"OK [UIDNEXT {status.uidnext}] The next UID.")
@@ -106,7 +108,7 @@ async def _resync(talk: Talk, view: View, found: Selected, asked: Resync, since:
             place = view.place(row.uid)
             if place is not None:
                 shown = writer.flags(row.flags, row.keywords, talk.shows_recent(row.uid))
-                talk.put(f"* {place + 1} FETCH (UID {row.uid} FLAGS ({shown}) MODSEQ ({row.modseq}))\r\n".encode("ascii"))
+                talk.put(f"* {talk.row(place, row.uid)} (UID {row.uid} FLAGS ({shown}) MODSEQ ({row.modseq}))\r\n".encode("ascii"))
         if talk.full:
             await talk.flush()
     return None

@@ -65,7 +65,7 @@ async def _tell(talk: Talk, spans: Spans, given: Store) -> bool:
             words = _words(talk, row, given)
             place = view.place(row.uid)
             if words and place is not None:
-                talk.put(f"* {place + 1} FETCH ({' '.join(words)})\r\n".encode("ascii"))
+                talk.put(f"* {talk.row(place, row.uid)} ({' '.join(words)})\r\n".encode("ascii"))
         fresh = {keyword for row in rows for keyword in row.keywords} - view.keywords
         if fresh:
             view.keywords |= fresh

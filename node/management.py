@@ -76,7 +76,7 @@ class Management:
             backup_work(parts, about.version),
         )
         self.health = Health({"log": self._log_answers, "tables": self._tables_answer})
-        members = Members(partial(_sites, config), partial(_voters, config), self._removed)
+        members = Members(partial(_sites, config), partial(_voters, config), self._removed, self._holds)
         operations = parts.log.operations(members)
         agreements = partial(read_agreements, parts.database)
         joining = JoinDoor(parts, parts.rosters) if parts.rosters is not None else None
@@ -90,7 +90,7 @@ class Management:
         )
         self.operating = Operating(operations, parts.site.execute, agreements, parts.world.monotonic, comings)
         self._going = asyncio.Event()  # told that this site goes for good
-        mending = Mending(parts.reports, parts.log, lambda: parts.partitions, parts.inspection, parts.world.now)
+        self._mending = mending = Mending(parts.reports, parts.log, lambda: parts.partitions, parts.inspection, parts.world.now)
         door = Door(
             parts.site,
             self.administration,
@@ -125,6 +125,16 @@ class Management:
             await parts.hub.reached(own, await parts.log.shown(own), SPOOL_SHOWN_S_MAX)
         count, _ = (await parts.outbox.counts()).get(own, (0, 0))
         return count
+
+    async def _holds(self) -> str:
+        """Tails that lie here and are not in history yet: whoever has this site removed would lose them."""
+        found = await self._mending.salvaged(settled=False)
+        if isinstance(found, Refusal):
+            return f"{self._assembly.config.site} cannot say whether it has tails to be salvaged: {found.text}"
+        if names := sorted({tail.partition for tail in found.waiting} | {*found.unread} & {*self._assembly.kept}):
+            site = self._assembly.config.site
+            return f"{site} has tails of lost homes that are not salvaged yet, of {', '.join(names)}: see `cluster salvage list` there"
+        return ""
 
     async def _measure_tables(self) -> None:
         while True:

@@ -92,12 +92,23 @@ class Comings:
         now, after = rosters
         if now == after and not _named(site, view):
             return []  # it was shut out, and nothing of it is left
+        here = view.here(site)
+        if held := await self._held(site, view, member=now != after):
+            return Refusal(Reason.CONFLICT, f"{held}.", (site,))
         sites = tuple(member.site for member in after.members if member.role == "site")
         staying = Staying(sites, len(after.formed), len(now.formed))
         try:
-            return list(farewell(view.records, Goodbye(site, actor.name), staying, heir, here=view.here(site)))
+            return list(farewell(view.records, Goodbye(site, actor.name), staying, heir, here=here))
         except TopologyRefused as error:
             return Refusal(Reason.CONFLICT, f"{error}.", (site,))
+
+    async def _held(self, site: str, view: View, *, member: bool) -> str:
+        """What would be lost with it, or with one that is away, by its last word."""
+        if view.here(site):
+            return await self._operations.holds(site)
+        left = view.spooled(site) if member else 0
+        start = f"start it, or give them up: `angarium cluster revoke {site}` first"
+        return f"{site} is away, and by its last word {left} messages are in its spool: {start}" if left else ""
 
     def new_node(self, view: View) -> list[AnyStep] | Refusal:
         count = self._nodes.count

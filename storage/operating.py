@@ -352,7 +352,8 @@ def text_of(step: AnyStep) -> str:
         case Goodbye():
             return f"{step.site} is told that it goes for good, and keeps nothing up any more"
         case Remove():
-            return f"{step.site} is no member any more, and is shut out"
+            lost = "; it is away: what only it has is lost with it" if step.away else ""
+            return f"{step.site} is no member any more, and is shut out{lost}"
         case Start():
             return f"{step.node} of {step.site} is started, at every start too"
         case Stop():

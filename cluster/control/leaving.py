@@ -29,9 +29,10 @@ class Goodbye(msgspec.Struct, frozen=True, tag="goodbye"):
 
 
 class Remove(msgspec.Struct, frozen=True, tag="remove"):
-    """It is no member any more: the others shut it out and forget what it said of itself."""
+    """It is no member any more: the others shut it out and forget what it said of itself. `away`: nobody asked it."""
 
     site: str
+    away: bool = False
 
 
 class Start(msgspec.Struct, frozen=True, tag="start"):
@@ -92,7 +93,7 @@ def farewell(
     if here:
         steps += [Empty(spool, site)] if spool in records else []
         steps.append(goodbye)
-    return (*steps, Remove(site))
+    return (*steps, Remove(site, not here))
 
 
 def _quorum(records: list[Partition], staying: Staying) -> None:

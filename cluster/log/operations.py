@@ -54,6 +54,10 @@ async def _nothing(by: str) -> int:
     return 0
 
 
+async def _nothing_held() -> str:
+    return ""
+
+
 class Seen(NamedTuple):
     """`silent_s`: since something new was heard of it."""
 
@@ -104,11 +108,13 @@ class View(NamedTuple):
 
 class Members(NamedTuple):
     """Who belongs to the organisation, as it is now. `sites`: not witnesses. `voters`: how many members of the backbone there
-    are. `removed`: is awaited when this site is told that it goes for good, with by whom; messages left in its spool."""
+    are. `removed`: is awaited when this site is told that it goes for good, with by whom; messages left in its spool.
+    `holds`: what only this site has and others wait for, beside its spool; empty = nothing."""
 
     sites: Callable[[], tuple[str, ...]]
     voters: Callable[[], int]
     removed: Callable[[str], Awaitable[int]] = _nothing
+    holds: Callable[[], Awaitable[str]] = _nothing_held
 
 
 class Operations:
@@ -135,7 +141,8 @@ class Operations:
     async def serve(self) -> None:
         """For ever: answers other sites, and keeps up who is there."""
         me = self._me()
-        doors = [(f"cs.{me.site}", self._on_asked), (f"nd.{me.site}.{me.node}", self._on_told)]
+        own = f"nd.{me.site}.{me.node}"
+        doors = [(f"cs.{me.site}", self._on_asked), (own, self._on_told), (f"{own}.holds", self._on_held)]
         served = [await self._site.connection.subscribe(subject, handler) for subject, handler in doors]
         try:
             while True:
@@ -350,6 +357,18 @@ class Operations:
                 "they are gone"
             )
 
+    async def holds(self, site: str) -> str:
+        """Why the site must not go yet: what only it has, or that it does not say so. Empty = nothing; of one that is away
+        nobody knows."""
+        for node in [seen.node.node for seen in (await self.look()).nodes if seen.node.site == site and seen.here]:
+            try:
+                answer = await self._site.connection.request(f"nd.{site}.{node}.holds", timeout_s=LEAVE_S_MAX)
+            except Unreachable as error:
+                return f"{node} does not say whether {site} has something that no other site has: {error}"
+            if answer.data:
+                return answer.data.decode()
+        return ""
+
     async def _leave(self, step: Leave) -> None:
         answer = await self.tell(step.site, step.node, Told("leave"))
         for name in msgspec.json.decode(answer, type=tuple[str, ...]):
@@ -367,6 +386,11 @@ class Operations:
     async def _on_asked(self, message: Arrived) -> None:
         with contextlib.suppress(Unreachable):
             await self._site.connection.publish(message.reply, msgspec.json.encode(self._me()))
+
+    async def _on_held(self, message: Arrived) -> None:
+        held = await self._members.holds()
+        with contextlib.suppress(Unreachable):
+            await self._site.connection.publish(message.reply, held.encode())
 
     async def _on_told(self, message: Arrived) -> None:
         """Unless it is only asked: from now on this process leads nothing and keeps no copy; it goes on serving."""

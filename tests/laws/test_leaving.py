@@ -74,7 +74,7 @@ def test_nothing_is_left_of_it_and_no_copy_is_let_go_before_what_stays_is_whole(
                 assert (step.partition, here) == ("spool-mumbai", True)
             case Goodbye():
                 assert here and steps[number + 1 :] == (Remove("mumbai"),)
-    assert steps[-1] == Remove("mumbai") and (BYE in steps) == here
+    assert steps[-1] == Remove("mumbai", away=not here) and (BYE in steps) == here
     for name in now:
         record = after[name]
         assert "mumbai" not in (record.home, *record.copies, *record.windows)
@@ -120,7 +120,7 @@ def test_pinned_partitions_need_no_quorum_and_a_witness_no_copies() -> None:
     world = {name: msgspec.structs.replace(record, pinned=True) for name, record in of_three().items()}
     assert farewell(world, BYE, Staying(("pune", "dr"), 2, 3), heir, here=True)[-1] == Remove("mumbai")
     umpire = Goodbye("umpire", "kim")
-    assert farewell(of_three(), umpire, Staying(SITES, 3, 3), heir, here=False) == (Remove("umpire"),)
+    assert farewell(of_three(), umpire, Staying(SITES, 3, 3), heir, here=False) == (Remove("umpire", away=True),)
 
 
 FILE = '[site]\nname = "x"\n\n[node]\n# workers = 1      # how many\nlog_level = "info"\n\n[limits]\n# workers = 9\n'

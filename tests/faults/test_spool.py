@@ -5,7 +5,7 @@ import asyncio
 import base64
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import NamedTuple
 
 import asyncpg
@@ -77,6 +77,13 @@ async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place
         server.close()
 
 
+@pytest.fixture(autouse=True)
+def whole_again(place: Place) -> Iterator[None]:
+    """Whatever became of a test, the next one begins without a cut."""
+    yield
+    place.links.heal()
+
+
 class Submission(Smtp):
     @classmethod
     async def signed(cls, site: Site, address: str) -> "Submission":
@@ -102,6 +109,14 @@ async def counted(site: Site, partition: str) -> int:
         return int(await connection.fetchval("SELECT count(*) FROM queued WHERE partition = $1", partition))
     finally:
         await connection.close()
+
+
+async def shown(site: Site, partition: str, least: int) -> int:
+    """How many there are, as soon as the tables show so many: they follow the log."""
+    async with asyncio.timeout(NEXT_S_MAX * 5):
+        while (found := await counted(site, partition)) < least:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    return found
 
 
 async def until_nothing_waits(site: Site, *queues: str) -> None:
@@ -146,10 +161,10 @@ async def test_what_is_handed_in_at_a_site_that_is_cut_off_arrives_once_when_the
     others = await sent(sender, [anna, dan], 10)
     assert await submission.hand_in(mia, ["x@else.example", anna], message(20)) == 250
     waited = [await sent(sender, [mia, anna, dan], number) for number in range(30, 34)]
-    spooled = await counted(mumbai, "spool-mumbai")
+    spooled = await shown(mumbai, "spool-mumbai", 5)
     print(f"\nfirst 250 after {first:.2f} s, for others {others:.2f} s, then {max(waited):.2f} s at most; {spooled} spooled")
     assert first < FIRST_S_MAX and others < FIRST_S_MAX and min(waited) < NEXT_S_MAX
-    assert spooled >= 5 and not place.outside.got
+    assert not place.outside.got
     healed = time.monotonic()
     place.links.heal()
     for site in place.sites:
@@ -164,6 +179,7 @@ async def test_what_is_handed_in_at_a_site_that_is_cut_off_arrives_once_when_the
     assert place.outside.got == {("x@else.example", 20): 1}, "sent by pune"
 
 
+@pytest.mark.long
 async def test_a_worker_that_dies_while_the_spool_drains(place: Place) -> None:
     pune, mumbai, _ = place.sites
     eva = await person(pune, "eva")
@@ -172,8 +188,7 @@ async def test_a_worker_that_dies_while_the_spool_drains(place: Place) -> None:
     sender = await Smtp.connect(mumbai.config.ports.smtp)
     for number in range(MANY):
         await sent(sender, [eva], number)
-    before = await counted(mumbai, "spool-mumbai")
-    assert before > MANY // 2
+    before = await shown(mumbai, "spool-mumbai", MANY // 2)
     place.links.heal()
     async with asyncio.timeout(ARRIVES_S_MAX):
         while not 0 < (left := await counted(mumbai, "spool-mumbai")) < before:
@@ -215,6 +230,7 @@ async def test_mail_for_an_account_that_the_site_has_no_copy_of(place: Place) ->
     await until_nothing_waits(mumbai, "queue-mumbai", "queue-dr")
 
 
+@pytest.mark.long
 async def test_a_site_that_loses_its_power_while_it_is_cut_off_keeps_what_it_took_in(place: Place) -> None:
     pune, mumbai, _ = place.sites
     hal = await person(pune, "hal")
@@ -223,13 +239,12 @@ async def test_a_site_that_loses_its_power_while_it_is_cut_off_keeps_what_it_too
     sender = await Smtp.connect(mumbai.config.ports.smtp)
     for number in range(10):
         await sent(sender, [hal], number)
-    before = await counted(mumbai, "spool-mumbai")
+    before = await shown(mumbai, "spool-mumbai", 1)
     await mumbai.kill("supervisor")  # and all that it had started; it starts again, alone still
     sender = await Smtp.connect(mumbai.config.ports.smtp)
     for number in range(10, 20):
         await sent(sender, [hal], number)
-    print(f"\n{before} in the spool before, {await counted(mumbai, 'spool-mumbai')} at the end")
-    assert before and await counted(mumbai, "spool-mumbai") > before
+    print(f"\n{before} in the spool before, {await shown(mumbai, 'spool-mumbai', before + 1)} at the end")
     place.links.heal()
     for site in (pune, mumbai):
         await has_once(site, hal, list(range(20)))

@@ -8,6 +8,7 @@ from protocols.imap.grammar import Cursor
 from protocols.imap.model import (
     Arguments,
     Authenticate,
+    Compress,
     Copy,
     Create,
     Enable,
@@ -38,6 +39,11 @@ RETURN_OPTIONS = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS"))
 
 def nothing(at: Cursor) -> Nothing:
     return Nothing()
+
+
+def compress(at: Cursor) -> Compress:
+    at.space()
+    return Compress(at.word())
 
 
 def login(at: Cursor) -> Login:
@@ -269,6 +275,7 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "ID": identify,
     "STARTTLS": nothing,
     "UNAUTHENTICATE": nothing,
+    "COMPRESS": compress,
     "AUTHENTICATE": authenticate,
     "LOGIN": login,
     "ENABLE": enable,

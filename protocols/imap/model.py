@@ -49,6 +49,12 @@ class Id(msgspec.Struct, frozen=True):
     pairs: tuple[tuple[bytes, bytes], ...]
 
 
+class Compress(msgspec.Struct, frozen=True):
+    """`algorithm` in upper case."""
+
+    algorithm: str
+
+
 class Resync(msgspec.Struct, frozen=True):
     """RFC 7162 §3.2.5. `known` None: not told. The sequence match data is a hint for servers that forget; this one does not.
     `matched`: there was some."""
@@ -193,7 +199,7 @@ class Thread(msgspec.Struct, frozen=True):
 
 Arguments = (
     Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
-    | Search | Sort | Thread
+    | Search | Sort | Thread | Compress
 )  # fmt: skip
 
 

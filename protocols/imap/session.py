@@ -38,14 +38,14 @@ async def serve(
             if talk.carried is not None:
                 await carry(wire, talk.carried, talk.parser.take_rest(), settings)
         except TimeoutError:
-            say_bye(wire, "Nothing was heard for too long.")  # RFC 9051 §5.4
+            talk.last_words("BYE Nothing was heard for too long.")  # RFC 9051 §5.4
         except WireStopping:
-            say_bye(wire, "[UNAVAILABLE] The server is stopping; come back in a moment.")
+            talk.last_words("BYE [UNAVAILABLE] The server is stopping; come back in a moment.")
         except WireClosed:
             pass
         except Exception:
             log.exception("session failed")
-            say_bye(wire, "We failed, and know it.")
+            talk.last_words("BYE We failed, and know it.")
         finally:
             wire.close()
             if talk.carried is not None:

@@ -46,6 +46,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idle_s_max: int = 1860  # RFC 9051 §5.4: an autologout timer is at least 30 minutes once signed in
     still_here_s: float = 240  # in IDLE, so that routers between us keep the connection in mind
     unauthenticate: bool = True  # RFC 8437 §8: it can be switched off
+    compress: bool = True
     progress_every_s: float = 10  # RFC 9585: what takes longer says how far it is
     handshake_s_max: int = 30
     write_s_max: int = 300  # a client that takes nothing of a reply for so long is gone

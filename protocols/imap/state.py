@@ -1,5 +1,6 @@
 """What a conversation remembers, and which words are allowed when (RFC 9051 §3)."""
 
+import asyncio
 from contextlib import AsyncExitStack
 from enum import IntFlag
 
@@ -7,7 +8,8 @@ from cluster.domain.actor import Actor
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
 from protocols.imap.carrying import Carried
-from protocols.imap.model import Line, NeedMore, Parsed
+from protocols.imap.deflate import Deflate, DeflateBroken
+from protocols.imap.model import Line, NeedMore, Parsed, SyntaxRefused
 from protocols.imap.parser import Parser
 from protocols.imap.settings import Settings
 from protocols.imap.view import View
@@ -30,7 +32,8 @@ class When(IntFlag):
 class Talk:
     """One client's conversation. `told`: MODSEQ of the flags that this command's own replies showed, by UID.
     `closing`: after this reply the connection ends. `introducer`: the site that carries the session to here, empty = it is
-    the client's own connection. `peer`: the client's address. `carried`: to where this one carries it."""
+    the client's own connection. `peer`: the client's address. `carried`: to where this one carries it. `deflate`:
+    compression is on."""
 
     def __init__(
         self, site: Site, settings: Settings, wire: Wire, *, secure: bool, session: str, introducer: str = ""
@@ -41,6 +44,7 @@ class Talk:
         self.trusted = settings.allows_plaintext(wire.peer)
         self.session = session
         self.introducer = introducer
+        self.deflate: Deflate | None = None
         self.peer = wire.peer
         self.carried: Carried | None = None
         self.account: Account | None = None
@@ -128,6 +132,18 @@ class Talk:
         self.told.clear()
         self.parser.names_utf8 = False
 
+    def stop_deflating(self) -> None:
+        """RFC 8437 §4.1: both directions are plain again, the client's from behind its last command on."""
+        if self.deflate is None:
+            return
+        deflate, self.deflate = self.deflate, None
+        self.wire.write(deflate.finish())
+        if deflate.ended:
+            self.parser.feed(deflate.behind)
+        elif deflate.waiting or not self.parser.empty:
+            self.say("BYE What was sent ahead is neither compressed nor plain: end the stream before.")
+            self.closing = True
+
     # -- to the client -----------------------------------------------------------------------------------------------------
     def say(self, line: str | bytes) -> None:
         """An untagged response without its star, or a continuation with its plus. Sent with the next flush."""
@@ -163,12 +179,17 @@ class Talk:
             self._out.clear()
             self._out_bytes = 0
             self._flushes += 1
-            self.wire.write(data)
+            self.wire.write(data if self.deflate is None else self.deflate.deflate(data))
         await self.wire.drain(self.settings.write_s_max)
 
     def row(self, place: int, uid: int) -> str:
         """How a response about a message begins: FETCH, or UIDFETCH (RFC 9586 §3.3)."""
         return f"{uid} UIDFETCH" if self.uid_only else f"{place + 1} FETCH"
+
+    def last_words(self, line: str) -> None:
+        """Said at once, in place of what was not sent yet."""
+        data = f"* {line}\r\n".encode("ascii")
+        self.wire.write(data if self.deflate is None else self.deflate.deflate(data))
 
     def name(self, mailbox: str) -> bytes:
         return writer.mailbox(mailbox, self.utf8)
@@ -184,10 +205,29 @@ class Talk:
         return value
 
     async def read(self) -> None:
+        """Raises WireClosed, WireStopping, TimeoutError, SyntaxRefused. Cancelled, it loses nothing."""
+        deflate = self.deflate
+        if deflate is not None and (deflate.waiting or deflate.ended):
+            await asyncio.sleep(0)  # what grows long keeps nobody else waiting
+            self._inflate(deflate, b"")
+            return
+        if deflate is not None:
+            deflate.rest()
         data = await self.wire.read(self.settings.idle_s_max if self.account else self.settings.sign_in_s_max)
         if not data:
             raise WireClosed("the peer is gone")
-        self.parser.feed(data)
+        if deflate is None:
+            self.parser.feed(data)
+        else:
+            self._inflate(deflate, data)
+
+    def _inflate(self, deflate: Deflate, data: bytes) -> None:
+        if deflate.ended:
+            raise WireClosed("the peer's compressed stream has ended")
+        try:
+            self.parser.feed(deflate.inflate(data))
+        except DeflateBroken as error:
+            raise SyntaxRefused(f"the compressed stream is broken ({error})", closing=True) from error
 
     async def ask(self, challenge: str) -> bytes:
         """One exchange of SASL: the client's line after `+ challenge`, still in base64."""

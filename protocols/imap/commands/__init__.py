@@ -8,6 +8,7 @@ from protocols.imap.arguments import ARGUMENTS
 from protocols.imap.commands.authenticate import authenticate
 from protocols.imap.commands.capability import capability
 from protocols.imap.commands.close import close, unselect
+from protocols.imap.commands.compress import compress
 from protocols.imap.commands.copy import copy
 from protocols.imap.commands.create import create, delete, rename
 from protocols.imap.commands.enable import enable
@@ -58,6 +59,7 @@ COMMANDS: dict[str, Word] = {
     "STARTTLS": Word(starttls, When.NOT_AUTHENTICATED),
     "AUTHENTICATE": Word(authenticate, When.NOT_AUTHENTICATED),
     "LOGIN": Word(login, When.NOT_AUTHENTICATED),
+    "COMPRESS": Word(compress, When.SIGNED_IN, asks=False),
     "UNAUTHENTICATE": Word(unauthenticate, When.SIGNED_IN),
     "ENABLE": Word(enable, When.AUTHENTICATED),  # RFC 9051 §6.3.1: before a mailbox is selected
     "SELECT": Word(select, When.SIGNED_IN),

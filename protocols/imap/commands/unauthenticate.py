@@ -19,4 +19,5 @@ async def unauthenticate(talk: Talk, request: Request) -> Reply | None:
     talk.sign_out()
     talk.put(writer.tagged(request.tag, Reply("OK", "Who is next?")))
     await talk.flush()
+    talk.stop_deflating()
     return None

@@ -8,8 +8,8 @@ SITE   := var/demo
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # The foreign clients that tests/clients drives, and the packages that carry them (Debian's names).
-CLIENT_PACKAGES := isync swaks libnet-ssleay-perl libauthen-sasl-perl neomutt curl tmux
-CLIENT_COMMANDS := mbsync swaks neomutt curl tmux
+CLIENT_PACKAGES := isync swaks libnet-ssleay-perl libauthen-sasl-perl neomutt curl tmux mpop fetchmail
+CLIENT_COMMANDS := mbsync swaks neomutt curl tmux mpop fetchmail
 FAULT_ROUNDS ?= 50
 DEMO_ARGS    ?=
 PYTEST_ARGS  ?=

@@ -135,7 +135,9 @@ def _one(name: str, now: Partition | None, topology: Topology) -> Partition:
     home = own.home or _home(name, now, topology)
     copies = own.copies if own.copies is not None else tuple(site for site in topology.sites if site != home)
     remote = (own.durability or topology.durability) == "remote"
-    pinned = topology.failover == "command" or (topology.topology == "hybrid" and not name.startswith("queue-"))
+    # Cut off, the edge goes on with its own queue too; those of the other sites have successors.
+    at_the_edge = not partitions.is_queue(name) or name == partitions.queue(topology.sites[0])
+    pinned = topology.failover == "command" or (topology.topology == "hybrid" and at_the_edge)
     return msgspec.structs.replace(
         now or Partition(name, home),
         home=home,

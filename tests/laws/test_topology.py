@@ -107,7 +107,7 @@ def test_what_each_kind_means() -> None:
     }  # fmt: skip
     assert passive["queue-mumbai"].home == "mumbai", "each site sends what was handed in there"
     hybrid = wanted(now, Topology("hybrid", ("pune", "mumbai", "dr")), SITES, 3)
-    assert hybrid["mail-pune-1"].pinned and not hybrid["queue-pune"].pinned
+    assert hybrid["mail-pune-1"].pinned and hybrid["queue-pune"].pinned and not hybrid["queue-mumbai"].pinned
     assert hybrid["mail-pune-1"].windows == {"mumbai": 7, "dr": 7}, "away from the edge a week of content"
     assert not hybrid["directory"].windows and not hybrid["queue-pune"].windows
     whole_at_dr = wanted(now, Topology("hybrid", SITES, windows={"mumbai": 30}), SITES, 3)

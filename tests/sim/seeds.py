@@ -64,12 +64,16 @@ def spread(first: int, count: int, jobs: int) -> Told:
     ]
     broken: list[str] = []
     acknowledged, cpu_s = 0, 0.0
-    for part in parts:
-        *lines, last = part.communicate()[0].splitlines() or ("",)
-        broken += lines
-        if last.startswith("acknowledged ") and part.returncode == 0:
-            _, said, took = last.split()
-            acknowledged, cpu_s = acknowledged + int(said), cpu_s + float(took)
-        else:
-            broken.append(f"a process ended with {part.returncode}: {last}")
+    try:
+        for part in parts:
+            *lines, last = part.communicate()[0].splitlines() or ("",)
+            broken += lines
+            if last.startswith("acknowledged ") and part.returncode == 0:
+                _, said, took = last.split()
+                acknowledged, cpu_s = acknowledged + int(said), cpu_s + float(took)
+            else:
+                broken.append(f"a process ended with {part.returncode}: {last}")
+    finally:
+        for part in parts:
+            part.kill()  # nothing, if it has ended
     return Told(count, acknowledged, tuple(broken), time.perf_counter() - began, cpu_s)

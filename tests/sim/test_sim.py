@@ -11,7 +11,7 @@ from tests.live import REPOSITORY
 from tests.sim.seeds import HALF_SEEDS, spread
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 def test_every_seed_holds() -> None:
     told = spread(0, HALF_SEEDS, jobs=1)
     print(told)

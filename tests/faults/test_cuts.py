@@ -23,7 +23,7 @@ from tests.faults.test_sites import PASSWORD, REFUSED_S_MAX, message, person, se
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
-DELAY_S = 0.020
+DELAY_S, FAR_S = 0.020, 0.3
 THIN_BYTES_S = 250_000
 LOAD_S = 5.0
 LEVEL_S_MAX = 5.0
@@ -392,3 +392,28 @@ async def home_of(log: JetStreamLog, partition: str) -> str:
         while (now := log.record(partition)) is None or len(now.members) < 2:
             await log.watch.looked()
     return now.home
+
+
+@pytest.mark.long
+async def test_a_home_killed_right_after_its_250(lined: Lined) -> None:
+    """All its processes in the moment in which the sender has read the answer, which no copy could have heard by then if it
+    had not been waited for. Durability `remote`."""
+    pune, mumbai, dr = lined.sites
+    partition = "mail-mumbai-1"
+    cleo = await person(mumbai, "cleo")
+    log = await log_of(pune)
+    await ready(log, remote=True, home="mumbai", partition=partition)
+    reader = await signed_in(dr, cleo)
+    sender = await Smtp.connect(mumbai.config.ports.smtp)
+    assert await sender.send([cleo], message(1)) == 250
+    before = await until_alike([reader], 1)
+    lined.links.slow(delay_s=FAR_S)
+    assert await sender.send([cleo], message(2)) == 250
+    await struck(mumbai)
+    lined.links.slow()
+    await home_moves(log, partition, "mumbai")
+    after = await until_alike([reader, await signed_in(pune, cleo)], 2)
+    assert set(before.rows) <= set(after.rows)
+    await mumbai.start()
+    assert await until_alike([await signed_in(site, cleo) for site in lined.sites], 2) == after
+    await log.stop()

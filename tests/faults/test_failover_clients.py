@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from cluster.log.jetstream import JetStreamLog
 from tests.clients.place import found, said
-from tests.faults.chance import rounds
 from tests.faults.clients import Imap, Smtp
 from tests.faults.device import Counter, Device
 from tests.faults.site import Site
@@ -20,7 +20,8 @@ from tests.mbsync import configuration
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
 
-MOVES = min(20, 6 * rounds())
+MOVES = 20
+KILLED_EVERY = 5
 MESSAGE_BYTES = 6_000
 OVERHEAD_BYTES_MAX = 12_000  # of one run of mbsync with seven mailboxes, without what it says of messages
 ROW_BYTES_MAX = 120
@@ -144,6 +145,10 @@ async def test_idle_hears_of_mail_that_came_while_the_home_moved(sites: list[Sit
     await log.stop()
 
 
+async def until_moved(log: JetStreamLog, home: str) -> None:
+    await until(log, "somebody else is home", lambda now: now.home != home and now.begun)
+
+
 class Laptop:
     """mbsync with a Maildir of its own, by way of whatever site its owner is at."""
 
@@ -175,42 +180,60 @@ class Laptop:
         return sorted(rows)
 
 
+async def given(site: Site, address: str, number: int) -> None:
+    async with asyncio.timeout(30):
+        sender = await Smtp.connect(site.config.ports.smtp)
+        while await sender.send([address], message(number, MESSAGE_BYTES)) != 250:
+            pass
+        sender.close()
+
+
+@pytest.mark.timeout(900)
 async def test_mbsync_between_two_sites_while_the_home_moves(sites: list[Site], tmp_path: Path) -> None:
+    """Twenty times, of which every fifth by `kill -9` of the home; durability `remote`."""
     command = await asyncio.to_thread(found, "mbsync", "isync")
     pune, mumbai, dr = sites
     log = await log_of(dr)
+    await log.place(lambda record: msgspec.structs.replace(record, remote=True), PARTITION)
     record = await until(log, "there is a home", lambda record: len(record.members) == 2 and record.begun)
-    ben = await person(next(site for site in sites if site.config.site == record.home), "ben")
+    by_name = {site.config.site: site for site in sites}
+    ben = await person(by_name[record.home], "ben", "--partition", PARTITION)
     laptop = await Laptop(tmp_path / "laptop", command, ben).start()
-    senders = [await Smtp.connect(site.config.ports.smtp) for site in sites]
     await signed_in(pune, ben), await signed_in(mumbai, ben)
     came = 0
 
-    async def mail(count: int) -> None:
+    async def mail(count: int, at: list[Site]) -> None:
         nonlocal came
         for _ in range(count):
             came += 1
-            async with asyncio.timeout(10):
-                while await senders[came % 3].send([ben], message(30_000 + came, MESSAGE_BYTES)) != 250:
-                    pass
+            await given(at[came % len(at)], ben, 30_000 + came)
 
-    await mail(20)
+    await mail(20, sites)
     await until_alike([await signed_in(pune, ben), await signed_in(mumbai, ben)], came)
     await laptop.sync(pune)
     places = [site.config.site for site in sites]
     for move in range(MOVES):
-        home = (await until(log, "settled", lambda now: len(now.members) == 2 and now.begun)).home
-        moving = asyncio.create_task(log.switchover(PARTITION, places[(places.index(home) + 1) % 3]))
-        await mail(5)
+        home = (await until(log, "settled", lambda now: len(now.members) == 2 and now.begun, 60)).home
+        killed = by_name[home] if move % KILLED_EVERY == KILLED_EVERY - 1 else None
+        if killed is None:
+            moving = asyncio.create_task(log.switchover(PARTITION, places[(places.index(home) + 1) % 3]))
+        else:
+            await log.stop()
+            await lost(killed)
+            log = await log_of(next(site for site in sites if site is not killed))
+            moving = asyncio.create_task(until_moved(log, home))
+        await mail(5, [site for site in sites if site is not killed])
         near = laptop.files("INBOX")
         near[move].rename(near[move].parents[1] / "cur" / f"{near[move].name.partition(':2,')[0]}:2,S")
         written = message(40_000 + move, 1_000).replace(b"\r\n", b"\n")
         (laptop.home / "Sent" / "new" / f"{move}.near").write_bytes(written)
         # As one travels: with the home under way, at the other site than before.
-        await laptop.sync((mumbai, pune)[move % 2])
+        await laptop.sync(next(site for site in ((mumbai, pune), (pune, mumbai))[move % 2] if site is not killed))
         await moving
+        if killed is not None:
+            await killed.start()
     now = await until_alike([await signed_in(site, ben) for site in sites], came)
-    assert [uid for uid, *_ in now.rows] == list(range(1, came + 1))
+    assert len({hash for _, hash, *_ in now.rows}) == came
     for site in (pune, mumbai):
         await laptop.sync(site)
     downloads, received = laptop.counter.downloads(), len(laptop.counter.received)

@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from cluster.log.jetstream import JetStreamLog
-from tests.faults.clients import GONE, Imap, Smtp
+from tests.faults.clients import GONE, Imap
 from tests.faults.device import Device
 from tests.faults.site import Site
 from tests.faults.test_failover import PARTITION, Writer, log_of, subjects, until, until_all_there
-from tests.faults.test_sites import Seen, message, person, seen, signed_in, until_alike
+from tests.faults.test_sites import Seen, person, seen, signed_in
 
 pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
@@ -215,28 +215,4 @@ async def test_with_durability_local_all_that_was_acknowledged_is_there_when_the
     there = await holds(sites, ben, acknowledged, device)
     print(f"{len(acknowledged)} acknowledged, {before} of them before the old home was back; {there} there")
     assert len(acknowledged) >= ACKNOWLEDGED_MIN
-    await log.stop()
-
-
-@pytest.mark.long
-async def test_a_home_killed_right_after_its_250(sites: list[Site]) -> None:
-    """All its processes in the moment in which the sender has read the answer."""
-    pune, mumbai, dr = sites
-    partition = "mail-mumbai-1"
-    cleo = await person(mumbai, "cleo")
-    log = await log_of(pune)
-    await ready(log, remote=True, home="mumbai", partition=partition)
-    reader = await signed_in(dr, cleo)
-    sender = await Smtp.connect(mumbai.config.ports.smtp)
-    assert await sender.send([cleo], message(1)) == 250
-    before = await until_alike([reader], 1)
-    assert await sender.send([cleo], message(2)) == 250
-    await struck(mumbai)
-    async with asyncio.timeout(40):
-        while (now := log.record(partition)) is None or now.home == "mumbai":
-            await log.watch.looked()
-    after = await until_alike([reader, await signed_in(pune, cleo)], 2)
-    assert set(before.rows) <= set(after.rows)
-    await mumbai.start()
-    assert await until_alike([await signed_in(site, cleo) for site in sites], 2) == after
     await log.stop()

@@ -96,6 +96,7 @@ class Listeners:
             message_bytes_max=config.limits.message_bytes_max,
             plaintext_networks=config.plaintext_networks,
             tls=self._certificates.context,
+            end_point=self._certificates.end_point,
             sites=self._sites,
             bad_commands_max=config.limits.bad_requests_max,
             sign_in_s_max=config.limits.sign_in_s_max,

@@ -1,4 +1,5 @@
-"""SCRAM-SHA-256 (RFC 5802, RFC 7677), the server's side, without I/O. Channel binding is not offered (no -PLUS).
+"""SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC 7677), the server's side, without I/O. The channel binding of -PLUS is
+tls-server-end-point (RFC 5929 §4): the server's certificate, hashed.
 
 Written here: the library's server object asks for keys by a blocking callback in mid-exchange, and this is forty lines.
 """
@@ -14,7 +15,9 @@ from protocols.port import ScramKeys
 
 NAME_BYTES_MAX = 1024
 
-_FIRST = re.compile(r"([ny]),(?:a=([^,]*))?,(n=([^,]+),r=([\x21-\x2b\x2d-\x7e]+)(?:,.*)?)\Z", re.DOTALL)
+END_POINT = "tls-server-end-point"
+
+_FIRST = re.compile(r"([ny]|p=[A-Za-z0-9.-]+),(?:a=([^,]*))?,(n=([^,]+),r=([\x21-\x2b\x2d-\x7e]+)(?:,.*)?)\Z", re.DOTALL)
 _FINAL = re.compile(r"(c=([A-Za-z0-9+/=]+),r=([\x21-\x2b\x2d-\x7e]+)(?:,(?!p=)[^,]*)*),p=([A-Za-z0-9+/=]+)\Z", re.DOTALL)
 
 
@@ -23,17 +26,20 @@ class ScramRefused(Exception):
 
 
 class ClientFirst(msgspec.Struct, frozen=True):
-    """`header`: gs2-header, to be repeated in the final message. `bare`: client-first-message-bare."""
+    """`header`: gs2-header, to be repeated in the final message, with `binding` behind it. `bare`:
+    client-first-message-bare."""
 
     header: str
     name: str
     authorize: str
     nonce: str
     bare: str
+    binding: bytes = b""
 
 
-def client_first(data: bytes) -> ClientFirst:
-    """Raises ScramRefused."""
+def client_first(data: bytes, end_point: bytes = b"", *, plus: bool = False) -> ClientFirst:
+    """`end_point`: what the channel is bound to, of a server that offers -PLUS on it; empty = it does not. `plus`: the
+    mechanism is -PLUS. Raises ScramRefused."""
     if len(data) > NAME_BYTES_MAX * 2:
         raise ScramRefused("too long")
     try:
@@ -42,10 +48,18 @@ def client_first(data: bytes) -> ClientFirst:
         raise ScramRefused("not UTF-8") from error
     found = _FIRST.match(text)
     if found is None:
-        # RFC 5802 §5: "p=" asks for channel binding, "m=" for an extension that nobody knows
-        raise ScramRefused("malformed, or channel binding asked for")
+        # RFC 5802 §5: "m=" asks for an extension that nobody knows
+        raise ScramRefused("malformed")
+    flag = found[1]
+    if flag.startswith("p=") is not plus:
+        raise ScramRefused("channel binding goes with -PLUS")  # RFC 5802 §6
+    if flag == "y" and end_point:
+        # RFC 5802 §6: the client would bind and thinks that we cannot: somebody has taken -PLUS from our list
+        raise ScramRefused("channel binding is offered here, and was hidden from the client")
+    if plus and (flag != f"p={END_POINT}" or not end_point):
+        raise ScramRefused("no such channel binding")
     header = text[: found.start(3)]
-    return ClientFirst(header, _name(found[4]), _name(found[2] or ""), found[5], found[3])
+    return ClientFirst(header, _name(found[4]), _name(found[2] or ""), found[5], found[3], end_point if plus else b"")
 
 
 def _name(text: str) -> str:
@@ -73,7 +87,7 @@ def server_final(first: ClientFirst, challenge: str, keys: ScramKeys, data: byte
         raise ScramRefused("malformed") from error
     nonce = challenge[2:].partition(",")[0]
     # RFC 5802 §5: the nonce and the gs2-header are what was agreed on, or somebody stands between
-    if not hmac.compare_digest(found[3].encode(), nonce.encode()) or binding != first.header.encode():
+    if not hmac.compare_digest(found[3].encode(), nonce.encode()) or binding != first.header.encode() + first.binding:
         raise ScramRefused("not the nonce or the binding that was agreed on")
     message = f"{first.bare},{challenge},{found[1]}".encode()
     signature = hmac.digest(keys.stored_key, message, "sha256")

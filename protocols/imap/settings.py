@@ -17,6 +17,10 @@ def no_tls() -> "ssl.SSLContext | None":
     return None
 
 
+def no_end_point() -> bytes:
+    return b""
+
+
 class Sites(Protocol):
     """The organisation's other sites, to and from which sessions are carried. They know each other by certificates."""
 
@@ -30,14 +34,16 @@ class Sites(Protocol):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """`tls`: the context of the moment, so that certificates can be renewed; None = STARTTLS is not offered.
-    `plaintext_networks`: peers that may sign in without TLS, unthrottled. `sites`: None = there is no other."""
+    """`tls`: the context of the moment, so that certificates can be renewed; None = STARTTLS is not offered. `end_point`: the
+    hash of its certificate (RFC 5929 §4.1), empty = SCRAM is not bound to it. `plaintext_networks`: peers that may sign in
+    without TLS, unthrottled. `sites`: None = there is no other."""
 
     hostname: str = "localhost"
     node: str = ""
     message_bytes_max: int = 50 * 1024 * 1024
     plaintext_networks: tuple[Network, ...] = ()
     tls: Callable[[], "ssl.SSLContext | None"] = no_tls
+    end_point: Callable[[], bytes] = no_end_point
     limits: Limits = Limits()
     sites: Sites | None = None
     bad_commands_max: int = 20

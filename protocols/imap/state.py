@@ -1,6 +1,7 @@
 """What a conversation remembers, and which words are allowed when (RFC 9051 §3)."""
 
 import asyncio
+import ssl
 from contextlib import AsyncExitStack
 from enum import IntFlag
 
@@ -41,6 +42,8 @@ class Talk:
         self.site, self.settings, self.wire = site, settings, wire
         self.parser = Parser(settings.limits)
         self.secure = secure
+        # Of the certificate that this handshake showed: a new one may be read while the session lasts.
+        self.end_point = settings.end_point() if secure and not introducer else b""
         self.trusted = settings.allows_plaintext(wire.peer)
         self.session = session
         self.introducer = introducer
@@ -193,6 +196,12 @@ class Talk:
 
     def name(self, mailbox: str) -> bytes:
         return writer.mailbox(mailbox, self.utf8)
+
+    async def start_tls(self, context: ssl.SSLContext) -> None:
+        """Raises WireClosed."""
+        end_point = self.settings.end_point()
+        await self.wire.start_tls(context, self.settings.handshake_s_max)
+        self.secure, self.end_point = True, end_point
 
     # -- from the client ---------------------------------------------------------------------------------------------------
     async def parsed(self) -> Parsed:

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import datetime
+import hashlib
 import ipaddress
 import ssl
 from collections.abc import AsyncIterator, Sequence
@@ -18,6 +19,7 @@ from scramp import ScramClient, ScramException
 from cluster.domain.mailbox.content import Content
 from cluster.domain.refusal import Reason, Refusal
 from node import certs
+from node.tls import Certificates
 from protocols.imap import server as imap
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings
@@ -160,6 +162,56 @@ async def scram(peer: Peer, password: str) -> list[str]:
     client.set_server_final(base64.b64decode(answer[2:]).decode())
     peer.writer.write(b"\r\n")
     return [await peer.line()]
+
+
+async def bound(peer: Peer, mechanism: str, shown: bytes) -> str:
+    """A foreign client that binds to the certificate it was shown (RFC 5929 §4)."""
+    client = ScramClient([mechanism], ANNA, "secret", channel_binding=("tls-server-end-point", hashlib.sha256(shown).digest()))
+    first = base64.b64encode(client.get_client_first().encode()).decode()
+    peer.writer.write(f"s AUTHENTICATE {mechanism} {first}\r\n".encode())
+    challenge = await peer.line()
+    if not challenge.startswith("+ "):
+        return challenge
+    client.set_server_first(base64.b64decode(challenge[2:]).decode())
+    peer.writer.write(base64.b64encode(client.get_client_final().encode()) + b"\r\n")
+    answer = await peer.line()
+    if not answer.startswith("+ "):
+        return answer
+    client.set_server_final(base64.b64decode(answer[2:]).decode())
+    peer.writer.write(b"\r\n")
+    return await peer.line()
+
+
+async def test_scram_is_bound_to_the_certificate_of_the_handshake(tmp_path: Path) -> None:
+    """RFC 5802 §6, RFC 5929 §4: over STARTTLS and IMAPS; a certificate that is read anew is that of the connections to come."""
+    now = datetime.datetime.now(datetime.UTC)
+    authority, authority_key = certs.make_authority("test", now)
+    paths = tmp_path / "chain.pem", tmp_path / "key.pem"
+
+    def issued() -> None:
+        for path, data in zip(paths, certs.issue(authority, authority_key, ("localhost",), now), strict=True):
+            path.write_bytes(data)
+
+    issued()
+    certificates = Certificates(*paths)
+    trusting = ssl.create_default_context(cadata=authority.decode())
+    settings = Settings(tls=certificates.context, end_point=certificates.end_point)
+    async with served(await with_anna(MemorySite()), settings) as (server, plain):
+        imaps = int((await server.listen("127.0.0.1", 0, implicit_tls=True)).sockets[0].getsockname()[1])
+        early = await connected(plain)
+        assert "SCRAM" not in (await early.ask("a CAPABILITY"))[0]
+        await early.ask("b STARTTLS")
+        await early.writer.start_tls(trusting, server_hostname="localhost")
+        assert "AUTH=SCRAM-SHA-256-PLUS" in (await early.ask("c CAPABILITY"))[0].split()
+        issued()
+        certificates.reload()
+        late = await connected(imaps, trusting)
+        seen = [peer.writer.get_extra_info("ssl_object").getpeercert(binary_form=True) for peer in (early, late)]
+        assert seen[0] != seen[1]
+        for peer, own, other in ((early, *seen), (late, *reversed(seen))):
+            assert (await bound(peer, "SCRAM-SHA-256-PLUS", other)).startswith("s BAD")
+            assert (await bound(peer, "SCRAM-SHA-256-PLUS", own)).startswith("s OK")
+            await peer.close()
 
 
 async def test_a_foreign_client_signs_in_by_scram() -> None:

@@ -1,4 +1,4 @@
-"""AUTHENTICATE (RFC 9051 §6.2.2) with PLAIN (RFC 4616) and SCRAM-SHA-256 (RFC 7677), and EXTERNAL (RFC 4422 §A) at the door
+"""AUTHENTICATE (RFC 9051 §6.2.2) with PLAIN (RFC 4616), SCRAM-SHA-256 and -PLUS (RFC 7677), and EXTERNAL (RFC 4422 §A) at the door
 for sites; initial responses by RFC 4959.
 """
 
@@ -60,9 +60,10 @@ async def _plain(talk: Talk, initial: bytes | None) -> Reply:
     return await sign_in(talk, user, password)
 
 
-async def _scram(talk: Talk, initial: bytes | None) -> Reply:
+async def _scram(talk: Talk, initial: bytes | None, *, plus: bool = False) -> Reply:
     try:
-        first = scram.client_first(await _answer(talk, "") if initial is None else initial)
+        message = await _answer(talk, "") if initial is None else initial
+        first = scram.client_first(message, talk.end_point, plus=plus)
         if first.authorize and first.authorize != first.name:
             return Reply("NO", "Signing in for somebody else is not offered.", "AUTHORIZATIONFAILED")
         keys = await talk.site.scram_keys(first.name)
@@ -81,6 +82,10 @@ async def _scram(talk: Talk, initial: bytes | None) -> Reply:
     return await outcome(talk, found)
 
 
+async def _scram_plus(talk: Talk, initial: bytes | None) -> Reply:
+    return await _scram(talk, initial, plus=True)
+
+
 async def _external(talk: Talk, initial: bytes | None) -> Reply:
     """RFC 4422 §A: the certificate says which site it is, and the identity to act as is a person who signed in there."""
     message = await _answer(talk, "") if initial is None else initial
@@ -95,4 +100,8 @@ async def _external(talk: Talk, initial: bytes | None) -> Reply:
 
 
 FOR_SITES: dict[str, Callable[[Talk, bytes | None], Awaitable[Reply]]] = {"EXTERNAL": _external}
-MECHANISMS: dict[str, Callable[[Talk, bytes | None], Awaitable[Reply]]] = {"PLAIN": _plain, "SCRAM-SHA-256": _scram}
+MECHANISMS: dict[str, Callable[[Talk, bytes | None], Awaitable[Reply]]] = {
+    "PLAIN": _plain,
+    "SCRAM-SHA-256": _scram,
+    "SCRAM-SHA-256-PLUS": _scram_plus,
+}

@@ -32,6 +32,8 @@ def words(talk: Talk) -> str:
         found.append("STARTTLS")
     if talk.may_sign_in:
         found += [f"AUTH={mechanism}" for mechanism in MECHANISMS]
+        if talk.end_point:
+            found.append("AUTH=SCRAM-SHA-256-PLUS")  # RFC 5802 §6: only where it can be bound
     else:
         found.append("LOGINDISABLED")  # RFC 9051 §6.2.3
     return " ".join(found)

@@ -18,6 +18,5 @@ async def starttls(talk: Talk, request: Request) -> Reply | None:
         raise WireClosed("commands in the clear behind STARTTLS")
     talk.put(writer.tagged(request.tag, Reply("OK", "Begin TLS now.")))
     await talk.flush()
-    await talk.wire.start_tls(context, talk.settings.handshake_s_max)
-    talk.secure = True
+    await talk.start_tls(context)
     return None

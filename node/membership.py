@@ -12,9 +12,9 @@ import structlog
 
 from cluster.control.bucket import Bucket
 from cluster.control.moving import MoveFailed
-from cluster.control.roster import Rosters
+from cluster.control.roster import Roster, Rosters
 from cluster.log.connection import Connection, Unreachable
-from node import forming
+from node import forming, links
 from node.backbone import BackboneConfig, ConfigRefused
 from node.child import ChildFailed, Spec
 from node.config import Config, load
@@ -76,6 +76,7 @@ class Membership:
         self._awaited: tuple[str, ...] = ()
         self._told = 0  # number of the roster that the operator was told of
         self._forgotten: set[str] = set()
+        self._closed: set[str] | None = None  # who was shut out before the links here were made anew
 
     def start_member(self) -> Running | None:
         if self._member is None and is_member(current(self._config)):
@@ -126,8 +127,11 @@ class Membership:
             self._say("site", f"{NO_MEMBER}; it shows what it had until it is stopped")
             return
         self.start_member()
-        if self._member is not None and await _rewritten(config, nats.BACKBONE_NAME, self._prepare_member):
-            self._member.send(signal.SIGHUP)
+        if self._member is not None:
+            changed = await _rewritten(config, nats.BACKBONE_NAME, self._prepare_member)
+            if changed:
+                self._member.send(signal.SIGHUP)
+            await self._shut_out(config, roster, changed)
         if self._log is not None and await _rewritten(config, nats.NAME, self._prepare_log):
             self._log.send(signal.SIGHUP)
         if self._told not in (0, roster.number):
@@ -138,6 +142,15 @@ class Membership:
                 if gone.site not in self._forgotten:
                     await forming.forget(config, gone.site)
                     self._forgotten.add(gone.site)
+
+    async def _shut_out(self, config: Config, roster: Roster, changed: bool) -> None:
+        """Raises Unreachable, OSError; then it is tried again."""
+        gone = {each.site for each in roster.revoked}
+        if self._closed is None and not changed:
+            self._closed = gone  # Who is linked to a member that was just started may be.
+        if fresh := gone - (self._closed or set()):
+            await links.end_all(config)
+            self._closed = (self._closed or set()) | fresh
 
     async def _form(self, config: Config, backbone: BackboneConfig) -> None:
         """Raises ChildFailed, OSError, Unreachable; then it is as it was, and tried again."""

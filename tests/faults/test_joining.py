@@ -20,7 +20,9 @@ from cluster.log.connection import Arrived, Connection, NobodyThere, Unreachable
 from cluster.log.engine import Engine
 from node import certs, nkeys
 from node.backbone import ConfigRefused, read_roster
+from node.child import Child
 from node.config import STANDARD_PORTS, Config, load
+from node.engines import nats
 from node.entering import JOIN_PATH, enter
 from node.init import Plan
 from node.tokens import JoinToken, TokenRefused, read, written
@@ -116,7 +118,7 @@ async def connected(config: Config, *, member: bool = False) -> AsyncIterator[Co
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def place(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Place]:
-    folder, found = tmp_path_factory.mktemp("growing"), bases(4)
+    folder, found = tmp_path_factory.mktemp("growing"), bases(5)
     done = said("init", str(folder / "pune"), "--site", "pune", "--domain", "example.org", "--port-base", str(found[0]))
     assert done.returncode == 0, done.stderr
     pune = opened(folder / "pune")
@@ -344,6 +346,40 @@ async def test_what_a_stolen_site_may_not_hear(mumbai: Site, dr: Site, subject: 
 
 async def test_what_every_site_must_say_and_hear(mumbai: Site, dr: Site) -> None:
     assert await heard(dr.config, mumbai.config, "mk.some") != []
+
+
+async def test_one_that_is_linked_and_no_more_is_shut_out_too(place: Place, dr: Site) -> None:
+    """Its engine is all that runs of it, as a thief would have it: the link that it has already is ended."""
+    assert join(place, "goa", token(place), place.bases[4]) == ""
+    config = load(place.folder / "goa")
+    config.run_dir.mkdir()
+    config.log_dir.mkdir()
+    engine = await Child.start(await nats.prepare(config), config.run_dir)
+    try:
+        await engine.until_ready()
+        async with connected(config) as thief:
+            await until("it is linked", lambda: _answered(thief))
+            done = said("--dir", str(place.pune.config.dir), "cluster", "revoke", "goa", "--yes")
+            assert done.returncode == 0, done.stderr
+            await until("its link is ended", lambda: _silent(thief))
+            await until("it is let in nowhere", lambda: _in((config.log_dir / "nats.log").read_text(), "Authorization Violation"))
+            assert not await _answered(thief)
+    finally:
+        await engine.stop()
+    gus = await person(place.pune, "gill")
+    assert (await seen(await signed_in(dr, gus))).rows == (), "the others are linked again"
+
+
+async def _silent(connection: Connection) -> bool:
+    return not await _answered(connection)
+
+
+async def _answered(connection: Connection) -> bool:
+    try:
+        await connection.request("$JS.site-pune.API.STREAM.INFO.EV-directory-1", timeout_s=HEARD_S)
+    except Unreachable:
+        return False
+    return True
 
 
 async def test_a_stolen_site_is_shut_out_by_one_command(place: Place, mumbai: Site, dr: Site) -> None:

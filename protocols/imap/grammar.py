@@ -95,6 +95,8 @@ class Cursor:
         found = _QUOTED.match(self.data, self.at)
         if found is not None:
             self.at = found.end()
+            if not found[1].isascii():
+                _utf8_only(found[1])
             return _UNQUOTE.sub(rb"\1", found[1]) if b"\\" in found[1] else found[1]
         found = _LITERAL.match(self.data, self.at)
         if found is None:
@@ -233,6 +235,14 @@ class Cursor:
 
 # RFC 9051 §2.3.2. \Recent cannot be set; clients that copy flags send it along in APPEND and STORE, and mean no harm.
 _SYSTEM_FLAGS = {name.lower(): bit for name, bit in SYSTEM_FLAGS.items()} | {"\\recent": 0}
+
+
+def _utf8_only(quoted: bytes) -> None:
+    """RFC 9755 §3: bytes above ASCII stand in a quoted string only as UTF-8. Raises SyntaxRefused."""
+    try:
+        quoted.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SyntaxRefused("a quoted string that is not UTF-8") from error
 
 
 def _set_number(digits: bytes) -> int:

@@ -14,8 +14,8 @@ class NameUndecodable(ValueError):
 def decode(name: bytes, utf8: bool = False) -> str:
     """Raises NameUndecodable."""
     try:
-        if utf8:
-            # RFC 9051 §5.1: Net-Unicode, that is UTF-8
+        if utf8 or not name.isascii():
+            # RFC 9051 §5.1: Net-Unicode, that is UTF-8; RFC 9755 §3: taken also of who has not asked for it in answers
             return name.decode("utf-8")
         text = name.decode("ascii")
     except UnicodeDecodeError as error:

@@ -160,6 +160,10 @@ class Site(Protocol):
         """Ordered by name; INBOX first. Makes the standard ones for an account that has none yet."""
         ...
 
+    async def mailbox(self, account: int, name: str) -> Mailbox | Refusal:
+        """The one of a name, without looking at the others. NO_SUCH_MAILBOX, UNAVAILABLE."""
+        ...
+
     async def subscriptions(self, account: int) -> list[str] | Refusal:
         """Names subscribed to, also of mailboxes that are not there (RFC 9051 §6.3.9)."""
         ...

@@ -150,6 +150,18 @@ class Site:
         opened = await self._open(account)
         return opened if isinstance(opened, Refusal) else await answered(self._mail.mailboxes(account))
 
+    async def mailbox(self, account: int, name: str) -> Mailbox | Refusal:
+        if (behind := await self._behind(account)) is not None:
+            return behind
+        canonical = names.canonical(name)
+        found = await answered(self._mail.mailbox(account, canonical))
+        if found is None and canonical == names.INBOX:
+            opened = await self._open(account)
+            if isinstance(opened, Refusal):
+                return opened
+            found = await answered(self._mail.mailbox(account, canonical))
+        return NO_SUCH_MAILBOX if found is None else found
+
     async def subscriptions(self, account: int) -> list[str] | Refusal:
         if (absent := await self._absent(account)) is not None:
             return absent

@@ -260,6 +260,13 @@ class MemorySite:
         boxes = sorted(mail.boxes.values(), key=lambda box: (box.name != names.INBOX, box.name))
         return [_mailbox(mail, box) for box in boxes]
 
+    async def mailbox(self, account: int, name: str) -> Mailbox | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
+        mail = self._mail(account)
+        box = mail.boxes.get(mail.names.get(names.canonical(name), 0))
+        return Refusal(Reason.NO_SUCH_MAILBOX) if box is None else _mailbox(mail, box)
+
     async def subscriptions(self, account: int) -> list[str] | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent

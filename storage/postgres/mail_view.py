@@ -59,6 +59,14 @@ class MailView:
         )
         return [Mailbox(*row) for row in rows]
 
+    async def mailbox(self, account: int, name: str) -> Mailbox | None:
+        if NUL in name:
+            return None
+        row = await self.database.row(
+            f"SELECT {MAILBOX} FROM mailbox m WHERE m.account = $1 AND m.name = $2", account, name
+        )
+        return None if row is None else Mailbox(*row)
+
     async def subscriptions(self, account: int) -> list[str]:
         rows = await self.database.fetch(
             'SELECT name FROM subscription WHERE account = $1 ORDER BY name COLLATE "C"', account

@@ -108,6 +108,8 @@ async def _mailbox(view: MailView, account: int, mail: AccountMail, box: Box) ->
     assert selected.first_unseen == min(unseen, default=0)
     assert {keyword for message in box.messages.values() for keyword in message.keywords} <= set(selected.keywords)
     assert await view.status(account, [box.id, 1]) == [_status(mail, box)]
+    assert await view.mailbox(account, box.name) == _shown(mail, box)
+    assert await view.mailbox(account, f"{box.name} ") is None
     assert await view.status(NOBODY, [box.id]) == [] and await view.select(account, "nowhere", recent=False) is None
 
 

@@ -10,7 +10,6 @@ from cluster.domain.refusal import Reason, Refusal
 from cluster.formats import mime
 from protocols.imap import bodies, rendering, urls, writer
 from protocols.imap.commands.expunge import READ_ONLY
-from protocols.imap.commands.status import find
 from protocols.imap.errors import refused
 from protocols.imap.model import Incoming, IncomingDone, Parsed, Piece, Reply, UrlPart
 from protocols.imap.state import Talk, When
@@ -130,7 +129,7 @@ async def _objection(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Rep
         return refused(refusal)
     if incoming.first and (incoming.waiting or incoming.catenated):
         # RFC 9051 §6.3.12: a mailbox that is not there is never made, but the client may
-        found = await find(talk, incoming.mailbox)
+        found = await talk.site.mailbox(talk.who(), incoming.mailbox)
         if isinstance(found, Refusal):
             return refused(found, target=True)
     return None
@@ -166,7 +165,7 @@ async def _catenate(talk: Talk, url: str, ingest: Ingest) -> Reply | None:
     asked = urls.parse(url)
     if asked is None:
         return bad
-    box = await find(talk, asked.mailbox)
+    box = await talk.site.mailbox(talk.who(), asked.mailbox)
     if isinstance(box, Refusal):
         return refused(box) if box.reason is Reason.UNAVAILABLE else bad
     if asked.uidvalidity not in (0, box.uidvalidity):

@@ -1,19 +1,19 @@
 """STATUS (RFC 9051 §6.3.11; RFC 7162 §3.1.7, RFC 8438, RFC 8474 §4.3, RFC 7889 §5 for the items they add)."""
 
-from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox import ranges
 from cluster.domain.refusal import Reason, Refusal
 from protocols.imap.commands.create import mailbox_id
 from protocols.imap.errors import refused
 from protocols.imap.model import Reply, Request
 from protocols.imap.model import Status as Asked
 from protocols.imap.state import Talk
-from protocols.port import Mailbox, Status
+from protocols.port import Status
 
 
 async def status(talk: Talk, request: Request) -> Reply:
     given = request.arguments
     assert isinstance(given, Asked)
-    found = await find(talk, given.mailbox)
+    found = await talk.site.mailbox(talk.who(), given.mailbox)
     if isinstance(found, Refusal):
         return refused(found)
     known = await talk.site.status(talk.who(), (found.id,))
@@ -25,14 +25,6 @@ async def status(talk: Talk, request: Request) -> Reply:
         talk.enable("CONDSTORE")  # RFC 7162 §3.1
     talk.say(await line(talk, known[0], given.items))
     return Reply("OK", "So it stands.")
-
-
-async def find(talk: Talk, name: str) -> Mailbox | Refusal:
-    mailboxes = await talk.site.mailboxes(talk.who())
-    if isinstance(mailboxes, Refusal):
-        return mailboxes
-    wanted = names.canonical(name)
-    return next((one for one in mailboxes if one.name == wanted), Refusal(Reason.NO_SUCH_MAILBOX))
 
 
 async def line(talk: Talk, known: Status, items: tuple[str, ...]) -> bytes:

@@ -103,6 +103,8 @@ def _matching(tree: Tree, given: List) -> list[Row]:
     if "SUBSCRIBED" in given.selection:
         chosen |= {one for one in tree.subscribed - set(tree.mailboxes) if "SPECIAL-USE" not in given.selection}
     beneath = {superior for one in chosen for superior in names.superiors(one)} if recursive else set()
+    # RFC 5258 §3.5: CHILDINFO says that something beneath it is selected though it does not fit the pattern itself
+    informed = {superior for one in chosen if not fits(one) for superior in names.superiors(one)} if recursive else set()
     if recursive:
         candidates |= beneath
     rows = []
@@ -110,10 +112,7 @@ def _matching(tree: Tree, given: List) -> list[Row]:
         if not fits(name):
             continue
         wanted = name in chosen if given.selection - {"REMOTE", "RECURSIVEMATCH"} else name in candidates
-        # RFC 5258 §3.5: CHILDINFO says that something beneath it is selected though it does not fit the pattern itself
-        below = recursive and name in beneath and any(
-            names.is_beneath(one, name) and not fits(one) for one in chosen
-        )
+        below = name in informed
         if wanted or below:
             rows.append(Row(name, tree.mailboxes.get(name), name in tree.subscribed, name in tree.parents, below))
     return _without_lone_parents(rows, given)

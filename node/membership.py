@@ -3,8 +3,10 @@ without a session dropped, and a member of the backbone is started where the ros
 """
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Protocol
 
 import msgspec
@@ -20,9 +22,18 @@ from node.child import ChildFailed, Spec
 from node.config import Config, load
 from node.engines import nats
 from node.roster import follow
+from node.world import SystemWorld
 
 LOOK_EVERY_S = 1.0
 CONNECT_S_MAX = 30.0
+REFUSED_LOOKS = 10  # a site that has just joined is let in everywhere before
+REFUSED = b"Leafnode Error 'Authorization Violation'"
+REFUSED_TAIL_BYTES = 600  # of the engine's log: its last try, which it makes every second
+REFUSED_S_MAX = 4.0
+TURNED_AWAY = (
+    "the other sites do not let this one in: it was removed or revoked while it was away, or has other keys than they know; "
+    "mail that it takes in waits in its spool and goes nowhere: stop it"
+)
 NO_MEMBER = "this site was removed or revoked: it is no member of the organisation any more, and the others do not let it in"
 
 log = structlog.get_logger("membership")
@@ -64,6 +75,17 @@ def is_shut_out(config: Config) -> bool:
     return roster is not None and roster.find(config.site) is None
 
 
+def turned_away(log_file: Path, now: float) -> bool:
+    """Whether this site's engine was refused a link a moment ago, by its own log. `now`: unix seconds."""
+    try:
+        with log_file.open("rb") as file:
+            about = os.fstat(file.fileno())
+            file.seek(max(0, about.st_size - REFUSED_TAIL_BYTES))
+            return now - about.st_mtime < REFUSED_S_MAX and REFUSED in file.read()
+    except OSError:
+        return False
+
+
 class Membership:
     """`keep`: starts to keep a part. `say`: (part, what) for the operator."""
 
@@ -76,6 +98,7 @@ class Membership:
         self._awaited: tuple[str, ...] = ()
         self._told = 0  # number of the roster that the operator was told of
         self._forgotten: set[str] = set()
+        self._refused = 0  # looks, one after the other, at which no link was let in
         self._closed: set[str] | None = None  # who was shut out before the links here were made anew
 
     def start_member(self) -> Running | None:
@@ -111,6 +134,7 @@ class Membership:
                 try:
                     config = current(self._config)
                     assert config.backbone is not None and config.backbone.roster is not None
+                    await self._look_whether_turned_away(config)
                     if forming.wanted(config) or forming.pending(config):
                         await self._form(config, config.backbone)
                     elif config.backbone.roster.number != number:
@@ -151,6 +175,13 @@ class Membership:
         if fresh := gone - (self._closed or set()):
             await links.end_all(config)
             self._closed = (self._closed or set()) | fresh
+
+    async def _look_whether_turned_away(self, config: Config) -> None:
+        """A site that was away when it was removed hears nothing else of it."""
+        refused = await asyncio.to_thread(turned_away, config.log_dir / f"{nats.NAME}.log", SystemWorld().now())
+        self._refused = self._refused + 1 if refused else 0
+        if self._refused == REFUSED_LOOKS and not is_shut_out(config):
+            self._say("site", TURNED_AWAY)
 
     async def _form(self, config: Config, backbone: BackboneConfig) -> None:
         """Raises ChildFailed, OSError, Unreachable; then it is as it was, and tried again."""

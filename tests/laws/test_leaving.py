@@ -1,7 +1,9 @@
 """A site that goes leaves nothing behind and takes nothing along; and how a site's number of nodes is written down."""
 
+import os
 import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -12,6 +14,7 @@ from cluster import partitions
 from cluster.control.leaving import Empty, Goodbye, Remove, Staying, farewell
 from cluster.control.partitions import Member, Partition, windowed
 from cluster.control.topology import Level, Move, Place, TopologyRefused, moved, placed
+from node.membership import turned_away
 from node.nodes import with_workers
 
 SITES = ("pune", "mumbai", "dr")
@@ -150,3 +153,18 @@ def test_a_file_written_otherwise_is_left_alone() -> None:
         with_workers("node.workers = 2\n", 3)
     with pytest.raises(ValueError, match="by hand"):
         with_workers('text = """\n[node]\nworkers = 1\n"""\n', 3)
+
+
+def test_a_site_that_is_let_in_nowhere_knows_it_by_its_engines_last_words(tmp_path: Path) -> None:
+    log, now = tmp_path / "nats.log", 1_700_000_000.0
+    assert not turned_away(log, now), "it has not started yet"
+    refused = b"[7] 2026/11/24 14:06:39.861177 [ERR] 127.0.0.1:15562 - lid:44 - Leafnode Error 'Authorization Violation'\n"
+    for words, at, is_so in (
+        (refused + b"[INF] Leafnode connection closed\n", now - 1.0, True),
+        (refused + b"[INF] Leafnode connection closed\n", now - 60.0, False),
+        (refused + b"[INF] other words\n" * 60, now - 1.0, False),
+        (b"[INF] Leafnode connection created\n", now - 1.0, False),
+    ):
+        log.write_bytes(words)
+        os.utime(log, (at, at))
+        assert turned_away(log, now) == is_so

@@ -10,6 +10,7 @@ from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
+from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import Ranges
 from protocols.imap.model import STAR, Partial, SequenceSet
 
@@ -100,6 +101,12 @@ class View:
                 last = uid
             out.append((first, last))
         return _joined(out)
+
+    def absent(self, uids: Ranges) -> Ranges:
+        """Those of them that are not in the view; costs what is there of them, not what is there."""
+        spans = ((bisect_left(self.uids, first), bisect_right(self.uids, last)) for first, last in uids)
+        there = self.exact([span for span in spans if span[0] < span[1]])
+        return ranges.subtract(uids, there) if there else uids
 
     def uids_of(self, spans: Spans) -> Iterator[int]:
         for start, stop in spans:

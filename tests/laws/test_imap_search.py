@@ -188,3 +188,23 @@ def test_a_search_finds_what_the_plain_reading_finds(mail: list[Mail], wanted: l
     for (text, test), answer in zip(wanted, answers, strict=True):
         slow = [n for n, one in enumerate(mail, 1) if test(Place(n, n, len(mail), one))]
         assert answer == slow, text
+
+
+async def test_a_long_search_says_how_far_it_is() -> None:
+    """RFC 9585: of what takes long; here already of what takes more than no time."""
+    site = MemorySite()
+    account = await site.account("anna@example.org", "secret")
+    spooled = spool(b"Subject: x\r\n\r\n")
+    for count in (*[100] * 20, 1):
+        await site.execute(SYSTEM, AppendMessage(account.id, "INBOX", (NewMessage(spooled.content, 1),) * count), (spooled,))
+    server = ImapServer(site, Settings(plaintext_networks=(ipaddress.ip_network("127.0.0.0/8"),), progress_every_s=0))
+    client = Client(server)
+    await client.line()
+    await client.ask("a", b"a LOGIN anna@example.org secret\r\n")
+    await client.ask("b", b"b SELECT INBOX\r\n")
+    await client.send(b"c SEARCH RETURN (COUNT) SUBJECT x\r\n", "whole")
+    assert await client.line() == '* OK [INPROGRESS ("c" 1000 2001)] Still at it.'
+    assert await client.line() == '* OK [INPROGRESS ("c" 2000 2001)] Still at it.'
+    assert await client.line() == '* ESEARCH (TAG "c") COUNT 2001'
+    client.transport.close()
+    await server.close()

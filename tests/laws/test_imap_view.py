@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.events import Ranges
 from protocols.imap import results, urls
 from protocols.imap.model import STAR, SequenceSet
 from protocols.imap.view import NoSuchMessage, View, chunks, spans_of, total, within
@@ -93,6 +94,17 @@ def test_what_was_saved_forgets_what_is_gone() -> None:
     here.lose(((1, 1),))
     here.take_lost()
     assert here.spans(SequenceSet(saved=True), uid=True) == [(1, 2)]
+
+
+some_ranges = st.lists(st.tuples(st.integers(1, 45), st.integers(0, 6))).map(
+    lambda pairs: ranges.normalise((first, first + more) for first, more in pairs)
+)
+
+
+@given(uid_lists, some_ranges)
+def test_what_is_absent(uids: list[int], asked: Ranges) -> None:
+    wanted = ranges.compress(uid for uid in ranges.expand(asked) if uid not in uids)
+    assert view(uids).absent(asked) == wanted
 
 
 ends = st.tuples(st.integers(1, 30), st.integers(1, 30)).map(sorted)

@@ -110,7 +110,7 @@ async def _vanished(talk: Talk, given: Fetch, since: int | None) -> Reply | None
     went = changes.vanished if since is not None else ranges.limit(asked, 1, changes.uidnext - 1)
     gone = ranges.intersect(went, asked)
     # What the client still has in its view it hears of as a VANISHED of its own.
-    gone = ranges.subtract(gone, ranges.intersect(gone, view.exact([(0, len(view))]) if len(view) else ()))
+    gone = view.absent(gone)
     if gone:
         talk.say(f"VANISHED (EARLIER) {writer.ranges(gone)}")
     return None

@@ -90,14 +90,13 @@ async def _resync(talk: Talk, view: View, found: Selected, asked: Resync, since:
     if since is None or asked.modseq > status.highestmodseq:
         # A MODSEQ that is not in history, or never was this mailbox's: all flags, and every UID that is not there.
         since = 0
-        vanished = ranges.subtract(known, ranges.compress(view.uids))
+        vanished = view.absent(known)
     else:
         changes = await talk.site.changes(talk.who(), view.mailbox, since)
         if isinstance(changes, Refusal):
             return refused(changes)
         # What went after the view was made is told later, by the next poll.
-        there = ranges.intersect(changes.vanished, known)
-        vanished = ranges.subtract(there, ranges.intersect(there, view.exact([(0, len(view))]) if len(view) else ()))
+        vanished = view.absent(ranges.intersect(changes.vanished, known))
     if vanished:
         talk.say(f"VANISHED (EARLIER) {writer.ranges(vanished)}")
     for piece in (known[at : at + RESYNC_CHUNK] for at in range(0, len(known), RESYNC_CHUNK)):

@@ -19,7 +19,7 @@ from protocols.imap.progress import Progress
 from protocols.imap.search_grammar import CHARSETS
 from protocols.imap.searching import BYTES, DESCRIBED, FLAGS, PLACES, ROWS, Asked, Candidate, Texts, matches
 from protocols.imap.state import Talk
-from protocols.imap.view import Spans, chunks, spans_of, total
+from protocols.imap.view import Spans, View, chunks, spans_of, total
 from protocols.port import Message
 
 CHUNK = 1000
@@ -28,9 +28,12 @@ TEXT_HERE_BYTES_MAX = 64 * 1024  # larger messages are decoded in a thread
 TEXT_PART_BYTES_MAX = 4 * 1024 * 1024  # read of one part of a large message
 
 
-async def find(talk: Talk, tag: str, given: Search) -> "Found | Reply":
-    """What matches in the selected mailbox; a reply where that cannot be said. Raises NoSuchMessage."""
-    view = talk.mailbox()
+async def find(
+    talk: Talk, tag: str, given: Search, view: View | None = None, progress: Progress | None = None
+) -> "Found | Reply":
+    """What matches in the selected mailbox; a reply where that cannot be said. Raises NoSuchMessage. `view`: of another
+    mailbox, where numbers that are not there are passed over (RFC 7377 §2)."""
+    lenient, view = view is not None, view or talk.mailbox()
     if given.charset and given.charset not in CHARSETS:
         return Reply("NO", "No such charset here.", f"BADCHARSET ({' '.join(sorted(CHARSETS))})")
     if talk.uid_only and _names(given.key, "SEQUENCE"):
@@ -43,10 +46,10 @@ async def find(talk: Talk, tag: str, given: Search) -> "Found | Reply":
         if isinstance(judged, Refusal):
             return refused(judged)
         key = judged
-    asked = searching.resolved(key, view, int(talk.site.world.now()))
-    found = Found(talk, asked, with_modseq)
+    asked = searching.resolved(key, view, int(talk.site.world.now()), lenient=lenient)
+    found = Found(talk, view, asked, with_modseq)
     where = searching.bounds(asked, [(0, len(view))] if len(view) else [])
-    progress = Progress(talk, tag, total(where))
+    progress = progress or Progress(talk, tag, total(where))
     for piece in chunks(where, CHUNK):
         no = await found.look(piece)
         if no is not None:
@@ -77,10 +80,9 @@ def _names(key: Key, word: str) -> bool:
 class Found:
     """The places found so far, rising, and the highest MODSEQ of them where that is asked for."""
 
-    def __init__(self, talk: Talk, asked: Asked, with_modseq: bool) -> None:
-        self.talk, self.asked, self.with_modseq = talk, asked, with_modseq
+    def __init__(self, talk: Talk, view: View, asked: Asked, with_modseq: bool) -> None:
+        self.talk, self.view, self.asked, self.with_modseq = talk, view, asked, with_modseq
         self.with_text = _names(asked.key, "BODY") or _names(asked.key, "TEXT")
-        self.view = talk.mailbox()
         self.places: list[int] = []
         self.modseqs: dict[int, int] = {}
 

@@ -190,6 +190,13 @@ class Sort(msgspec.Struct, frozen=True):
     search: Search
 
 
+class MultiSearch(msgspec.Struct, frozen=True):
+    """RFC 7377. `sources`: (filter in upper case, mailboxes) of RFC 5465 §6, as they were said."""
+
+    sources: tuple[tuple[str, tuple[str, ...]], ...]
+    search: Search
+
+
 class Thread(msgspec.Struct, frozen=True):
     """`algorithm` in upper case."""
 
@@ -199,7 +206,7 @@ class Thread(msgspec.Struct, frozen=True):
 
 Arguments = (
     Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
-    | Search | Sort | Thread | Compress
+    | Search | Sort | Thread | MultiSearch | Compress
 )  # fmt: skip
 
 

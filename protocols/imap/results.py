@@ -40,11 +40,13 @@ def save(view: View, found: Results, returns: frozenset[str], partial: Partial |
     view.saved = array("I", sorted(view.uids[place] for place in places))
 
 
-def line(view: View, tag: str, uid: bool, returns: frozenset[str], partial: Partial | None, found: Results) -> str:
-    """The untagged response, without its star."""
+def line(
+    view: View, correlator: str, uid: bool, returns: frozenset[str], partial: Partial | None, found: Results
+) -> str:  # the parts of a response, and nothing to group them by
+    """The untagged response, without its star. `correlator`: whose answer it is, and of which mailbox (RFC 7377 §2.1)."""
     places = found.places
     named: list[int] = []  # whose MODSEQ is told (RFC 4731 §3.2): of all, where ALL or COUNT is
-    words = [f'ESEARCH (TAG "{tag}")']
+    words = [f"ESEARCH ({correlator})"]
     if uid:
         words.append("UID")
     if places and "MIN" in returns:

@@ -2,7 +2,7 @@
 add)."""
 
 from protocols.imap.grammar import Cursor
-from protocols.imap.model import Key, Partial, Search, Sort, SortKey, SyntaxRefused, Thread
+from protocols.imap.model import Key, MultiSearch, Partial, Search, Sort, SortKey, SyntaxRefused, Thread
 from protocols.imap.sorting import SORT_WORDS
 
 KEYS_MAX = 500
@@ -10,6 +10,9 @@ NESTING_MAX = 120  # a client that looks for many Message-IDs nests as many ORs
 CHARSETS = frozenset(("UTF-8", "US-ASCII"))
 RETURNS = frozenset(("MIN", "MAX", "ALL", "COUNT", "SAVE", "PARTIAL"))
 SORT_KEYS_MAX = 20
+SOURCES_MAX = 1000
+SOURCES = frozenset(("SELECTED", "INBOXES", "PERSONAL", "SUBSCRIBED"))  # RFC 5465 §6; RFC 7377 §2.2: not selected-delayed
+NAMED_SOURCES = frozenset(("SUBTREE", "SUBTREE-ONE", "MAILBOXES"))
 ALGORITHMS = frozenset(("ORDEREDSUBJECT", "REFERENCES"))
 
 FLAG_KEYS = frozenset(
@@ -36,6 +39,49 @@ def search(at: Cursor, uid: bool) -> Search:
             return Search(uid, Key("ALL"), returns, charset)
         at.space()
     return Search(uid, _criteria(at), returns, charset, partial)
+
+
+def multi(at: Cursor) -> MultiSearch:
+    """RFC 7377 §4 esearch: as UID SEARCH, in the mailboxes of IN (…)."""
+    at.space()
+    sources: list[tuple[str, tuple[str, ...]]] = []
+    if at.peek_word() == "IN":
+        at.word()
+        at.need(b" (")
+        while not sources or at.took(b" "):
+            sources.append(_source(at))
+            if len(sources) > SOURCES_MAX:
+                raise SyntaxRefused("too many sources", code="LIMIT")
+        at.need(b")")
+        at.space()
+    returns, partial = _returns(at)
+    charset = ""
+    if at.peek_word() == "CHARSET":
+        at.word()
+        at.space()
+        charset = _charset(at)
+        if charset not in CHARSETS:
+            return MultiSearch(tuple(sources), Search(True, Key("ALL"), returns, charset))
+        at.space()
+    return MultiSearch(tuple(sources), Search(True, _criteria(at), returns, charset, partial))
+
+
+def _source(at: Cursor) -> tuple[str, tuple[str, ...]]:
+    word = at.word()
+    if word in SOURCES:
+        return word, ()
+    if word not in NAMED_SOURCES:
+        raise SyntaxRefused(f"no such source: {word}")
+    at.space()
+    if not at.took(b"("):
+        return word, (at.mailbox(),)
+    names: list[str] = []
+    while not names or at.took(b" "):
+        names.append(at.mailbox())
+        if len(names) > SOURCES_MAX:
+            raise SyntaxRefused("too many mailboxes", code="LIMIT")
+    at.need(b")")
+    return word, tuple(names)
 
 
 def sort(at: Cursor, uid: bool) -> Sort:

@@ -56,14 +56,14 @@ class Asked(msgspec.Struct, frozen=True):
     keys: tuple["Asked", ...] = ()
 
 
-def resolved(key: Key, view: View, now: int) -> Asked:
-    """Raises NoSuchMessage."""
+def resolved(key: Key, view: View, now: int, *, lenient: bool = False) -> Asked:
+    """Raises NoSuchMessage, unless `lenient`."""
     if key.word in ("SEQUENCE", "UID"):
         assert key.messages is not None
-        return Asked("SEQUENCE", PLACES, key, now, tuple(view.spans(key.messages, key.word == "UID")))
+        return Asked("SEQUENCE", PLACES, key, now, tuple(view.spans(key.messages, key.word == "UID", lenient=lenient)))
     if key.word in ("AND", "OR", "NOT"):
         # cheap keys first: they spare the dear ones
-        keys = sorted((resolved(one, view, now) for one in key.keys), key=lambda one: one.level)
+        keys = sorted((resolved(one, view, now, lenient=lenient) for one in key.keys), key=lambda one: one.level)
         return Asked(key.word, max(one.level for one in keys), key, now, (), tuple(keys))
     return Asked(key.word, _level(key), key, now)
 

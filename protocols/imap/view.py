@@ -61,8 +61,9 @@ class View:
         return len(self.uids) - bisect_left(self.uids, self.recent_from)
 
     # -- sets --------------------------------------------------------------------------------------------------------------
-    def spans(self, asked: SequenceSet, uid: bool) -> Spans:
-        """The places named. Raises NoSuchMessage for sequence numbers that are not there; such UIDs are passed over."""
+    def spans(self, asked: SequenceSet, uid: bool, *, lenient: bool = False) -> Spans:
+        """The places named. Raises NoSuchMessage for sequence numbers that are not there; such UIDs are passed over, and with
+        `lenient` such numbers."""
         if asked.saved:
             # RFC 5182 §2.1: what was expunged since is no longer in it
             return spans_of(place for saved in self.saved if (place := self.place(saved)) is not None)
@@ -75,9 +76,9 @@ class View:
                 start, stop = bisect_left(self.uids, low), bisect_right(self.uids, high)
             else:
                 low, high = sorted((first or total, last or total))
-                if high > total or low < 1:
+                if (high > total or low < 1) and not lenient:
                     raise NoSuchMessage
-                start, stop = low - 1, high
+                start, stop = max(low - 1, 0), min(high, total)
             if start < stop:
                 found.append((start, stop))
         return merged(found)

@@ -19,6 +19,7 @@ from protocols.imap.commands.idle import idle
 from protocols.imap.commands.listing import listing, lsub
 from protocols.imap.commands.login import login
 from protocols.imap.commands.logout import logout
+from protocols.imap.commands.multisearch import multisearch
 from protocols.imap.commands.namespace import namespace
 from protocols.imap.commands.noop import check, noop
 from protocols.imap.commands.search import search
@@ -86,6 +87,7 @@ COMMANDS: dict[str, Word] = {
     "UID SORT": Word(sort, When.SELECTED, asks=False, names_messages=True),
     "THREAD": Word(thread, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID THREAD": Word(thread, When.SELECTED, asks=False, names_messages=True),
+    "ESEARCH": Word(multisearch, When.SIGNED_IN, asks=False, names_messages=True),
     "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID FETCH": Word(fetch, When.SELECTED, asks=False, names_messages=True),
     "STORE": Word(store, When.SELECTED, expunges=False, names_messages=True, counts=True),

@@ -37,7 +37,7 @@ def tell(talk: Talk, tag: str, given: Search, returns: frozenset[str], found: Re
         results.save(view, found, returns, given.partial)
         if returns == {"SAVE"}:
             return  # RFC 5182 §2.1: only the result variable was asked for
-    talk.say(results.line(view, tag, given.uid, returns, given.partial, found))
+    talk.say(results.line(view, f'TAG "{tag}"', given.uid, returns, given.partial, found))
 
 
 def failed(talk: Talk, given: Search, reply: Reply) -> Reply:

@@ -1,0 +1,113 @@
+"""ESEARCH in several mailboxes (RFC 7377). One after the other; what is selected stays so."""
+
+from collections.abc import Iterable
+
+from cluster.domain.mailbox import names
+from cluster.domain.refusal import Refusal
+from protocols.imap import results
+from protocols.imap.commands.search import SEARCHED, failed
+from protocols.imap.errors import refused
+from protocols.imap.finding import find
+from protocols.imap.model import MultiSearch, Reply, Request
+from protocols.imap.progress import Progress
+from protocols.imap.results import Results
+from protocols.imap.state import Talk
+from protocols.imap.view import View
+from protocols.port import Mailbox, Status
+
+SELECTED = (("SELECTED", ()),)
+ALL = frozenset(("ALL",))
+
+
+async def multisearch(talk: Talk, request: Request) -> Reply:
+    given = request.arguments
+    assert isinstance(given, MultiSearch)
+    search, sources = given.search, given.sources or SELECTED  # RFC 7377 §2.2
+    returns = search.returns or ALL
+    if search.charset and "UTF8=ACCEPT" in talk.enabled:
+        return Reply("BAD", "With UTF8=ACCEPT no charset is named.")  # RFC 9755 §3
+    if talk.view is None and any(word == "SELECTED" for word, _ in sources):
+        return Reply("BAD", "Select a mailbox first.")
+    if "SAVE" in returns and sources != SELECTED:
+        return Reply("BAD", "Only what is found in the selected mailbox can be saved.")  # RFC 7377 §2.2
+    chosen = await _chosen(talk, sources)
+    if isinstance(chosen, Refusal):
+        return failed(talk, search, refused(chosen))
+    if "SAVE" in returns:
+        # RFC 5182 §2.1: "$" is empty where nothing is found, too
+        results.save(talk.mailbox(), Results((), {}), returns, search.partial)
+    progress = Progress(talk, request.tag, sum(one.messages for one in chosen))
+    for one in chosen:
+        view = await _view(talk, one)
+        if view is None:
+            continue
+        found = await find(talk, request.tag, search, view, progress)
+        if isinstance(found, Reply):
+            return failed(talk, search, found)
+        if not found.places:
+            continue  # RFC 7377 §2.1: not even a COUNT of 0 is told
+        here = Results(found.places, found.modseqs)
+        if "SAVE" in returns:
+            results.save(view, here, returns, search.partial)
+        if returns != {"SAVE"}:
+            mailbox = talk.name(view.name).decode("utf-8")
+            correlator = f'TAG "{request.tag}" MAILBOX {mailbox} UIDVALIDITY {view.uidvalidity}'
+            talk.say(results.line(view, correlator, True, returns, search.partial, here).encode("utf-8"))
+            await talk.flush()
+    return SEARCHED
+
+
+async def _view(talk: Talk, one: Status) -> View | None:
+    """None: it went away meanwhile."""
+    if talk.view is not None and talk.view.mailbox == one.mailbox.id:
+        return talk.view
+    found = await talk.site.select(talk.who(), one.mailbox.name)
+    if isinstance(found, Refusal) or found.status.mailbox.id != one.mailbox.id:
+        return None
+    known = found.status
+    return View(
+        known.mailbox.id,
+        known.mailbox.name,
+        found.uids,
+        known.highestmodseq,
+        uidvalidity=known.mailbox.uidvalidity,
+        writable=False,
+        recent_from=known.recent_from,
+    )
+
+
+async def _chosen(talk: Talk, sources: Iterable[tuple[str, tuple[str, ...]]]) -> list[Status] | Refusal:
+    """The mailboxes named that hold anything, each once, in the order of LIST. Those that are not there are passed over."""
+    mailboxes = await talk.site.mailboxes(talk.who())
+    if isinstance(mailboxes, Refusal):
+        return mailboxes
+    wanted: set[int] = set()
+    for word, given in sources:
+        asked = {names.canonical(name) for name in given}
+        wanted.update(one.id for one in mailboxes if _fits(talk, one, word, asked))
+    return await _filled(talk, [one.id for one in mailboxes if one.id in wanted])
+
+
+async def _filled(talk: Talk, mailboxes: list[int]) -> list[Status] | Refusal:
+    known = await talk.site.status(talk.who(), mailboxes)
+    if isinstance(known, Refusal):
+        return known
+    own = talk.view.mailbox if talk.view is not None else 0
+    return [one for one in known if one.messages or one.mailbox.id == own]
+
+
+def _fits(talk: Talk, one: Mailbox, word: str, asked: set[str]) -> bool:
+    """RFC 5465 §6, RFC 7377 §2.2."""
+    match word:
+        case "SELECTED":
+            return talk.view is not None and talk.view.mailbox == one.id
+        case "INBOXES":
+            return one.name == names.INBOX  # where mail is delivered
+        case "PERSONAL":
+            return True
+        case "SUBSCRIBED":
+            return one.subscribed
+        case "MAILBOXES":
+            return one.name in asked
+    above = names.superiors(one.name)
+    return one.name in asked or any(name in asked for name in (above[-1:] if word == "SUBTREE-ONE" else above))

@@ -26,7 +26,7 @@ from protocols.imap.model import (
     Store,
     SyntaxRefused,
 )
-from protocols.imap.search_grammar import multi, search, sort, thread
+from protocols.imap.search_grammar import cancel_update, multi, search, sort, thread
 
 ID_PAIRS_MAX = 30  # RFC 2971 §3.3
 PATTERNS_MAX = 100
@@ -298,6 +298,7 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "UID EXPUNGE": uid_expunge,
     "SEARCH": lambda at: search(at, uid=False),
     "UID SEARCH": lambda at: search(at, uid=True),
+    "CANCELUPDATE": cancel_update,
     "ESEARCH": multi,
     "SORT": lambda at: sort(at, uid=False),
     "UID SORT": lambda at: sort(at, uid=True),

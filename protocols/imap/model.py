@@ -178,6 +178,10 @@ class Search(msgspec.Struct, frozen=True):
     partial: Partial | None = None
 
 
+class CancelUpdate(msgspec.Struct, frozen=True):
+    tags: tuple[str, ...]
+
+
 class SortKey(msgspec.Struct, frozen=True):
     """RFC 5256 §5 sort-key; `word` in upper case."""
 
@@ -206,7 +210,7 @@ class Thread(msgspec.Struct, frozen=True):
 
 Arguments = (
     Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
-    | Search | Sort | Thread | MultiSearch | Compress
+    | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress
 )  # fmt: skip
 
 

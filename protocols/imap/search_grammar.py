@@ -2,13 +2,14 @@
 add)."""
 
 from protocols.imap.grammar import Cursor
-from protocols.imap.model import Key, MultiSearch, Partial, Search, Sort, SortKey, SyntaxRefused, Thread
+from protocols.imap.model import CancelUpdate, Key, MultiSearch, Partial, Search, Sort, SortKey, SyntaxRefused, Thread
 from protocols.imap.sorting import SORT_WORDS
 
 KEYS_MAX = 500
 NESTING_MAX = 120  # a client that looks for many Message-IDs nests as many ORs
 CHARSETS = frozenset(("UTF-8", "US-ASCII"))
-RETURNS = frozenset(("MIN", "MAX", "ALL", "COUNT", "SAVE", "PARTIAL"))
+RETURNS = frozenset(("MIN", "MAX", "ALL", "COUNT", "SAVE", "PARTIAL", "CONTEXT", "UPDATE"))
+TAGS_MAX = 100
 SORT_KEYS_MAX = 20
 SOURCES_MAX = 1000
 SOURCES = frozenset(("SELECTED", "INBOXES", "PERSONAL", "SUBSCRIBED"))  # RFC 5465 §6; RFC 7377 §2.2: not selected-delayed
@@ -39,6 +40,18 @@ def search(at: Cursor, uid: bool) -> Search:
             return Search(uid, Key("ALL"), returns, charset)
         at.space()
     return Search(uid, _criteria(at), returns, charset, partial)
+
+
+def cancel_update(at: Cursor) -> CancelUpdate:
+    """RFC 5267 §6 cancelupdate."""
+    tags: list[str] = []
+    while at.took(b" "):
+        tags.append(at.string().decode("ascii", "replace"))
+        if len(tags) > TAGS_MAX:
+            raise SyntaxRefused("too many tags", code="LIMIT")
+    if not tags:
+        raise at.fail("a tag")
+    return CancelUpdate(tuple(tags))
 
 
 def multi(at: Cursor) -> MultiSearch:

@@ -2,10 +2,13 @@
 
 import asyncio
 import ssl
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from enum import IntFlag
+from typing import Protocol
 
 from cluster.domain.actor import Actor
+from cluster.domain.mailbox.events import Ranges
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
 from protocols.imap.carrying import Carried
@@ -28,6 +31,14 @@ class When(IntFlag):
     SELECTED = 4
     SIGNED_IN = 6
     ALWAYS = 7
+
+
+class Searching(Protocol):
+    """A search that goes on (contexts.py)."""
+
+    def lost(self, gone: Ranges) -> None: ...
+
+    async def changed(self, uids: Sequence[int]) -> bool: ...
 
 
 class Talk:
@@ -56,6 +67,7 @@ class Talk:
         self._watch: Watch | None = None
         self._watching = AsyncExitStack()
         self.enabled: set[str] = set()
+        self.contexts: dict[str, Searching] = {}  # by the tag of their search
         self.told: dict[int, int] = {}
         self.tries = self.bad_commands = 0
         self.closing = False
@@ -255,6 +267,7 @@ class Talk:
     async def deselect(self) -> None:
         self.view = self._watch = None
         self.behind = False
+        self.contexts.clear()
         await self._watching.aclose()
 
     async def news(self, timeout_s: float) -> bool:
@@ -311,6 +324,8 @@ class Talk:
             self.closing = True
             return
         view.lose(changes.vanished)
+        for context in self.contexts.values():
+            context.lost(changes.vanished)
         if expunges and view.untold:
             self._tell_lost(view)
         arrived = [row.uid for row in changes.changed if row.uid > view.last]
@@ -334,7 +349,15 @@ class Talk:
                 # RFC 7162 §3.2: with CONDSTORE every FETCH response has the MODSEQ
                 modseq = f" MODSEQ ({row.modseq})" if self.condstore else ""
                 self.say(f"{self.row(place, row.uid)} (UID {row.uid} FLAGS ({flags}){modseq})")
+        await self._update([row.uid for row in changes.changed if not view.is_lost(row.uid)])
         view.modseq = max(view.modseq, changes.highestmodseq)
+
+    async def _update(self, changed: Sequence[int]) -> None:
+        """RFC 5267 §4.3: what the searches that go on make of it."""
+        for tag, context in list(self.contexts.items()) if changed else ():
+            if not await context.changed(changed):
+                del self.contexts[tag]
+                self.say(f'NO [NOUPDATE "{tag}"] What changes of it is not told any more.')
 
     def shows_recent(self, uid: int) -> bool:
         """RFC 9051 §A: revision 2 has no \\Recent."""

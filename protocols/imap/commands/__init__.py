@@ -6,6 +6,7 @@ import msgspec
 
 from protocols.imap.arguments import ARGUMENTS
 from protocols.imap.commands.authenticate import authenticate
+from protocols.imap.commands.cancelupdate import cancel_update
 from protocols.imap.commands.capability import capability
 from protocols.imap.commands.close import close, unselect
 from protocols.imap.commands.compress import compress
@@ -87,6 +88,7 @@ COMMANDS: dict[str, Word] = {
     "UID SORT": Word(sort, When.SELECTED, asks=False, names_messages=True),
     "THREAD": Word(thread, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID THREAD": Word(thread, When.SELECTED, asks=False, names_messages=True),
+    "CANCELUPDATE": Word(cancel_update, When.SELECTED, asks=False),
     "ESEARCH": Word(multisearch, When.SIGNED_IN, asks=False, names_messages=True),
     "FETCH": Word(fetch, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID FETCH": Word(fetch, When.SELECTED, asks=False, names_messages=True),

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from cluster.domain.mailbox import names
 from cluster.domain.refusal import Refusal
 from protocols.imap import results
-from protocols.imap.commands.search import SEARCHED, failed
+from protocols.imap.commands.search import HINTS, SEARCHED, failed, say_no_update
 from protocols.imap.errors import refused
 from protocols.imap.finding import find
 from protocols.imap.model import MultiSearch, Reply, Request
@@ -49,11 +49,13 @@ async def multisearch(talk: Talk, request: Request) -> Reply:
         here = Results(found.places, found.modseqs)
         if "SAVE" in returns:
             results.save(view, here, returns, search.partial)
-        if returns != {"SAVE"}:
+        if returns - HINTS != {"SAVE"}:
             mailbox = talk.name(view.name).decode("utf-8")
             correlator = f'TAG "{request.tag}" MAILBOX {mailbox} UIDVALIDITY {view.uidvalidity}'
             talk.say(results.line(view, correlator, True, returns, search.partial, here).encode("utf-8"))
             await talk.flush()
+    if "UPDATE" in returns:
+        say_no_update(talk, request.tag)
     return SEARCHED
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from cluster.formats.threads import References, ordered_subject
 from protocols.imap import sorting
-from protocols.imap.commands.search import failed, tell
+from protocols.imap.commands.search import failed, say_no_update, tell
 from protocols.imap.finding import Found, find
 from protocols.imap.model import Reply, Request, Sort, Thread
 from protocols.imap.progress import Progress
@@ -33,6 +33,8 @@ async def sort(talk: Talk, request: Request) -> Reply:
         places = sorting.in_order(pairs, given.keys)
     if wanted.returns is not None:
         tell(talk, request.tag, wanted, wanted.returns, Results(places, found.modseqs, ordered=True))
+        if "UPDATE" in wanted.returns:
+            say_no_update(talk, request.tag)
         return Reply("OK", "Sorted.")
     numbers = [view.uids[place] for place in places] if wanted.uid else [place + 1 for place in places]
     # RFC 7162 §3.1.6

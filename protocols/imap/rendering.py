@@ -38,7 +38,7 @@ def flag_lines(
     rows: Sequence[Flags], view: View, words: Sequence[str], flags: FlagWords, uid_only: bool = False
 ) -> bytes:
     """Whole FETCH responses of UID, FLAGS and MODSEQ alone: the line that clients ask for by the hundred thousand. `uid_only`:
-    UIDFETCH instead (RFC 9586 §3.3)."""
+    UIDFETCH instead (RFC 9586 §3)."""
     if not uid_only and list(words) == ["UID", "FLAGS"]:
         lines = [f"* {number} FETCH (UID {row.uid} {flags(row)})\r\n" for number, row in _numbered(rows, view)]
     else:

@@ -71,7 +71,7 @@ async def _one(talk: Talk) -> None:
             if talk.when not in word.when:
                 reply: Reply | None = Reply("BAD", _why_not(talk, word.when))
             elif talk.uid_only and word.counts:
-                reply = Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3.2
+                reply = Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3
             elif word.names_messages and not await _caught_up(talk):
                 reply = refused(Refusal(Reason.UNAVAILABLE))
             else:

@@ -198,7 +198,7 @@ class Talk:
         await self.wire.drain(self.settings.write_s_max)
 
     def row(self, place: int, uid: int) -> str:
-        """How a response about a message begins: FETCH, or UIDFETCH (RFC 9586 §3.3)."""
+        """How a response about a message begins: FETCH, or UIDFETCH (RFC 9586 §3)."""
         return f"{uid} UIDFETCH" if self.uid_only else f"{place + 1} FETCH"
 
     def last_words(self, line: str) -> None:
@@ -376,7 +376,7 @@ class Talk:
         if not uids:
             return
         if self.resync or self.uid_only:
-            # RFC 7162 §3.2.10, RFC 9586 §3.4: VANISHED instead of EXPUNGE
+            # RFC 7162 §3.2.10, RFC 9586 §3: VANISHED instead of EXPUNGE
             self.say(f"VANISHED {writer.numbers(uids)}")
         else:
             self.put("".join([f"* {number} EXPUNGE\r\n" for number in numbers]).encode("ascii"))

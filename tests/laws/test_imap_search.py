@@ -191,7 +191,7 @@ def test_a_search_finds_what_the_plain_reading_finds(mail: list[Mail], wanted: l
 
 
 async def test_a_long_search_says_how_far_it_is() -> None:
-    """RFC 9585: of what takes long; here already of what takes more than no time."""
+    """RFC 9585 §4: of what takes long; here already of what takes more than no time."""
     site = MemorySite()
     account = await site.account("anna@example.org", "secret")
     spooled = spool(b"Subject: x\r\n\r\n")

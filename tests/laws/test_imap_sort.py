@@ -88,7 +88,7 @@ def test_sort(found: list[Mail], by: list[SortKey]) -> None:
 
 @given(st.text(max_size=20))
 def test_casemap(text: str) -> None:
-    """RFC 5051: done twice it changes nothing; composed and decomposed text are one; ASCII has one case."""
+    """RFC 5051 §2: done twice it changes nothing; composed and decomposed text are one; ASCII has one case."""
     once = casemap(text)
     assert casemap(unicodedata.normalize("NFC", text)) == casemap(unicodedata.normalize("NFD", text))
     assert casemap(text.swapcase() if text.isascii() else text) == once

@@ -142,7 +142,7 @@ async def _replaced(talk: Talk, which: tuple[bool, int], gathered: _Gathered) ->
     if view is None:
         return Reply("BAD", "Select a mailbox first.")  # RFC 8508 §3.5
     if talk.uid_only and not uid:
-        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3.2
+        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3
     if not view.writable:
         return READ_ONLY
     if talk.behind:

@@ -89,7 +89,7 @@ async def fetch(talk: Talk, request: Request) -> Reply:
 def _completed(given: Fetch, with_modseq: bool, uid_only: bool) -> list[FetchItem]:
     """With what the client did not ask for and is to have all the same."""
     items = [item for item in given.items if item.word != "UID"]
-    # RFC 9586 §3.3: a UIDFETCH has the UID already, but who asks for it gets it
+    # RFC 9586 §3: a UIDFETCH has the UID already, but who asks for it gets it
     if given.uid and not uid_only or len(items) < len(given.items):
         items.insert(0, UID)  # RFC 9051 §6.4.9
     # RFC 7162 §3.1.4.1: with CHANGEDSINCE the MODSEQ is in every response

@@ -21,7 +21,7 @@ async def select(talk: Talk, request: Request) -> Reply:
         # RFC 7162 §3.2.5: only after ENABLE QRESYNC
         return Reply("BAD", "ENABLE QRESYNC comes first.")
     if given.resync is not None and given.resync.matched and talk.uid_only:
-        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3.5
+        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3
     writable = request.word == "SELECT"
     if talk.view is not None:
         # RFC 9051 §6.3.2: whether or not the new one can be selected; §7.1 CLOSED

@@ -24,12 +24,15 @@ from protocols.admin.door import Door
 from protocols.admin.gate import Gate
 from protocols.admin.health import Health
 from protocols.admin.metrics import Metrics, measure_loop
+from protocols.admin.moving import Moving
 from protocols.admin.session import Parts
 from storage.administration import SiteAdministration
 from storage.comings import Comings
 from storage.mending import Mending
+from storage.moving_in import MovingIn
 from storage.operating import Operating
 from storage.postgres.compared import read_agreements
+from storage.postgres.moving_view import MovingView
 from storage.postgres.pool import AWAY
 from storage.postgres.wanted import counts
 
@@ -99,6 +102,9 @@ class Management:
             partial(offers, config),
             joining=joining,
             mending=mending,
+            moving=Moving(
+                parts.site, MovingIn(parts.executor, MovingView(parts.database)), config.limits.message_bytes_max
+            ),
         )
         gate = Gate(config.api_token, config.plaintext_networks, config.site, parts.name)
         self.parts = Parts(door, gate, self.metrics, self.health, about.version)

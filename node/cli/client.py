@@ -3,7 +3,7 @@
 import asyncio
 import json
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -105,6 +105,24 @@ class Api:
                     raise Complaint(str(line["detail"]))
                 yield line
         raise Complaint("the site stopped in the middle of it: look at it with `angarium doctor` and try again")
+
+    async def send(self, path: str, kind: str, pieces: Sequence[bytes], **query: str | int) -> tuple[int, Any]:
+        """Posts a body of that media type: the status, and the answer or the problem (RFC 9457) as JSON says it; {} where it
+        is neither. Raises aiohttp.ClientError, TimeoutError."""
+
+        async def body() -> AsyncIterator[bytes]:
+            for piece in pieces:
+                yield piece
+
+        more: dict[str, Any] = {"params": {name: str(value) for name, value in query.items()}}
+        if self._server_name is not None:
+            more |= {"server_hostname": self._server_name}
+        async with self._http.post(path, data=body(), headers={"Content-Type": kind}, **more) as answer:
+            text = await answer.read()
+            try:
+                return answer.status, json.loads(text) if text else {}
+            except ValueError:
+                return answer.status, {}
 
     def _request(self, method: str, path: str, query: dict[str, str | int], *, body: object) -> Any:
         more: dict[str, Any] = {"params": {name: str(value) for name, value in query.items()}}

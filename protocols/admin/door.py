@@ -11,6 +11,7 @@ from cluster.domain.directory.events import Verifier
 from cluster.domain.refusal import Refusal
 from cluster.offers import Offer
 from protocols.admin.joining import Joining
+from protocols.admin.moving import Moving
 from protocols.admin.port import Administration, Cluster, Mending
 from protocols.port import Account, Done, World
 
@@ -55,10 +56,12 @@ class Door(NamedTuple):
     offers: Offers = _nobody
     joining: Joining | None = None
     mending: Mending | None = None
+    moving: Moving | None = None
 
 
 class Call(NamedTuple):
-    """`path`: its variables. `query` and `body`: as the route's types say (None where it has none; str for CSV)."""
+    """`path`: its variables. `query` and `body`: as the route's types say (None where it has none; str for CSV, an
+    iterator of bytes where messages come in)."""
 
     actor: Actor
     path: dict[str, str]

@@ -8,15 +8,20 @@ import msgspec
 
 from protocols.admin.errors import STATUS, Fault
 from protocols.admin.model import Problem
+from protocols.admin.moving import MESSAGES_TYPE
 from protocols.admin.routes import PREFIX, ROUTES, Route, variables
 
 JSON, CSV, LINES, PROBLEM = "application/json", "text/csv", "application/x-ndjson", "application/problem+json"
+PLAIN_BODIES: dict[Any, dict[str, Any]] = {
+    str: {CSV: {"schema": {"type": "string"}}},
+    bytes: {MESSAGES_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+}
 REFS = "#/components/schemas/{name}"
 
 
 def document(version: str, routes: Iterable[Route] = ROUTES) -> dict[str, Any]:
     table = tuple(routes)
-    kinds = [kind for route in table for kind in (route.body, route.reply, route.query) if kind not in (None, str)]
+    kinds = [kind for route in table for kind in (route.body, route.reply, route.query) if kind not in (None, str, bytes)]
     wanted = list(dict.fromkeys([*kinds, Problem]))
     schemas, components = msgspec.json.schema_components(wanted, ref_template=REFS)
     schema_of = dict(zip(wanted, schemas, strict=True))
@@ -53,7 +58,7 @@ def _operation(route: Route, schema_of: dict[Any, Any], components: dict[str, An
         "responses": {str(route.status): _success(route, schema_of)} | _failures(schema_of),
     }
     if route.body is not None:
-        media = {CSV: {"schema": {"type": "string"}}} if route.body is str else {JSON: {"schema": schema_of[route.body]}}
+        media = PLAIN_BODIES.get(route.body) or {JSON: {"schema": schema_of[route.body]}}
         operation["requestBody"] = {"required": True, "content": media}
     return operation
 

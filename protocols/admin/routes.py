@@ -7,7 +7,19 @@ from typing import Any, NamedTuple
 
 from protocols.admin import joining as entry
 from protocols.admin import model
-from protocols.admin.commands import accounts, aliases, cluster, domains, groups, imports, joining, mending, work
+from protocols.admin import moving as arriving
+from protocols.admin.commands import (
+    accounts,
+    aliases,
+    cluster,
+    domains,
+    groups,
+    imports,
+    joining,
+    mending,
+    moving,
+    work,
+)
 from protocols.admin.door import Answer, Call, Door
 from protocols.admin.port import Alias, Domain, Group, Overview, Topology
 
@@ -19,8 +31,8 @@ Streams = Callable[[Door, Call], AsyncIterator[Any]]
 
 
 class Route(NamedTuple):
-    """`body`: type of the JSON body, or str for CSV. `reply`: type of the JSON answer, or of each line of a stream.
-    `status`: of success. Exactly one of `answers` and `streams`."""
+    """`body`: type of the JSON body, str for CSV, or bytes for messages as they come. `reply`: type of the JSON answer, or
+    of each line of a stream. `status`: of success. Exactly one of `answers` and `streams`."""
 
     method: str
     path: str
@@ -57,6 +69,14 @@ ROUTES: tuple[Route, ...] = (
           accounts.add_app_password, body=model.NewAppPassword, status=201),
     Route("DELETE", "/accounts/{address}/app-passwords/{label}", "Revoke an app password", None,
           accounts.revoke_app_password, status=204),
+
+    Route("GET", "/accounts/{address}/mailboxes", "Mailboxes of an account", arriving.Mailboxes, moving.show_all),
+    Route("POST", "/accounts/{address}/mailboxes", "Make a mailbox, if it is not there", arriving.MailboxShown, moving.add,
+          body=arriving.NewMailbox, status=201),
+    Route("GET", "/accounts/{address}/mailboxes/{mailbox}/contents", "Which messages a mailbox has", arriving.ContentsLine,
+          streams=moving.contents),
+    Route("POST", "/accounts/{address}/mailboxes/{mailbox}/messages", "Bring messages in from another system",
+          arriving.Appended, moving.append, query=arriving.Command, body=bytes),
 
     Route("GET", "/aliases", "Aliases, ordered by address", model.Aliases, aliases.show_all, query=model.Paging),
     Route("POST", "/aliases", "Add an alias", Alias, aliases.add, body=model.NewAlias, status=201),

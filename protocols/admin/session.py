@@ -18,6 +18,7 @@ from protocols.admin.gate import Gate, admit, trusted
 from protocols.admin.health import Health
 from protocols.admin.metrics import CONTENT_TYPE, Metrics
 from protocols.admin.model import BODY_BYTES_MAX, IMPORT_BYTES_MAX, Problem
+from protocols.admin.moving import MESSAGES_TYPE
 from protocols.admin.openapi import CSV, JSON, LINES, PROBLEM, document
 from protocols.admin.routes import JOIN_PATH, PREFIX, ROUTES, Route
 from protocols.admin.streams import closed
@@ -144,7 +145,7 @@ async def _admitted(parts: Parts, request: web.Request, handler: Handler, sessio
 
 
 def _handler(door: Door, route: Route, closing: asyncio.Event) -> Handler:
-    body = None if route.body in (None, str) else msgspec.json.Decoder(route.body)
+    body = None if route.body in (None, str, bytes) else msgspec.json.Decoder(route.body)
 
     async def handle(request: web.Request) -> web.StreamResponse:
         query = _query(route, request)
@@ -181,6 +182,10 @@ def _query(route: Route, request: web.Request) -> Any:
 async def _body(route: Route, decoder: "msgspec.json.Decoder[Any] | None", request: web.Request) -> Any:
     if route.body is None:
         return of_fault(Fault.MALFORMED, "no body is taken here") if request.can_read_body else None
+    if route.body is bytes:
+        if request.content_type != MESSAGES_TYPE:
+            return of_fault(Fault.MEDIA_TYPE, f"send {MESSAGES_TYPE}, not {request.content_type}")
+        return request.content.iter_chunked(READ_BYTES)
     kind, limit = (CSV, IMPORT_BYTES_MAX) if route.body is str else (JSON, BODY_BYTES_MAX)
     if request.content_type != kind:
         return of_fault(Fault.MEDIA_TYPE, f"send {kind}, not {request.content_type}")

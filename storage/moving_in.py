@@ -1,0 +1,119 @@
+"""Mail that comes from another system: many messages an append, each with its own INTERNALDATE and flags.
+
+Who brings it gives every append a command id of its own making, and the same one when it asks again: then it is answered
+with the first outcome (`repeated`), as the log has it, for at least as long as the fold remembers command ids.
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from cluster.domain.actor import Actor
+from cluster.domain.mailbox.commands import AppendMessage, NewMessage
+from cluster.domain.mailbox.content import Content
+from cluster.domain.mailbox.decide import MESSAGES_PER_APPEND_MAX
+from cluster.domain.refusal import Reason, Refusal
+from cluster.log.model import EVENT_BYTES_MAX, Stored
+from storage.answers import answered
+from storage.executor import (
+    COMMAND_ID_BYTES,
+    EVENT_OVERHEAD_BYTES_MAX,
+    SEGMENT_BYTES_MAX,
+    SHOWN_S_MAX,
+    Carried,
+    Executor,
+)
+from storage.postgres.moving_view import MovingView
+from storage.postgres.pool import AWAY
+from storage.shapes import Mailbox, SiteUnavailable
+
+SEGMENTS_PER_APPEND_MAX = 600  # blobs that may ride beside 100 events in one batch of the log
+
+NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
+LOST = Refusal(Reason.UNAVAILABLE, "What was just written is not in history any more: send it again.")
+
+
+class Brought(NamedTuple):
+    """A message of one append. `internal_at`: unix seconds, `internal_zone` minutes."""
+
+    spooled: Carried
+    internal_at: int
+    internal_zone: int
+    flags: int
+    keywords: tuple[str, ...]
+
+
+class MovingIn:
+    def __init__(self, executor: Executor, view: MovingView) -> None:
+        self._executor = executor
+        self._view = view
+
+    async def mailbox(self, account: int, mailbox: int) -> Mailbox | Refusal:
+        """NO_SUCH_MAILBOX, UNAVAILABLE."""
+        found = await answered(self._view.mailbox(account, mailbox))
+        return NO_SUCH_MAILBOX if found is None else found
+
+    async def contents(self, account: int, mailbox: int) -> AsyncIterator[list[tuple[bytes, int]]]:
+        """SHA-256 and INTERNALDATE of all that is there. Raises SiteUnavailable."""
+        try:
+            async for batch in self._view.contents(account, mailbox):
+                yield batch
+        except AWAY as error:
+            raise SiteUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def append(
+        self, actor: Actor, account: int, mailbox: Mailbox, brought: Sequence[Brought], command_id: bytes
+    ) -> bool | Refusal:
+        """In the log, and in this site's tables if they follow in time. True: all of it had been there before. Refused as
+        APPEND is; what was appended of a refused one stays and is found again under the same command id."""
+        repeated = True
+        for n, share in enumerate(_shares(brought)):
+            made = await self._share(actor, account, mailbox.name, share, _id(command_id, n))
+            if isinstance(made, Refusal):
+                return made
+            repeated = repeated and made
+        return repeated
+
+    async def _share(
+        self, actor: Actor, account: int, name: str, share: Sequence[Brought], command_id: bytes
+    ) -> bool | Refusal:
+        messages = tuple(
+            NewMessage(one.spooled.content, one.internal_at, one.internal_zone, one.flags, one.keywords)
+            for one in share
+        )
+        command = AppendMessage(account, name, messages)
+        outcome = await self._executor.decided(actor, [command], [one.spooled for one in share], command_id)
+        if isinstance(outcome, Refusal):
+            return outcome
+        if isinstance(outcome.decisions[0], Refusal):
+            return outcome.decisions[0]
+        stored = outcome.stored
+        assert isinstance(stored, Stored)  # an append of messages always changes something
+        hub = self._executor.hub
+        # Waiting for the tables keeps an import from running away from them; where they lag it is durable all the same.
+        if not await hub.reached(outcome.partition, stored.last, SHOWN_S_MAX):
+            if await hub.is_lost(outcome.partition, stored.last):
+                return LOST
+        return stored.repeated
+
+
+def _shares(brought: Sequence[Brought]) -> list[list[Brought]]:
+    """As the log's batch takes them: the same messages always give the same shares."""
+    shares: list[list[Brought]] = []
+    room = segments = 0
+    for one in brought:
+        size, pieces = _event_bytes(one.spooled.content), len(one.spooled.content.segments)
+        if not shares or len(shares[-1]) == MESSAGES_PER_APPEND_MAX or size > room or pieces > segments:
+            shares.append([])
+            room, segments = EVENT_BYTES_MAX, SEGMENTS_PER_APPEND_MAX
+        shares[-1].append(one)
+        room, segments = room - size, segments - pieces
+    return shares
+
+
+def _event_bytes(content: Content) -> int:
+    return len(content.description) + SEGMENT_BYTES_MAX * len(content.segments) + EVENT_OVERHEAD_BYTES_MAX
+
+
+def _id(command_id: bytes, share: int) -> bytes:
+    return hashlib.sha256(command_id + share.to_bytes(4, "big")).digest()[:COMMAND_ID_BYTES]

@@ -23,7 +23,7 @@ import structlog
 from cluster.control.bucket import Bucket, Conflict, Keys
 from cluster.control.hold import Hold
 from cluster.control.holder import this_process
-from cluster.control.lease import LEASE_S, Lease, boot_clock
+from cluster.control.lease import LEASE_S, LOOK_EVERY_S, Lease, boot_clock
 from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans, sound, spans
 from cluster.control.watch import CopySaid, Node, Pulse, Watch
 from cluster.log import epochs, wire
@@ -450,7 +450,7 @@ class JetStreamLog:
                         answer: wire.Answer = await _answer(appender.submit(request), appender)
                     else:
                         data = data or wire.encode(request)
-                        answer = await self._asked(f"ap.{partition}.{verb}", data)
+                        answer = await self._asked(partition, verb, data)
                     if not isinstance(answer, wire.Busy):
                         return answer
                     if not answer.again:
@@ -459,13 +459,25 @@ class JetStreamLog:
         except TimeoutError:
             raise LogUnavailable(f"no answer from the appender of {partition} within {timeout_s:g} s") from None
 
-    async def _asked(self, subject: str, data: bytes) -> wire.Answer:
+    async def _asked(self, partition: str, verb: str, data: bytes) -> wire.Answer:
+        """Waits no longer for a home that another one has followed: who is cut off does not say so."""
+        asked = asyncio.create_task(self._connection.request(f"ap.{partition}.{verb}", data, timeout_s=ATTEMPT_S_MAX))
+        placed = self._placed(partition)
         try:
-            return wire.decode_answer((await self._connection.request(subject, data, timeout_s=ATTEMPT_S_MAX)).data)
+            while not (await asyncio.wait((asked,), timeout=LOOK_EVERY_S))[0]:
+                if self._placed(partition) != placed:
+                    return wire.Busy("another home has followed", again=True)
+            return wire.decode_answer(asked.result().data)
         except NobodyThere:
             return wire.Busy("there is no appender", again=True)
         except Unreachable as error:
             return wire.Busy(str(error), again=True)
+        finally:
+            asked.cancel()
+
+    def _placed(self, partition: str) -> tuple[str, int] | None:
+        record = self.record(partition)
+        return None if record is None else (record.home, record.epoch)
 
     async def _known(self, partition: str) -> Known:
         try:

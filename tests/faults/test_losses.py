@@ -6,11 +6,12 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
 
+from cluster.control.partitions import Partition
 from cluster.log.jetstream import JetStreamLog
 from tests.faults.clients import GONE, Imap
 from tests.faults.device import Device
@@ -146,12 +147,18 @@ async def holds(sites: list[Site], address: str, acknowledged: list[int], device
 
 
 async def ready(log: JetStreamLog, *, remote: bool, home: str, partition: str = PARTITION) -> None:
+    """The partition is at home there with that durability, and both its copies may follow it."""
+
+    async def until(is_so: Callable[[Partition], bool]) -> Partition:
+        async with asyncio.timeout(60):
+            while (now := log.record(partition)) is None or len(now.members) < 2 or not is_so(now):
+                await log.watch.looked()
+        return now
+
+    if (await until(lambda now: now.begun)).home != home:
+        await log.switchover(partition, home)
     await log.place(lambda record: msgspec.structs.replace(record, remote=remote), partition)
-    async with asyncio.timeout(30):
-        while (
-            (now := log.record(partition)) is None or now.remote != remote or len(now.members) < 2 or now.home != home
-        ):
-            await log.watch.looked()
+    await until(lambda now: now.remote == remote and now.home == home and now.begun)
 
 
 async def test_a_home_killed_under_load_loses_and_doubles_nothing(sites: list[Site]) -> None:

@@ -47,10 +47,6 @@ async def delivered(site: Site, address: str, number: int, subject: bytes = b"")
 
 
 async def home(log: JetStreamLog, site: Site) -> None:
-    """The partition is at home there, and both copies are waited for."""
-    await ready_again(log)
-    if (now := log.record(PARTITION)) is not None and now.home != site.config.site:
-        await log.switchover(PARTITION, site.config.site)
     await ready(log, remote=True, home=site.config.site)
 
 

@@ -126,6 +126,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         super().__init__()
         self.now = 0.0
         self.steps = 0  # how often anything ran
+        self.failed: Callable[[BaseException], None] = self._failed  # what a callback raised
         self._numbers = itertools.count(1)
         self._soon: deque[_Handle] = deque()
         self._later: list[tuple[float, int, _Handle]] = []
@@ -158,7 +159,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             except (SystemExit, KeyboardInterrupt):
                 raise
             except BaseException as error:
-                self.call_exception_handler({"message": f"in {callback!r}", "exception": error})
+                self.failed(error)
+
+    def _failed(self, error: BaseException) -> None:
+        self.call_exception_handler({"message": "a callback failed", "exception": error})
 
     def call_soon(self, callback: Any, *args: Any, context: Context | None = None) -> Any:  # type: ignore[override]
         handle = _Handle(callback, args, copy_context() if context is None else context, self.now)

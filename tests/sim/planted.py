@@ -14,7 +14,20 @@ from cluster.control import partitions, watch
 from cluster.control.hold import Hold
 from cluster.domain.mailbox.events import MessagesExpunged
 from cluster.domain.mailbox.state import MailState, evolve
-from cluster.log import admission, appender, copier, engine, epochs, follow, jetstream, leader, members, wire, writer
+from cluster.log import (
+    admission,
+    appender,
+    copier,
+    engine,
+    epochs,
+    follow,
+    jetstream,
+    keeper,
+    leader,
+    members,
+    wire,
+    writer,
+)
 from cluster.log.admission import Admission
 from cluster.log.connection import Unreachable
 from cluster.log.copier import Copier
@@ -26,15 +39,25 @@ from cluster.log.writer import Writer
 from cluster.position import SEQUENCE_MAX
 from tests.sim.world import checks, tables
 from tests.sim.world.holding import Holding
+from tests.sim.world.setting import UNSTRESSED, Placed, Stress
 from tests.sim.world.tables import Tables
+
+LOCAL, REMOTE = (Placed("mail", "north"),), (Placed("mail", "north", remote=True),)
+STRICT = (Placed("mail", "north", remote=True, strict=True),)
+PINNED = (Placed("mail", "north", pinned=True),)
+PINNED_STRICT = (Placed("mail", "north", remote=True, strict=True, pinned=True),)
+WINDOW = (Placed("mail", "north", window="west"),)
+HOME_JUST_AWAY = Stress(("home_just_away",), LOCAL)
 
 
 class Plant(NamedTuple):
-    """`on` replaces attributes: (owner, name, what stands there instead). `seed`: from which on it is soon found."""
+    """`on` replaces attributes: (owner, name, what stands there instead). `seed`: from which on it is soon found. `stress`: a
+    world in which it is found in one of some ten seeds, whatever else changes; any world = in one of a few."""
 
     on: Callable[[], Sequence[tuple[Any, str, Any]]]
     caught_by: frozenset[str]
     seed: int = 0
+    stress: Stress = UNSTRESSED
 
 
 @contextlib.contextmanager
@@ -272,20 +295,34 @@ def _a_copy_made_anew_is_still_trusted() -> Sequence[tuple[Any, str, Any]]:
     return [(Copier, "_look", look)]
 
 
+def _a_pinned_home_forgets_how_it_is_placed() -> Sequence[tuple[Any, str, Any]]:
+    async def note(self: keeper.Keeper, record: partitions.Partition) -> None:
+        """Known to this process alone."""
+
+    return [(keeper.Keeper, "_note", note)]
+
+
 PLANTS: dict[str, Plant] = {
     "OK before it is durable": Plant(_ok_before_durable, frozenset({checks.DURABLE})),
     "a copy forgets a message": Plant(_copy_forgets_a_message, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE})),
     "a decision on a stale state is taken": Plant(
-        _stale_decisions_are_taken, frozenset({checks.CACHE_IS_TRUE}), seed=102
+        _stale_decisions_are_taken,
+        frozenset({checks.CACHE_IS_TRUE}),
+        stress=Stress(("slow_link",), LOCAL, every_s=1.0),
+        seed=3,
     ),
     "a repeated command is a new one": Plant(_repeats_are_new, frozenset({checks.NOT_DOUBLED})),
     "a write expects nothing of the stream": Plant(
         _writes_expect_nothing,
         frozenset({checks.DURABLE, checks.ONE_STORY, checks.ONE_EVENT, checks.SETTLES, checks.OUR_BUG}),
-        seed=29,
+        stress=Stress(("slow_disk", "home_just_away"), LOCAL, processes=(2, 2, 2)),
+        seed=6,
     ),
     "contents go before copies have them": Plant(
-        _contents_go_before_copies_have_them, frozenset({checks.CONTENT_IS_HERE}), seed=11
+        _contents_go_before_copies_have_them,
+        frozenset({checks.CONTENT_IS_HERE}),
+        stress=Stress(("isolate", "slow_link", "kill_process"), LOCAL),
+        seed=5,
     ),
     "an event before its content": Plant(_event_before_its_content, frozenset({checks.CONTENT_IS_HERE}), seed=2),
     "the position is saved without rows": Plant(
@@ -294,31 +331,62 @@ PLANTS: dict[str, Plant] = {
     "OK before the tables have it": Plant(_ok_before_the_tables_have_it, frozenset({checks.OWN_WRITES})),
     "an expunge leaves no trace": Plant(_expunge_leaves_no_trace, frozenset({checks.CACHE_IS_TRUE})),
     "where a read fails, nothing is there": Plant(
-        _a_copy_shows_what_it_has_not, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE, checks.SETTLES})
+        _a_copy_shows_what_it_has_not, frozenset({checks.ONE_STORY, checks.CONTENT_IS_HERE, checks.SETTLES}), seed=7
     ),
-    "a stale home acknowledges": Plant(_a_stale_home_acknowledges, frozenset({checks.ONE_HOME}), seed=60),
+    "a stale home acknowledges": Plant(_a_stale_home_acknowledges, frozenset({checks.ONE_HOME}), stress=HOME_JUST_AWAY),
     "a candidate does not wait for the lease": Plant(
         _a_candidate_does_not_wait, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK}), seed=1
     ),
     "a takeover is not on the revision seen": Plant(
-        _a_takeover_on_any_revision, frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK, checks.ONE_EVENT}), seed=69
+        _a_takeover_on_any_revision,
+        frozenset({checks.ONE_HOME, checks.NOT_ROLLED_BACK, checks.ONE_EVENT}),
+        stress=HOME_JUST_AWAY,
+        seed=5,
     ),
-    "the gap is forgotten": Plant(_the_gap_is_forgotten, frozenset({checks.ONE_CONTENT}), seed=61),
+    "the gap is forgotten": Plant(
+        _the_gap_is_forgotten,
+        frozenset({checks.ONE_CONTENT}),
+        stress=Stress(("home_just_away", "slow_link"), LOCAL),
+        seed=1,
+    ),
     "remote waits for nobody": Plant(
-        _remote_waits_for_nobody, frozenset({checks.NOT_ROLLED_BACK, checks.STRICT}), seed=2
+        _remote_waits_for_nobody,
+        frozenset({checks.NOT_ROLLED_BACK, checks.STRICT}),
+        stress=Stress(("home_just_away", "slow_link"), REMOTE),
+        seed=1,
     ),
-    "tables do not go back": Plant(_tables_do_not_go_back, frozenset({checks.ONE_STORY, checks.ONE_CONTENT}), seed=60),
+    "tables do not go back": Plant(
+        _tables_do_not_go_back, frozenset({checks.ONE_STORY, checks.ONE_CONTENT}), stress=HOME_JUST_AWAY
+    ),
     "a reader passes the end": Plant(
         _a_reader_passes_the_end, frozenset({checks.ONE_STORY, checks.ONE_CONTENT, checks.SETTLES})
     ),
     "a home goes on where its disk says": Plant(
-        _a_home_goes_on_where_its_disk_says, frozenset({checks.ONE_EVENT}), seed=94
+        _a_home_goes_on_where_its_disk_says,
+        frozenset({checks.ONE_EVENT}),
+        stress=Stress(("lose_disk", "copy_then_home"), LOCAL, loses_disks=True, every_s=1.0),
+        seed=1,
     ),
-    "a strict home goes on alone": Plant(_a_strict_home_goes_on_alone, frozenset({checks.STRICT}), seed=49),
-    "a pinned home is taken over": Plant(_a_pinned_home_is_taken_over, frozenset({checks.PINNED}), seed=8),
+    "a strict home goes on alone": Plant(
+        _a_strict_home_goes_on_alone, frozenset({checks.STRICT}), stress=Stress(("isolate", "kill_process"), STRICT)
+    ),
+    "a pinned home is taken over": Plant(
+        _a_pinned_home_is_taken_over, frozenset({checks.PINNED}), stress=Stress(("home_just_away",), PINNED)
+    ),
+    "a pinned home forgets how it is placed": Plant(
+        _a_pinned_home_forgets_how_it_is_placed,
+        frozenset({checks.STRICT}),
+        stress=Stress(("alone_and_started_again",), PINNED_STRICT),
+        seed=8,
+    ),
     "a windowed copy becomes a member": Plant(_a_windowed_copy_becomes_a_member, frozenset({checks.WINDOWED}), seed=1),
-    "a windowed copy is made home": Plant(_a_windowed_copy_is_made_home, frozenset({checks.WINDOWED}), seed=42),
+    "a windowed copy is made home": Plant(
+        _a_windowed_copy_is_made_home, frozenset({checks.WINDOWED}), stress=Stress(("switchover",), WINDOW), seed=1
+    ),
     "a copy made anew is still trusted": Plant(
-        _a_copy_made_anew_is_still_trusted, frozenset({checks.NOT_ROLLED_BACK, checks.SETTLES}), seed=101
+        _a_copy_made_anew_is_still_trusted,
+        frozenset({checks.NOT_ROLLED_BACK, checks.SETTLES}),
+        stress=Stress(("recopy",), REMOTE, loses_disks=True),
+        seed=2,
     ),
 }

@@ -13,7 +13,7 @@ SEEDS_MAX = 60
 def test_a_planted_bug_is_found(name: str) -> None:
     with planted(name) as plant:
         for seed in range(plant.seed, plant.seed + SEEDS_MAX):
-            world = played(seed)
+            world = played(seed, plant.stress)
             if world.violations and world.violations[0].invariant in plant.caught_by:
                 return
     raise AssertionError(f"{SEEDS_MAX} seeds and nobody noticed")

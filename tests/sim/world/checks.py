@@ -196,7 +196,7 @@ class Checks:
     def _moved(self, before: Partition, after: Partition) -> None:
         self.truth.moves += 1
         self.world.trace(
-            f"{self.partition}: epoch {after.epoch} at {after.home}, ended {after.ended[-1]}, members {before.members}"
+            f"{self.partition}: epoch {after.epoch} at {after.home}, ended {after.ended[-1:]}, members {before.members}"
         )
         forced = self.world.forcing[self.partition] > 0
         if before.pinned and after.home != before.home and after.begun and not forced:

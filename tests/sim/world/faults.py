@@ -30,6 +30,10 @@ class Faults:
             (1, self.copy_then_home), (1, self.hurried_switchover), (1, self.home_after_home), (1, self.home_just_away),
             (1, self.without_a_copy), (1, self.otherwise_durable), (2.5, self.recopy),
         ]  # fmt: skip
+        if any(placed.pinned for placed in self.world.setting.partitions):
+            kinds.append((3, self.alone_and_started_again))
+        wanted = self.world.stress.faults
+        kinds = [(weight, kind) for weight, kind in kinds if not wanted or kind.__name__ in wanted]
         while True:
             if not await self.world.while_wild(self.chance.expovariate(1 / self.world.setting.trouble_every_s)):
                 return
@@ -232,11 +236,30 @@ class Faults:
         await self._down(home, Site.restart, 6, 9)
 
     async def home_just_away(self) -> None:
-        """For about as long as those wait who would follow it."""
+        """For about as long as those wait who would follow it; and their disks may be slow when they begin to."""
         home = self._home(self._partition())
         if home is not None:
-            others = [other for other in self.world.sites if other != home.name]
-            await self._cut([way for other in others for way in ((home.name, other), (other, home.name))], 2.5, 4.5)
+            others = [other for other in self.world.sites.values() if other is not home]
+            slow = self.chance.choice((0.0005, 0.6))
+            for each in others:
+                each.server.disk_s = slow
+            ways = [way for other in others for way in ((home.name, other.name), (other.name, home.name))]
+            await self._cut(ways, 2.5, 4.5)
+            for each in others:
+                each.server.disk_s = 0.0005
+
+    async def alone_and_started_again(self) -> None:
+        """A pinned home is cut off, and goes on in a process that knows nothing but what lies there."""
+        placed = self.chance.choice([each for each in self.world.setting.partitions if each.pinned])
+        home = self._home(placed.name)
+        if home is None:
+            return
+        others = [other for other in self.world.sites if other != home.name]
+        ways = [way for other in others for way in ((home.name, other), (other, home.name))]
+        cut = asyncio.create_task(self._cut(ways, 8, 15))
+        await self._while(0, 4)
+        await self._killed(home, [slot for slot, process in home.processes.items() if not process.dead], 0.2, 1)
+        await asyncio.wait((cut,))
 
     async def hurried_switchover(self) -> None:
         """With slow lines, and the home cut off just when it hands over."""

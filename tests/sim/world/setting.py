@@ -42,6 +42,28 @@ class Setting(NamedTuple):
     processes: tuple[int, ...]
 
 
+class Stress(NamedTuple):
+    """What somebody who looks for something certain wants otherwise. `faults`: names of those that happen, empty = all."""
+
+    faults: tuple[str, ...] = ()
+    partitions: tuple[Placed, ...] = ()
+    loses_disks: bool = False
+    processes: tuple[int, ...] = ()
+    every_s: float = 2.5  # between two of the faults named
+
+    def under(self, setting: Setting) -> Setting:
+        if self.faults:
+            setting = setting._replace(trouble_every_s=self.every_s, pause_s=0.3, seconds=14.0)
+        return setting._replace(
+            partitions=self.partitions or setting.partitions,
+            loses_disks=self.loses_disks or setting.loses_disks,
+            processes=self.processes or setting.processes,
+        )
+
+
+UNSTRESSED = Stress()
+
+
 def drawn(chance: random.Random, links: int) -> Setting:
     partitions = _partitions(chance)
     forces, loses_disks = chance.random() < 0.25, chance.random() < 0.5

@@ -20,7 +20,7 @@ from tests.sim.world.clients import Client
 from tests.sim.world.faults import Faults
 from tests.sim.world.network import Mail, Network
 from tests.sim.world.plane import Plane
-from tests.sim.world.setting import SITES, Placed, drawn
+from tests.sim.world.setting import SITES, UNSTRESSED, Placed, Stress, drawn
 from tests.sim.world.site import Process, Site
 
 START_S = 2.0  # before anything goes wrong
@@ -41,13 +41,14 @@ class Violation(Exception):
 
 
 class World:
-    def __init__(self, loop: clock.VirtualLoop, seed: int) -> None:
+    def __init__(self, loop: clock.VirtualLoop, seed: int, stress: Stress = UNSTRESSED) -> None:
         self.loop = loop
         self.seed = seed
         self._chance = random.Random(seed)
         self.network = Network(loop, self.derived(), SITES)
         self.network.watch = self._seen
-        self.setting = drawn(self.derived(), len(self.network.links))
+        self.stress = stress
+        self.setting = stress.under(drawn(self.derived(), len(self.network.links)))
         for link, delay_s in zip(self.network.links.values(), self.setting.delays_s, strict=True):
             link.delay_s = delay_s
         self.plane = Plane(self.network, SITES)
@@ -146,6 +147,7 @@ class World:
 
     # -- the story -----------------------------------------------------------------------------------------------------
     async def play(self) -> None:
+        self.loop.failed = lambda error: self.broken("something that the world does failed", error)
         structlog.configure(processors=[self._logged], cache_logger_on_first_use=False)
         for site, count in zip(self.sites.values(), self.setting.processes, strict=True):
             for slot in range(count):
@@ -270,11 +272,11 @@ async def _both(troubles: "asyncio.Task[None]", faults: Faults) -> None:
     await faults.healed()
 
 
-def played(seed: int) -> World:
+def played(seed: int, stress: Stress = UNSTRESSED) -> World:
     made: list[World] = []
 
     async def main(loop: clock.VirtualLoop) -> None:
-        made.append(World(loop, seed))
+        made.append(World(loop, seed, stress))
         await made[0].play()
 
     clock.run(main)

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import ipaddress
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -138,6 +139,29 @@ async def test_what_was_sent_ahead_of_tls_ends_the_connection(contexts: tuple[ss
             while line := await peer.line():
                 assert not line.startswith("a OK")
             raise ConnectionError
+        await peer.close()
+
+
+async def test_compression_within_tls(contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
+    """RFC 4978 §3: compressed first, then sealed; over a real socket, and much smaller."""
+    settings = Settings(hostname="localhost", tls=lambda: contexts[0])
+    async with served(await with_anna(MemorySite()), settings) as (_, port):
+        peer = await connected(port)
+        await peer.ask("a STARTTLS")
+        await peer.writer.start_tls(contexts[1], server_hostname="localhost")
+        await peer.ask(f"b LOGIN {ANNA} secret")
+        message = b"Subject: x\r\n\r\n" + b"the same line again and again\r\n" * 30_000
+        assert (await peer.ask(f"c APPEND INBOX {{{len(message)}+}}\r\n".encode() + message))[-1].startswith("c OK")
+        await peer.ask("d SELECT INBOX")
+        assert (await peer.ask("e COMPRESS DEFLATE"))[-1].startswith("e OK")
+        ours, theirs = zlib.compressobj(wbits=-15), zlib.decompressobj(wbits=-15)
+        peer.writer.write(ours.compress(b"f FETCH 1 BODY.PEEK[]\r\ng LOGOUT\r\n") + ours.flush(zlib.Z_SYNC_FLUSH))
+        heard = b""
+        while data := await peer.reader.read(MIB):
+            heard += data
+        told = theirs.decompress(heard)
+        assert message in told and b"\r\ng OK " in told
+        assert len(heard) < len(message) // 20
         await peer.close()
 
 

@@ -9,6 +9,7 @@ from node.importing.journal import Journal, content_key, message_key
 from node.importing.model import Bad, Folder, Item, Source, SourceUnreadable
 
 MESSAGES_MAX = 100  # as APPEND takes them at once
+TOLD_MAX = 1000  # of others than those to be brought, before they are told of
 BYTES_MAX = 1_000_000  # so much rides in an append; a larger message goes alone
 
 
@@ -40,11 +41,21 @@ class Present:
 
 
 class Batches:
-    """`mailbox`: the id of ours."""
+    """`mailbox`: the id of ours. `at_once`: messages of a batch."""
 
-    def __init__(self, source: Source, folder: Folder, mailbox: str, journal: Journal, present: Present) -> None:
+    def __init__(
+        self,
+        source: Source,
+        folder: Folder,
+        mailbox: str,
+        journal: Journal,
+        present: Present,
+        *,
+        at_once: int = MESSAGES_MAX,
+    ) -> None:
         self._source = source
         self._mailbox = mailbox
+        self._at_once = at_once
         self._journal = journal
         self._present = present
         self._known = 0
@@ -58,7 +69,7 @@ class Batches:
         found: list[tuple[bytes, bytes]] = []
         bad: list[Bad] = []
         room, last, failed = BYTES_MAX, False, ""
-        while len(items) < MESSAGES_MAX and len(bad) + len(found) < 10 * MESSAGES_MAX:
+        while len(items) < self._at_once and len(bad) + len(found) < TOLD_MAX:
             item, self._kept = self._kept, None
             try:
                 given = item or next(self._messages, None)

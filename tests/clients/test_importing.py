@@ -135,7 +135,7 @@ def test_from_another_account_by_imap_and_only_what_is_new(place: Place, person:
         client.append("INBOX", crlf[1], [b"\\Seen"], moment)
         client.append("INBOX", crlf[1], [b"\\Draft"], moment)
         client.append("Drafts", crlf[2], (), moment)
-    words = (
+    words: tuple[str, ...] = (
         "imap",
         person.address,
         "--host",
@@ -145,7 +145,7 @@ def test_from_another_account_by_imap_and_only_what_is_new(place: Place, person:
         "--user",
         old.address,
     )
-    words = (*words, "--password-file", "-", "--no-verify")
+    words += ("--password-file", "-", "--no-verify")
     plan = angarium(place, *words, "--plan", given=old.password)
     assert {(line["mailbox"], line["messages"]) for line in plan[:-1] if line["messages"]} == {
         ("INBOX", 2),

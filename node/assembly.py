@@ -31,8 +31,11 @@ from storage.postgres.directory_view import DirectoryView
 from storage.postgres.mail_view import MailView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import Database
+from storage.postgres.search_view import SearchView
 from storage.readmission import Readmission
 from storage.salvaging import Reports, Salvaging
+from storage.search.index import SearchIndex
+from storage.search.indexer import Indexer
 from storage.sign_in import SignIn
 from storage.site import Site, Stores
 from storage.throttle import SignIns
@@ -108,7 +111,8 @@ class Assembly:
         self.whereabouts = Whereabouts(
             config.site, self.log, self.hub, self.directory.partition_of, lambda name: name in self.partitions
         )
-        stores = Stores(self.mail, contents, self.spool, self.hub, level, self.whereabouts, self.handing)
+        self.index = SearchIndex(config.search_dir)
+        stores = Stores(self.mail, contents, self.spool, self.hub, level, self.whereabouts, self.handing, self.index)
         self.site = Site(world, config.site, self.executor, self.directory, self.sign_in, stores)
 
         keyed = backbone is not None and backbone.roster is not None
@@ -146,6 +150,9 @@ class Assembly:
 
     def watchman(self) -> Watchman:
         return Watchman(self.tables, self.digests, self._elsewhere)
+
+    def indexer(self) -> Indexer:
+        return Indexer(self.index, SearchView(self.database), self.blobs, now=self.world.now)
 
     def follower(self, partition: str) -> Follower:
         wanted = WantedContent(partition, self.database, self.blobs, self.fetcher, windows=self.windows)
@@ -234,6 +241,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
             tasks.append(group.create_task(parts.digests.serve(parts.tables), name="digests for other sites"))
             tasks.append(group.create_task(parts.watchman().run(), name="digests of other sites"))
             tasks.append(group.create_task(parts.windows.run(), name="windows"))
+            tasks.append(group.create_task(parts.indexer().run(), name="search index"))
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
                     parts.log.keep(partition, wanted=True)

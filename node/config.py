@@ -136,6 +136,11 @@ class Config(msgspec.Struct, frozen=True):
         return self.dir / "blobs"
 
     @property
+    def search_dir(self) -> Path:
+        """May be removed: it is made again."""
+        return self.dir / "search"
+
+    @property
     def roster_file(self) -> Path:
         return self.dir / ROSTER_NAME
 

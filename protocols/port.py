@@ -18,6 +18,7 @@ from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.outbox.commands import QueueMessage
 from cluster.domain.refusal import Refusal
 from cluster.world import World
+from storage.search.index import Lookup, Verdict
 from storage.shapes import (
     Account,
     Changes,
@@ -38,6 +39,7 @@ __all__ = [
     "Done",
     "Flags",
     "Ingest",
+    "Lookup",
     "Mailbox",
     "Message",
     "Recipient",
@@ -47,6 +49,7 @@ __all__ = [
     "SiteUnavailable",
     "Spooled",
     "Status",
+    "Verdict",
     "Watch",
     "World",
 ]
@@ -195,6 +198,11 @@ class Site(Protocol):
         ...
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal: ...
+
+    async def looked_up(self, account: int, mailbox: int, asked: Sequence[Lookup]) -> list[Verdict | None]:
+        """What the site's search index knows of each text, in order; None where it knows nothing. It never fails: whoever
+        asks can read the messages."""
+        ...
 
     async def token(self, account: int, modseq: int) -> int | Refusal | None:
         """A MODSEQ that the client was given before, perhaps at another site, as it counts here, for `since` and

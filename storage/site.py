@@ -27,6 +27,8 @@ from storage.level import Level
 from storage.news import Hub, Watch
 from storage.postgres.mail_view import MailView
 from storage.postgres.pool import AWAY
+from storage.postgres.search_view import SearchView
+from storage.search.index import Lookup, Place, SearchIndex, Verdict
 from storage.shapes import (
     Account,
     Changes,
@@ -210,6 +212,12 @@ class Site:
             return absent
         return await answered(self._mail.changes(account, mailbox, since))
 
+    async def looked_up(self, account: int, mailbox: int, asked: Sequence[Lookup]) -> list[Verdict | None]:
+        uidvalidity = await answered(self._stores.searched.uidvalidity(account, mailbox))
+        if uidvalidity is None or isinstance(uidvalidity, Refusal):
+            return [None] * len(asked)
+        return await self._stores.index.look_up(Place(mailbox, uidvalidity), asked)
+
     @asynccontextmanager
     async def watch(self, account: int, mailbox: int | None = None) -> AsyncIterator[Watch]:
         with self._stores.hub.watch(account, mailbox) as watch:
@@ -275,7 +283,10 @@ class Stores:
         level: Level,
         whereabouts: Whereabouts,
         handing: Handing,
+        index: SearchIndex,
     ) -> None:
+        self.index = index
+        self.searched = SearchView(mail.database)
         self.handing = handing
         self.mail = mail
         self.blobs = blobs

@@ -29,6 +29,7 @@ from protocols.port import (
     Changes,
     Done,
     Flags,
+    Lookup,
     Mailbox,
     Message,
     Recipient,
@@ -36,8 +37,10 @@ from protocols.port import (
     Selected,
     Spooled,
     Status,
+    Verdict,
     World,
 )
+from storage.search.index import Place, SearchIndex
 
 READ_PIECE_BYTES = 256 * 1024
 BATCH_ROWS = 1000
@@ -102,7 +105,9 @@ class _Ingest:
 def spool(data: bytes) -> Spooled:
     described = mime.describe(data)
     digest = hashlib.sha256(data).digest()
-    content = Content(digest, len(data), (Segment(digest, len(data)),), msgspec.msgpack.encode(described), described.sent)
+    content = Content(
+        digest, len(data), (Segment(digest, len(data)),), msgspec.msgpack.encode(described), described.sent
+    )
     return _Spooled(content, data)
 
 
@@ -130,6 +135,7 @@ class MemorySite:
         self._people: dict[str, tuple[Account, str]] = {}
         self.kept_at: dict[int, tuple[str, ...]] = {}  # whose mail is at other sites only
         self.introductions: list[tuple[str, str, Actor]] = []  # (address, by which site, who)
+        self.index: SearchIndex | None = None
         self._data: dict[bytes, bytes] = {}
         self._position = EPOCH
         self._times: dict[int, int] = {}
@@ -251,7 +257,9 @@ class MemorySite:
 
     def _absent(self, account: int) -> Refusal | None:
         where = self.kept_at.get(account)
-        return Refusal(Reason.UNAVAILABLE, f"This mail is not here but at {', '.join(where)}.", where) if where else None
+        return (
+            Refusal(Reason.UNAVAILABLE, f"This mail is not here but at {', '.join(where)}.", where) if where else None
+        )
 
     async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
         if (absent := self._absent(account)) is not None:
@@ -350,6 +358,12 @@ class MemorySite:
             one.content.description if described else b"",
             one.content if contents else None,
         )
+
+    async def looked_up(self, account: int, mailbox: int, asked: Sequence[Lookup]) -> list[Verdict | None]:
+        box = self._box(account, mailbox)
+        if self.index is None or box is None:
+            return [None] * len(asked)
+        return await self.index.look_up(Place(mailbox, box.uidvalidity), asked)
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
         if (absent := self._absent(account)) is not None:

@@ -12,7 +12,7 @@ import msgspec
 
 from cluster.domain.refusal import Refusal
 from cluster.formats import mime
-from protocols.imap import bodies, rendering, searching
+from protocols.imap import bodies, indexed, rendering, searching
 from protocols.imap.errors import refused
 from protocols.imap.model import Key, Reply, Search
 from protocols.imap.progress import Progress
@@ -37,7 +37,7 @@ async def find(
     if given.charset and given.charset not in CHARSETS:
         return Reply("NO", "No such charset here.", f"BADCHARSET ({' '.join(sorted(CHARSETS))})")
     if talk.uid_only and _names(given.key, "SEQUENCE"):
-        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3.2
+        return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3
     key = given.key
     with_modseq = _names(given.key, "MODSEQ")
     if with_modseq:
@@ -46,9 +46,10 @@ async def find(
         if isinstance(judged, Refusal):
             return refused(judged)
         key = judged
-    asked = searching.resolved(key, view, int(talk.site.world.now()), lenient=lenient)
+    verdicts = await _verdicts(talk, view, key)
+    asked = searching.resolved(key, view, int(talk.site.world.now()), verdicts=verdicts, lenient=lenient)
     found = Found(talk, view, asked, with_modseq)
-    where = searching.bounds(asked, [(0, len(view))] if len(view) else [])
+    where = searching.bounds(asked, view)
     progress = progress or Progress(talk, tag, total(where))
     for piece in chunks(where, CHUNK):
         no = await found.look(piece)
@@ -57,6 +58,15 @@ async def find(
         await progress.made(total(piece))
         await asyncio.sleep(0)
     return found
+
+
+async def _verdicts(talk: Talk, view: View, key: Key) -> searching.Verdicts:
+    """What the index knows of the texts that are looked for."""
+    wanted = list(dict.fromkeys(indexed.lookups(key)))
+    if not wanted or not len(view):
+        return {}
+    said = await talk.site.looked_up(talk.who(), view.mailbox, wanted)
+    return {one: verdict for one, verdict in zip(wanted, said, strict=True) if verdict is not None}
 
 
 async def _judged(talk: Talk, key: Key) -> Key | Refusal:
@@ -194,14 +204,7 @@ class Found:
 async def _texts_only(talk: Talk, row: Message, structure: mime.Part) -> bytearray:
     """A large message with zeros where nothing is searched: pages that are never touched take no memory."""
     whole = bytearray(row.size)
-    for part in mime.parts(structure):
-        if part.type == "text":
-            start, end = part.body_start, min(part.end, part.body_start + TEXT_PART_BYTES_MAX)
-        elif part.message is not None or part is structure:
-            head = part.message or part
-            start, end = head.header_start, min(head.body_start, head.header_start + mime.HEADER_BYTES_MAX)
-        else:
-            continue
+    for start, end in mime.searched_ranges(structure, TEXT_PART_BYTES_MAX):
         whole[start:end] = await bodies.ranged(talk.site, row, None, start, end)
     return whole
 

@@ -4,16 +4,18 @@ A message is looked at on rising levels: 0 its place and UID, 1 its flags, 2 its
 """
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from cluster.domain.mailbox.events import ANSWERED, DELETED, DRAFT, FLAGGED, SEEN
 from cluster.formats import mime
+from cluster.formats.searched import people, words_of
+from protocols.imap import indexed
 from protocols.imap.model import Key
 from protocols.imap.rendering import email_id, thread_id
 from protocols.imap.view import Spans, View
-from protocols.port import Flags, Message
+from protocols.port import Flags, Lookup, Message, Verdict
 
 DAY_S = 86_400
 
@@ -46,7 +48,7 @@ class Texts(msgspec.Struct, frozen=True):
 
 class Asked(msgspec.Struct, frozen=True):
     """A key with its sets resolved. `spans` for SEQUENCE and UID; `now`: unix seconds, for OLDER and YOUNGER; `level`: the
-    lowest on which it can be decided."""
+    lowest on which it can be decided. `verdict`: the index's, which may decide it at once."""
 
     word: str
     level: int
@@ -54,18 +56,27 @@ class Asked(msgspec.Struct, frozen=True):
     now: int
     spans: tuple[tuple[int, int], ...] = ()
     keys: tuple["Asked", ...] = ()
+    verdict: Verdict | None = None
 
 
-def resolved(key: Key, view: View, now: int, *, lenient: bool = False) -> Asked:
+Verdicts = Mapping[Lookup, Verdict]
+
+
+def resolved(key: Key, view: View, now: int, *, verdicts: Verdicts | None = None, lenient: bool = False) -> Asked:
     """Raises NoSuchMessage, unless `lenient`."""
     if key.word in ("SEQUENCE", "UID"):
         assert key.messages is not None
         return Asked("SEQUENCE", PLACES, key, now, tuple(view.spans(key.messages, key.word == "UID", lenient=lenient)))
     if key.word in ("AND", "OR", "NOT"):
         # cheap keys first: they spare the dear ones
-        keys = sorted((resolved(one, view, now, lenient=lenient) for one in key.keys), key=lambda one: one.level)
+        keys = sorted((resolved(one, view, now, verdicts=verdicts, lenient=lenient) for one in key.keys), key=_dearness)
         return Asked(key.word, max(one.level for one in keys), key, now, (), tuple(keys))
-    return Asked(key.word, _level(key), key, now)
+    lookup = indexed.lookup(key) if verdicts else None
+    return Asked(key.word, _level(key), key, now, verdict=verdicts.get(lookup) if verdicts and lookup else None)
+
+
+def _dearness(asked: Asked) -> int:
+    return PLACES if asked.verdict is not None else asked.level
 
 
 def _level(key: Key) -> int:
@@ -74,14 +85,14 @@ def _level(key: Key) -> int:
     return KEYS[key.word][0]
 
 
-def bounds(asked: Asked, whole: Spans) -> Spans:
-    """Places outside are surely no match: sets that stand alone narrow the search before it begins."""
-    if asked.word == "SEQUENCE":
-        return _both(whole, list(asked.spans))
-    if asked.word == "AND":
-        for one in asked.keys:
-            if one.word == "SEQUENCE":
-                whole = _both(whole, list(one.spans))
+def bounds(asked: Asked, view: View) -> Spans:
+    """Places outside are surely no match: what stands alone narrows the search before it begins."""
+    whole = [(0, len(view))] if len(view) else []
+    for one in asked.keys if asked.word == "AND" else (asked,):
+        if one.word == "SEQUENCE":
+            whole = _both(whole, list(one.spans))
+        elif one.verdict is not None and (possible := indexed.possible(one.verdict, view)) is not None:
+            whole = _both(whole, possible)
     return whole
 
 
@@ -118,6 +129,8 @@ def matches(asked: Asked, one: Candidate, level: int) -> bool | None:
         case "SEQUENCE":
             at = bisect_right(asked.spans, one.place, key=lambda span: span[0]) - 1
             return at >= 0 and one.place < asked.spans[at][1]
+    if asked.verdict is not None and (known := indexed.decided(asked.verdict, one.uid)) is not None:
+        return known
     if asked.level > level:
         return None
     if asked.word == "HEADER":
@@ -185,26 +198,14 @@ def _seen_new(asked: Asked, one: Candidate) -> bool:
 def _people(name: str) -> Callable[[Asked, Candidate], bool]:
     def test(asked: Asked, one: Candidate) -> bool:
         assert one.described is not None
-        return asked.key.text in _people_text(getattr(one.described.envelope, name))
+        return asked.key.text in people(getattr(one.described.envelope, name))
 
     return test
 
 
-def _people_text(found: tuple[mime.Address, ...]) -> str:
-    out = []
-    for address in found:
-        name = mime.decode_words(address.name) if address.name else ""
-        out.append(f"{name} <{mime.addr_spec(address)}>" if address.mailbox else name)
-    return ", ".join(out).casefold()
-
-
-def _words(value: bytes | None) -> str:
-    return mime.decode_words(value).casefold() if value else ""
-
-
 def _subject(asked: Asked, one: Candidate) -> bool:
     assert one.described is not None
-    return asked.key.text in _words(one.described.envelope.subject)
+    return asked.key.text in words_of(one.described.envelope.subject)
 
 
 def _body(asked: Asked, one: Candidate) -> bool:
@@ -223,7 +224,7 @@ _ENVELOPE_FIELDS = {b"subject": "subject", b"message-id": "message_id", b"in-rep
 
 def _envelope_field(asked: Asked, one: Candidate) -> bool:
     assert one.described is not None
-    return asked.key.text in _words(getattr(one.described.envelope, _ENVELOPE_FIELDS[asked.key.field]))
+    return asked.key.text in words_of(getattr(one.described.envelope, _ENVELOPE_FIELDS[asked.key.field]))
 
 
 def _header_field(asked: Asked, one: Candidate) -> bool:

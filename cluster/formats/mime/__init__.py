@@ -32,7 +32,15 @@ from cluster.formats.mime.model import (
 )
 from cluster.formats.mime.sections import Range, SectionKind, find_part, parts, section, segments
 from cluster.formats.mime.subjects import base_subject, read_subject
-from cluster.formats.mime.text import body_text, header_text, html_text, part_text, search_text, text_parts
+from cluster.formats.mime.text import (
+    body_text,
+    header_text,
+    html_text,
+    part_text,
+    search_text,
+    searched_ranges,
+    text_parts,
+)
 from cluster.formats.mime.words import decode_charset, decode_part, decode_words
 
 __all__ = [
@@ -42,5 +50,5 @@ __all__ = [
     "addr_spec", "base_subject", "body_text", "decode_charset", "decode_part", "decode_words", "describe", "filename",
     "find_part", "format_date", "format_internaldate", "header_fields", "header_text", "header_value", "html_text",
     "mailboxes", "message_ids", "parameter", "parse_address", "parse_addresses", "parse_date", "parse_internaldate",
-    "part_text", "parts", "read_subject", "search_text", "section", "segments", "text_parts",
+    "part_text", "parts", "read_subject", "search_text", "searched_ranges", "section", "segments", "text_parts",
 ]  # fmt: skip

@@ -90,6 +90,16 @@ def body_text(data: Buffer, structure: Part, chars_max: int = TEXT_CHARS_MAX) ->
     return "\n".join(out)
 
 
+def searched_ranges(structure: Part, part_bytes_max: int) -> Iterator[tuple[int, int]]:
+    """Of a large message: all the bytes that `header_text` and `body_text` look at, at most so many of each part."""
+    for part in parts(structure):
+        if part.type == "text":
+            yield part.body_start, min(part.end, part.body_start + part_bytes_max)
+        elif part.message is not None or part is structure:
+            head = part.message or part
+            yield head.header_start, min(head.body_start, head.header_start + HEADER_BYTES_MAX)
+
+
 def search_text(data: Buffer, structure: Part, chars_max: int = TEXT_CHARS_MAX) -> str:
     """What SEARCH TEXT looks at: the header of the message, and its body."""
     head = header_text(data, structure)[:chars_max]

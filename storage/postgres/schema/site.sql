@@ -60,3 +60,11 @@ CREATE TABLE IF NOT EXISTS windowed (    -- by which windows the rows of blob_un
     partition  text PRIMARY KEY,
     days       integer NOT NULL          -- 0 = all is kept
 );
+
+CREATE TABLE IF NOT EXISTS search_state ( -- how far the search index of this site has come
+    one         boolean PRIMARY KEY DEFAULT true CHECK (one),
+    indexed     bigint NOT NULL,         -- messages
+    waiting     bigint NOT NULL,         -- messages that are to be in it and are not yet
+    size_bytes  bigint NOT NULL,
+    at          timestamptz NOT NULL DEFAULT now()
+);

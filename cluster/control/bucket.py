@@ -6,10 +6,13 @@ neither its watches nor its history, so this is all there is.
 
 from typing import NamedTuple, Protocol
 
-from cluster.log.connection import Connection, Unreachable
+from cluster.log.connection import Connection, NobodyThere, Unreachable
 from cluster.log.engine import ACK_S_MAX, WRONG_LAST_SEQUENCE, Engine, EngineRefused, Kept, Message
 
 READ_S_MAX = 1.5  # it is small, and whoever asks asks again
+# Any replica answers `every`. One that was cut off a moment ago is still asked in its turn, for as long as the routes to it
+# are not known to be dead (some 5 s, seen): another one is more likely to answer than that one to come back.
+ASKED_AGAIN_AFTER_S = (0.4, 0.4, READ_S_MAX - 0.8)
 
 
 class Conflict(Exception):
@@ -80,12 +83,18 @@ class Bucket:
         return ABSENT if kept is None else _entry(kept)
 
     async def every(self, prefix: str) -> dict[str, Entry]:
-        subjects = f"$KV.{self._name}."
-        try:
-            found = await self._engine.last_on_each(f"KV_{self._name}", f"{subjects}{prefix}>", READ_S_MAX)
-        except EngineRefused as error:
-            raise Unreachable(str(error)) from error
-        return {kept.subject.removeprefix(subjects): _entry(kept) for kept in found}
+        subjects, silent = f"$KV.{self._name}.", Unreachable("never asked")
+        for patience_s in ASKED_AGAIN_AFTER_S:
+            try:
+                found = await self._engine.last_on_each(f"KV_{self._name}", f"{subjects}{prefix}>", patience_s)
+                return {kept.subject.removeprefix(subjects): _entry(kept) for kept in found}
+            except NobodyThere:
+                raise
+            except EngineRefused as error:
+                raise Unreachable(str(error)) from error
+            except Unreachable as error:
+                silent = error
+        raise silent
 
     async def put(self, key: str, value: bytes, after: int, timeout_s: float = ACK_S_MAX) -> int:
         return await self._write(key, value, after, {}, timeout_s)

@@ -14,6 +14,7 @@ from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.decide import MESSAGES_PER_APPEND_MAX
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import EVENT_BYTES_MAX, Stored
+from cluster.position import split
 from storage.answers import answered
 from storage.executor import (
     COMMAND_ID_BYTES,
@@ -27,6 +28,7 @@ from storage.postgres.moving_view import MovingView
 from storage.postgres.pool import AWAY
 from storage.shapes import Mailbox, SiteUnavailable
 
+BEHIND_POSITIONS_MAX = 4000  # that an import may be ahead of the tables
 SEGMENTS_PER_APPEND_MAX = 600  # blobs that may ride beside 100 events in one batch of the log
 
 NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
@@ -41,6 +43,13 @@ class Brought(NamedTuple):
     internal_zone: int
     flags: int
     keywords: tuple[str, ...]
+
+
+class Place(NamedTuple):
+    """Where mail is brought."""
+
+    account: int
+    mailbox: str
 
 
 class MovingIn:
@@ -62,26 +71,26 @@ class MovingIn:
             raise SiteUnavailable(f"{type(error).__name__}: {error}") from error
 
     async def append(
-        self, actor: Actor, account: int, mailbox: Mailbox, brought: Sequence[Brought], command_id: bytes
+        self, actor: Actor, place: Place, brought: Sequence[Brought], command_id: bytes, *, shown: bool
     ) -> bool | Refusal:
-        """In the log, and in this site's tables if they follow in time. True: all of it had been there before. Refused as
-        APPEND is; what was appended of a refused one stays and is found again under the same command id."""
+        """In the log, and if `shown` in this site's tables where they follow in time. True: all of it had been there before.
+        Refused as APPEND is; what was appended of a refused one stays and is found again under the same command id."""
         repeated = True
         for n, share in enumerate(_shares(brought)):
-            made = await self._share(actor, account, mailbox.name, share, _id(command_id, n))
+            made = await self._share(actor, place, share, _id(command_id, n), shown)
             if isinstance(made, Refusal):
                 return made
             repeated = repeated and made
         return repeated
 
     async def _share(
-        self, actor: Actor, account: int, name: str, share: Sequence[Brought], command_id: bytes
+        self, actor: Actor, place: Place, share: Sequence[Brought], command_id: bytes, shown: bool
     ) -> bool | Refusal:
         messages = tuple(
             NewMessage(one.spooled.content, one.internal_at, one.internal_zone, one.flags, one.keywords)
             for one in share
         )
-        command = AppendMessage(account, name, messages)
+        command = AppendMessage(place.account, place.mailbox, messages)
         outcome = await self._executor.decided(actor, [command], [one.spooled for one in share], command_id)
         if isinstance(outcome, Refusal):
             return outcome
@@ -91,7 +100,8 @@ class MovingIn:
         assert isinstance(stored, Stored)  # an append of messages always changes something
         hub = self._executor.hub
         # Waiting for the tables keeps an import from running away from them; where they lag it is durable all the same.
-        if not await hub.reached(outcome.partition, stored.last, SHOWN_S_MAX):
+        behind = 0 if shown else min(BEHIND_POSITIONS_MAX, split(stored.last).sequence)
+        if not await hub.reached(outcome.partition, stored.last - behind, SHOWN_S_MAX):
             if await hub.is_lost(outcome.partition, stored.last):
                 return LOST
         return stored.repeated

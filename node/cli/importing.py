@@ -186,10 +186,10 @@ def _finish(how: How, jobs: list[Job], at_once: int) -> None:
 async def _all(api: Api, how: How, jobs: list[Job], at_once: int, shown: Shown) -> Outcome:
     """One account after another in each of `at_once` lanes; the same account never in two at once."""
     lanes = asyncio.Semaphore(at_once)
-    alone: dict[str, asyncio.Lock] = {job.address: asyncio.Lock() for job in jobs}
+    alone: dict[str, asyncio.Lock] = {job.address.casefold(): asyncio.Lock() for job in jobs}
 
     async def one(job: Job) -> Outcome:
-        async with alone[job.address], lanes:
+        async with alone[job.address.casefold()], lanes:
             try:
                 return await _one(api, how, job, shown)
             except (Complaint, SourceUnreadable, BringingStopped) as error:

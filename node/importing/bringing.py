@@ -144,7 +144,9 @@ class Bringing:
             return
         path = _path("accounts", address, "mailboxes", box, "messages")
         command = command_id(self._journal.nonce, [key for key, _ in ready.keys]).hex()
-        status, answer = await self._sent(path, MESSAGES_TYPE, self._framed(ready.items), command=command)
+        shown = "true" if ready.last else "false"  # at a folder's end its mail is to be seen
+        pieces = self._framed(ready.items)
+        status, answer = await self._sent(path, MESSAGES_TYPE, pieces, command=command, shown=shown)
         if status >= 400:
             raise BringingStopped(f"{address}: {_said(status, answer)}")
         refused = {one["number"]: one["detail"] for one in answer["refused"]}
@@ -183,7 +185,7 @@ class Bringing:
                 status, answer = await self._api.send(path, kind, pieces, **query)
             except (aiohttp.ClientError, TimeoutError) as failed:
                 status, answer, error = 503, {}, failed
-            if status not in (429, 503) or loop.time() > until:
+            if status not in (202, 429, 503) or loop.time() > until:
                 if error is not None:
                     raise error
                 return status, answer

@@ -9,6 +9,7 @@ import hashlib
 import imaplib
 import re
 import ssl
+import threading
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from node.importing.model import KEY_BYTES, Bad, Folder, Item, Known, SourceUnre
 from protocols.imap import utf7
 
 TIMEOUT_S = 120.0
+LOGOUT_S_MAX = 5.0
 LISTED_UIDS = 2_000  # asked at once
 FETCHED_MESSAGES = 100
 FETCHED_BYTES = 4 << 20
@@ -63,6 +65,7 @@ class ImapSource:
         self._server = server
         self._limit = limit_bytes
         self._imap: imaplib.IMAP4 | None = None
+        self._asking = threading.Lock()
 
     def folders(self) -> list[Folder]:
         try:
@@ -108,12 +111,20 @@ class ImapSource:
             raise self._unreadable(error) from None
 
     def close(self) -> None:
-        if self._imap is not None:
-            try:
-                self._imap.logout()
-            except (imaplib.IMAP4.error, OSError):
-                self._imap.shutdown()
-            self._imap = None
+        """Also while another thread waits for an answer: it hears then that the connection is gone."""
+        imap, self._imap = self._imap, None
+        if imap is None:
+            return
+        if not self._asking.acquire(blocking=False):
+            imap.shutdown()
+            return
+        try:
+            imap.sock.settimeout(LOGOUT_S_MAX)
+            imap.logout()
+        except (imaplib.IMAP4.error, OSError):
+            imap.shutdown()
+        finally:
+            self._asking.release()
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -147,8 +158,7 @@ class ImapSource:
         return _text(validity) or "0", int(count) if count.isdigit() else 0
 
     def _uids(self) -> list[int]:
-        assert self._imap is not None
-        data = self._answers(*self._imap.uid("SEARCH", "ALL"), "SEARCH")
+        data = self._asked("SEARCH", "ALL")
         uids = {int(word) for part in data if isinstance(part, bytes) for word in part.split() if word.isdigit()}
         if len(uids) > UIDS_MAX:
             raise imaplib.IMAP4.error(f"more than {UIDS_MAX} messages in one mailbox")
@@ -186,8 +196,7 @@ class ImapSource:
         """For each answer all that is not the literal, and the literal."""
         if not uids:
             return
-        assert self._imap is not None
-        data = self._answers(*self._imap.uid("FETCH", _ranges(uids), what), "FETCH")
+        data = self._asked("FETCH", _ranges(uids), what)
         head, literal = b"", None
         for part in data:
             if isinstance(part, tuple):
@@ -201,6 +210,12 @@ class ImapSource:
                 yield part, None
         if literal is not None:
             yield head, literal
+
+    def _asked(self, word: str, *arguments: str) -> Answer:
+        with self._asking:
+            if self._imap is None:
+                raise imaplib.IMAP4.abort("the connection is closed")
+            return self._answers(*self._imap.uid(word, *arguments), word)
 
     def _answers(self, status: str, data: Sequence[object], word: str) -> Answer:
         if status != "OK":

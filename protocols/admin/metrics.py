@@ -75,6 +75,13 @@ class Metrics:
             registry=registry,
         )
         self.quarantined_events = Gauge("angarium_quarantined_events", "Events put aside", registry=registry)
+        self.search_indexed_messages = Gauge(
+            "angarium_search_indexed_messages", "Messages in the search index", registry=registry
+        )
+        self.search_waiting_messages = Gauge(
+            "angarium_search_waiting_messages", "Messages that are to be in it and are not yet", registry=registry
+        )
+        self.search_bytes = Gauge("angarium_search_bytes", "Its size on disk", registry=registry)
         self.waiting_for_release = Gauge(
             "angarium_waiting_for_release",
             "1 where the next event is of a later release than this",

@@ -25,7 +25,9 @@ PARTITIONS_MAX = 1000
 Name = Annotated[str, Meta(max_length=NAME_CHARS_MAX)]
 Address = Annotated[str, Meta(min_length=1, max_length=ADDRESS_CHARS_MAX, description="local@domain")]
 DomainName = Annotated[str, Meta(min_length=1, max_length=255)]
-Password = Annotated[str, Meta(max_length=PASSWORD_CHARS_MAX, extra_json_schema={"format": "password", "writeOnly": True})]
+Password = Annotated[
+    str, Meta(max_length=PASSWORD_CHARS_MAX, extra_json_schema={"format": "password", "writeOnly": True})
+]
 Label = Annotated[str, Meta(min_length=1, max_length=64, description="what the password is for: a device, a program")]
 Addresses = Annotated[tuple[Address, ...], Meta(max_length=MEMBERS_MAX)]
 Cursor = Annotated[str, Meta(max_length=ADDRESS_CHARS_MAX, description="the `next` of the page before")]
@@ -309,6 +311,16 @@ class Agreed(msgspec.Struct, frozen=True):
     differs: PositionText | None = None
 
 
+class Search(msgspec.Struct, frozen=True):
+    """The search index. `indexed` and `waiting`: messages in mailboxes, of those that are to be in it. `at`: when it was so,
+    empty = it was never looked at."""
+
+    indexed: int = 0
+    waiting: int = 0
+    size_bytes: int = 0
+    at: str = ""
+
+
 class State(msgspec.Struct, frozen=True):
     """Times in RFC 3339 form, UTC."""
 
@@ -321,6 +333,7 @@ class State(msgspec.Struct, frozen=True):
     quarantine: tuple[Quarantined, ...]
     waiting: tuple[Waiting, ...] = ()
     agreed: tuple[Agreed, ...] = ()
+    search: Search = Search()
 
 
 # -- lines of streams ---------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from cluster.domain.actor import Actor
 from cluster.domain.refusal import Refusal
 from protocols.admin.model import Asked, Finished, Problem
 from protocols.port import Ingest, Mailbox, Status
-from storage.moving_in import Brought
+from storage.moving_in import Brought, Place
 
 MESSAGES_TYPE = "application/vnd.angarium.messages"
 LINE_BYTES_MAX = 64 * 1024
@@ -37,9 +37,11 @@ class Announced(Asked, frozen=True):
 
 
 class Command(Asked, frozen=True):
-    """`command`: 16 bytes, of the sender's making; the same when it sends the same again."""
+    """`command`: 16 bytes, of the sender's making; the same when it sends the same again. `shown`: answer when the site shows
+    it, and not as soon as it is durable."""
 
     command: Annotated[str, Meta(pattern=r"^[0-9a-f]{32}$")]
+    shown: bool = True
 
 
 class NewMailbox(Asked, frozen=True):
@@ -105,7 +107,7 @@ class Appending(Protocol):
     def contents(self, account: int, mailbox: int) -> AsyncIterator[list[tuple[bytes, int]]]: ...
 
     async def append(
-        self, actor: Actor, account: int, mailbox: Mailbox, brought: Sequence[Brought], command_id: bytes
+        self, actor: Actor, place: Place, brought: Sequence[Brought], command_id: bytes, *, shown: bool
     ) -> bool | Refusal: ...
 
 

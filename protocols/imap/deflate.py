@@ -1,7 +1,7 @@
 """COMPRESS=DEFLATE (RFC 4978): both directions of one session, in little memory.
 
 What the client may refer back to is 32 KiB, which is its choice; zlib takes it only as it is filled. Our own window is 4 KiB,
-and the compressor lives only while an answer is written: each flush ends on a whole byte, and a new compressor refers to
+and a compressor lives only while it is handed one flush of answers: that ends on a whole byte, and a new compressor refers to
 nothing before it, so that to the client it is one stream (RFC 1951 §2). What is inflated comes in pieces of bounded size: who
 sends zeros that grow a thousandfold is read no faster than anybody else.
 """
@@ -9,7 +9,7 @@ sends zeros that grow a thousandfold is read no faster than anybody else.
 import zlib
 
 INFLATED_BYTES_MAX = 64 * 1024
-WINDOW_BITS = 12  # with MEMORY_LEVEL: 38 KB while an answer is written; the defaults take 268
+WINDOW_BITS = 12  # with MEMORY_LEVEL: 38 KB while an answer is squeezed; the defaults take 268
 MEMORY_LEVEL = 5
 LEVEL = 3  # 256 KiB in about 4 ms
 CLIENT_WINDOW_BITS = 15
@@ -22,7 +22,6 @@ class DeflateBroken(Exception):
 class Deflate:
     def __init__(self) -> None:
         self._in = zlib.decompressobj(-CLIENT_WINDOW_BITS)
-        self._out: zlib._Compress | None = None
 
     @property
     def waiting(self) -> bool:
@@ -48,15 +47,13 @@ class Deflate:
 
     def deflate(self, data: bytes) -> bytes:
         """All of it, so that the client can read to the end."""
-        if self._out is None:
-            self._out = zlib.compressobj(LEVEL, zlib.DEFLATED, -WINDOW_BITS, MEMORY_LEVEL)
-        return self._out.compress(data) + self._out.flush(zlib.Z_SYNC_FLUSH)
+        out = _compressor()
+        return out.compress(data) + out.flush(zlib.Z_SYNC_FLUSH)
 
     def finish(self) -> bytes:
         """The end of our stream, by which the client knows where it is plain again."""
-        self.rest()
-        return zlib.compressobj(LEVEL, zlib.DEFLATED, -WINDOW_BITS, MEMORY_LEVEL).flush(zlib.Z_FINISH)
+        return _compressor().flush(zlib.Z_FINISH)
 
-    def rest(self) -> None:
-        """Nothing will be said for a while."""
-        self._out = None
+
+def _compressor() -> "zlib._Compress":
+    return zlib.compressobj(LEVEL, zlib.DEFLATED, -WINDOW_BITS, MEMORY_LEVEL)

@@ -232,8 +232,6 @@ class Talk:
             await asyncio.sleep(0)  # what grows long keeps nobody else waiting
             self._inflate(deflate, b"")
             return
-        if deflate is not None:
-            deflate.rest()
         data = await self.wire.read(self.settings.idle_s_max if self.account else self.settings.sign_in_s_max)
         if not data:
             raise WireClosed("the peer is gone")

@@ -36,9 +36,18 @@ def test_special_use(place: Place, person: Person) -> None:
 
 def test_what_is_not_offered_is_not_there(place: Place, person: Person) -> None:
     with place.imap(person) as client:
-        for ask, arguments in ((client.sort, ["ARRIVAL"]), (client.thread, []), (client.getacl, ["INBOX"]), (client.get_quota, [])):
+        for ask, arguments in ((client.getacl, ["INBOX"]), (client.get_quota, [])):
             with pytest.raises(CapabilityError):
                 ask(*arguments)
+
+
+def test_sort_and_thread(place: Place, person: Person) -> None:
+    answer = b"Subject: Re: plain\r\nMessage-ID: <3@x>\r\nIn-Reply-To: <2@x>\r\n\r\n"
+    place.append(person, [FIRST, b"Message-ID: <2@x>\r\n" + SECOND, answer])
+    with place.imap(person) as client:
+        assert client.sort(["REVERSE SIZE"]) == [2, 1, 3]
+        assert client.sort("SUBJECT", ["NOT", "SUBJECT", "München"], "UTF-8") == [2, 3]
+        assert client.thread("REFERENCES") == ((1,), (2, 3))
 
 
 def test_search_in_charsets(place: Place, person: Person) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from cluster.domain.mailbox import names
@@ -210,45 +210,49 @@ class Killed(Exception):
     pass
 
 
-def brought(there: list[bytes], source: Listed, journal: Journal, kill_at: int) -> None:
-    """Into the mailbox `there`; killed after that append and before it is noted."""
+def brought(there: list[bytes], source: Listed, journal: Journal, kill_at: int, *, appended: bool) -> None:
+    """Into the mailbox `there`; killed at that append: before it is noted, or before it is done."""
     present = Present()
     present.there.update(there)
-    batches = Batches(source, source.folders()[0], "1", journal, present, at_once=3)
+    batches = Batches(source, source.folders()[0], "1", journal, present, at_once=2)
     appends = 0
     while True:
         ready = batches.gather()
         journal.note(ready.found)
-        there += [content for _, content in ready.keys]
         appends += bool(ready.items)
-        if ready.items and appends == kill_at:
+        killed = bool(ready.items) and appends == kill_at
+        if not killed or appended:
+            there += [content for _, content in ready.keys]
+        if killed:
             raise Killed
         journal.note(ready.keys)
         if ready.last:
             return
 
 
+def _content(text: str) -> bytes:
+    return content_key(hashlib.sha256(text.encode()).digest(), 0)
+
+
 @given(
-    st.lists(st.sampled_from("abc"), max_size=20),
-    st.lists(st.sampled_from("abc"), max_size=4),
-    st.lists(st.integers(0, 3), max_size=4),
+    st.lists(st.sampled_from("ab"), max_size=12),
+    st.lists(st.sampled_from("ab"), max_size=3),
+    st.lists(st.tuples(st.integers(1, 4), st.booleans()), max_size=4),
     st.booleans(),
 )
+@example(["a"] * 4, [], [(2, False)], False)
 def test_killed_anywhere_nothing_is_missing_and_nothing_twice(
-    texts: list[str], before: list[str], kills: list[int], new_uidvalidity: bool
+    texts: list[str], before: list[str], kills: list[tuple[int, bool]], new_uidvalidity: bool
 ) -> None:
-    def name(text: str) -> bytes:
-        return content_key(hashlib.sha256(text.encode()).digest(), 0)
-
-    there = [name(text) for text in before]
-    wanted = Counter(there) | Counter(map(name, texts))  # of each as many as there were, or as the source has
+    there = [_content(text) for text in before]
+    wanted = Counter(there) | Counter(map(_content, texts))  # of each as many as there were, or as the source has
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "1.journal"
-        for n, kill_at in enumerate([*kills, 0]):
+        for n, (kill_at, appended) in enumerate([*kills, (0, True)]):
             source = Listed(texts, salt=f"{n}." if new_uidvalidity else "")
             with Journal(path, NONCE) as journal:
                 try:
-                    brought(there, source, journal, kill_at)
+                    brought(there, source, journal, kill_at, appended=appended)
                 except Killed:
                     continue
         assert Counter(there) == wanted

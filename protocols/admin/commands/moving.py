@@ -26,7 +26,7 @@ from protocols.admin.moving import (
     Refused,
 )
 from protocols.port import Ingest, Mailbox, SiteUnavailable, Status
-from storage.moving_in import Brought
+from storage.moving_in import Brought, Place
 
 NOT_HERE = Refusal(Reason.UNAVAILABLE, "Behind this door there is no mail.")
 NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
@@ -103,7 +103,8 @@ async def append(door: Door, call: Call) -> Answer:
         if not taken.brought:
             return Appended(False, tuple(taken.refused))
         command_id = bytes.fromhex(command.command)
-        done = await moving.appending.append(call.actor, account, box, taken.brought, command_id)
+        place = Place(account, box.name)
+        done = await moving.appending.append(call.actor, place, taken.brought, command_id, shown=command.shown)
         return done if isinstance(done, Refusal) else Appended(done, tuple(taken.refused))
     except Malformed as error:
         return of_fault(Fault.MALFORMED, str(error))

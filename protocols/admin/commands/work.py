@@ -15,6 +15,7 @@ from protocols.admin.model import (
     NewBackup,
     Partition,
     Quarantined,
+    Search,
     State,
     Tail,
     Waiting,
@@ -113,6 +114,12 @@ async def state(door: Door, call: Call) -> Answer:
         tuple(
             Agreed(a.partition, a.site, shown(a.agreed), None if a.differs is None else shown(a.differs))
             for a in found.agreed
+        ),
+        Search(
+            found.search.indexed,
+            found.search.waiting,
+            found.search.size_bytes,
+            moment(found.search.at) if found.search.at else "",
         ),
     )
 

@@ -134,7 +134,8 @@ class Watch:
                         self._seen[name] = revision, now
                 self.found = found
             except Unreachable as error:
-                self._seen.clear()
+                # What was seen before still counts: who takes over on it writes at the revision that was seen, which is
+                # refused if anybody wrote since.
                 log.debug("the control plane does not answer", why=str(error))
             except Exception:
                 self._seen.clear()

@@ -311,6 +311,8 @@ class Copier:
         site = self._site
         await self._refuse_unless_the_home_has(epoch)
         async with self._storing:
+            if self._hold.held():
+                raise Unreachable("this site is home now")  # It took over while we waited.
             known = await site.known.get(self._partition)
             if known is None or epoch not in known.streams:
                 raise ValueError(f"nothing of epoch {epoch} is here")

@@ -460,13 +460,14 @@ class JetStreamLog:
             raise LogUnavailable(f"no answer from the appender of {partition} within {timeout_s:g} s") from None
 
     async def _asked(self, partition: str, verb: str, data: bytes) -> wire.Answer:
-        """Waits no longer for a home that another one has followed: who is cut off does not say so."""
+        """Waits no longer for a home that another one has followed (who is cut off does not say so), and asks again when
+        that one begins: before, nobody who could answer may have heard it."""
         asked = asyncio.create_task(self._connection.request(f"ap.{partition}.{verb}", data, timeout_s=ATTEMPT_S_MAX))
         placed = self._placed(partition)
         try:
             while not (await asyncio.wait((asked,), timeout=LOOK_EVERY_S))[0]:
                 if self._placed(partition) != placed:
-                    return wire.Busy("another home has followed", again=True)
+                    return wire.Busy("another home follows", again=True)
             return wire.decode_answer(asked.result().data)
         except NobodyThere:
             return wire.Busy("there is no appender", again=True)
@@ -475,9 +476,10 @@ class JetStreamLog:
         finally:
             asked.cancel()
 
-    def _placed(self, partition: str) -> tuple[str, int] | None:
-        record = self.record(partition)
-        return None if record is None else (record.home, record.epoch)
+    def _placed(self, partition: str) -> tuple[str, int, int]:
+        """Which home there is by the record, its epoch, and the one of which its mark was heard."""
+        record, begun = self.record(partition), split(self._home_of(partition).known.written).epoch
+        return (record.home, record.epoch, begun) if record is not None else ("", 0, begun)
 
     async def _known(self, partition: str) -> Known:
         try:

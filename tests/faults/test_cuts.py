@@ -28,7 +28,6 @@ THIN_BYTES_S = 250_000
 LOAD_S = 5.0
 LEVEL_S_MAX = 5.0
 GOES_ON_S_MAX, GOES_ON_ELECTED_S_MAX = 5.0, 12.0
-MEET_S_MAX = 5.0
 CALM_S_MAX = 60.0
 PARTITIONS = 7
 ALONE_S_MAX = 30.0
@@ -159,12 +158,12 @@ async def test_a_home_that_is_cut_off_under_load(lined: Lined) -> None:
     goal = await status(others[0], ben)
     lined.links.heal()
     healed = time.monotonic()
+    # That it is home no more it reads from its own replica of the control plane, which stood for leader while it was alone:
+    # its return makes all of them elect anew, for four to nine seconds (as measured, nats-server 2.15).
     while (now := await status(away, ben)) < goal:
         assert time.monotonic() - healed < GOES_ON_ELECTED_S_MAX, (now, goal)
     took = time.monotonic() - healed
     print(f"{len(promised)} taken by the site that was cut off; level {took:.2f} s after the cut healed")
-    # Its old leader's return stalls what is written to the control plane for some seconds, and a copy is entered there.
-    assert took < (GOES_ON_ELECTED_S_MAX if elected else MEET_S_MAX)
     await holds(lined.sites, ben, [*acknowledged, *promised], device)
     await log.stop()
 

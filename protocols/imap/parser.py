@@ -228,7 +228,7 @@ class Parser:
             self._discard_on(refused, found)
             return True
         self._reset()
-        self._append = Append(tag, mailbox, replaces, at)
+        self._append = Append(tag, mailbox, replaces, at, self._limits.discard_bytes_max)
         return True
 
     def accept(self) -> None:

@@ -109,6 +109,8 @@ class Config(msgspec.Struct, frozen=True):
     worker_module: str
     limits: Limits
     plaintext_networks: tuple[Network, ...]
+    imap_unauthenticate: bool
+    imap_compress: bool
     smarthost: SmarthostConfig | None
     relay: RelayConfig
     lmtp_socket: Path | None
@@ -214,6 +216,8 @@ class _Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class _Security(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plaintext_networks: tuple[str, ...] = ()
+    imap_unauthenticate: bool = True  # off where a proxy that knows no UNAUTHENTICATE stands before us (RFC 8437 §8)
+    imap_compress: bool = True
 
 
 class _Smarthost(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -307,6 +311,8 @@ def load(directory: Path) -> Config:
         worker_module=file.node.worker_module,
         limits=file.limits,
         plaintext_networks=tuple(ipaddress.ip_network(text) for text in file.security.plaintext_networks),
+        imap_unauthenticate=file.security.imap_unauthenticate,
+        imap_compress=file.security.imap_compress,
         smarthost=_smarthost(file, secrets),
         relay=RelayConfig(file.relay.through),
         lmtp_socket=_lmtp_socket(home, file.listen.lmtp_socket),

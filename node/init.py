@@ -53,6 +53,8 @@ port_base = {port_base}  # every port is this number + its protocol's standard p
 [security]
 # Networks where passwords are taken without TLS and sign-in is not throttled: for test tools and old devices only.
 plaintext_networks = [{plaintext}]
+# imap_unauthenticate = true      # false where a proxy that does not know UNAUTHENTICATE (RFC 8437) stands before the site
+# imap_compress = true            # COMPRESS=DEFLATE (RFC 4978)
 
 [limits]
 {limits}

@@ -97,6 +97,8 @@ class Listeners:
             plaintext_networks=config.plaintext_networks,
             tls=self._certificates.context,
             end_point=self._certificates.end_point,
+            unauthenticate=config.imap_unauthenticate,
+            compress=config.imap_compress,
             sites=self._sites,
             bad_commands_max=config.limits.bad_requests_max,
             sign_in_s_max=config.limits.sign_in_s_max,

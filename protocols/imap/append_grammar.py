@@ -15,10 +15,12 @@ NO_KEYWORDS: tuple[str, ...] = ()
 
 class Append:
     """One APPEND or REPLACE on its way. `at`: where its line is read, None = behind a literal that ended it. `left`: of that
-    literal. `offered`: the session has not said yet whether it wants the message."""
+    literal. `offered`: the session has not said yet whether it wants the message. `largest`: of a text that CATENATE puts
+    in, in bytes."""
 
-    def __init__(self, tag: str, mailbox: str, replaces: tuple[bool, int] | None, at: Cursor) -> None:
+    def __init__(self, tag: str, mailbox: str, replaces: tuple[bool, int] | None, at: Cursor, largest: int) -> None:
         self.tag, self.mailbox, self.replaces = tag, mailbox, replaces
+        self._largest = largest
         self.at: Cursor | None = at
         self.left = self._size = self._count = self._parts = 0
         self.offered = self.refused = self.over = False
@@ -129,6 +131,8 @@ class Append:
 
     def _started(self) -> NeedMore | None:
         """A literal within a message that is wanted begins at once; RFC 7888 §4: with "+" the client does not wait."""
+        if self._size > self._largest:
+            raise SyntaxRefused("the text is too large", code="TOOBIG")  # RFC 4469 §4.2
         self.left, self._size = self._size, 0
         if not self._waiting:
             return None

@@ -25,6 +25,7 @@ _LITERAL = re.compile(rb"(~?)\{(\d{1,20})\+?\}\r\n")
 _NUMBER = re.compile(rb"\d{1,20}")
 _WORD = re.compile(rb"[A-Za-z0-9.=+$-]+")
 _SET = re.compile(rb"(?:\d{1,10}|\*)(?::(?:\d{1,10}|\*))?(?:,(?:\d{1,10}|\*)(?::(?:\d{1,10}|\*))?)*")
+_SEQ_NUMBER = re.compile(rb"\d{1,10}|\*")
 _PARTIAL = re.compile(rb"(\d{1,10}):(\d{1,10})|(-\d{1,10}):(-\d{1,10})")
 _FLAG = re.compile(rb'\\?[^\x00-\x20(){%*"\\\]\x7f-\xff]+')
 _UNQUOTE = re.compile(rb"\\(.)")
@@ -140,6 +141,10 @@ class Cursor:
 
     def number64(self) -> int:
         return self.number(NUMBER64_MAX)
+
+    def message_number(self) -> int:
+        """RFC 9051 §9 seq-number; STAR for "*"."""
+        return _set_number(self._token(_SEQ_NUMBER, "a message number"))
 
     def sequence_set(self) -> SequenceSet:
         if self.took(b"$"):

@@ -225,7 +225,7 @@ class Request(msgspec.Struct, frozen=True):
 class Incoming(msgspec.Struct, frozen=True):
     """The head of one message of an APPEND. The parser waits for `accept` or `refuse`. `first` False: a further message of
     MULTIAPPEND. `internal`: (unix seconds, zone minutes) or None. `waiting`: the client waits for "+". `binary`: a literal8.
-    `catenated`: it comes as Pieces and UrlParts, its size is not known (0). `replaces`: (by UID, number) of REPLACE."""
+    `catenated`: it comes as Pieces and UrlParts, its size is not known (0). `replaces`: (by UID, number or STAR) of REPLACE."""
 
     tag: str
     mailbox: str

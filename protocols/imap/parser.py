@@ -22,7 +22,7 @@ LITERALS_MAX = 1000  # of one command
 LITERAL_TOTAL_FACTOR = 4  # all literals of a command may together be so many times the largest
 
 _TAGGED = rb'[^\x00-\x20(){%*"\\+\x7f-\xff]{1,256}'
-_APPEND = re.compile(_TAGGED + rb" +(?:APPEND|(?:UID +)?REPLACE +\d{1,10}) ", re.IGNORECASE)
+_APPEND = re.compile(_TAGGED + rb" +(?:APPEND|(?:UID +)?REPLACE +(?:\d{1,10}|\*)) ", re.IGNORECASE)
 _WITHOUT_LITERAL = re.compile(rb" CATENATE \(", re.IGNORECASE)
 _TAG = re.compile(b"(" + _TAGGED + b") ")
 
@@ -216,7 +216,7 @@ class Parser:
             if word == "REPLACE":
                 while at.took(b" "):
                     pass
-                replaces = (uid, at.number())
+                replaces = (uid, at.message_number())
             at.space()
             if LITERAL_END.match(at.data, at.at):
                 return False
@@ -228,7 +228,7 @@ class Parser:
             self._discard_on(refused, found)
             return True
         self._reset()
-        self._append = Append(tag, mailbox, replaces, at)
+        self._append = Append(tag, mailbox, replaces, at, self._limits.discard_bytes_max)
         return True
 
     def accept(self) -> None:

@@ -1,5 +1,6 @@
 """The site over the real engines keeps the port's promises."""
 
+import asyncio
 import hashlib
 
 from cluster.domain.mailbox.commands import (
@@ -11,6 +12,7 @@ from cluster.domain.mailbox.commands import (
     Deliver,
     Expunge,
     NewMessage,
+    ReplaceMessage,
 )
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
 from cluster.domain.refusal import Reason, Refusal
@@ -216,3 +218,23 @@ async def test_a_name_that_no_database_can_hold_is_no_mailbox(live_site: Live) -
     ):
         assert isinstance(answer, Refusal)
         assert answer.reason in (Reason.NO_SUCH_MAILBOX, Reason.MAILBOX_NAME_INVALID)
+
+
+async def test_two_replace_one(live_site: Live) -> None:
+    """RFC 8508 §3.4: at once, on the real engines: one of them does, the other is told that it is gone; no UID twice."""
+    person = await live_site.person()
+    await live_site.site.mailboxes(person.id)
+    await append(live_site, person, b"Subject: draft\r\n\r\n1")
+    inbox = await select(live_site, person)
+    box = inbox.status.mailbox.id
+    messages = [await spooled(live_site, b"Subject: draft\r\n\r\n%d" % n) for n in range(2, 6)]
+    commands = [ReplaceMessage(person.id, box, 1, "INBOX", NewMessage(one.content, 0)) for one in messages]
+    asked = zip(commands, messages, strict=True)
+    answers = await asyncio.gather(*(live_site.site.execute(ACTOR, command, [one]) for command, one in asked))
+    done = [one for one in answers if isinstance(one, Done)]
+    refused = [one for one in answers if isinstance(one, Refusal)]
+    assert len(done) == 1 and done[0].uids == (2,) and len(refused) == 3, answers
+    assert {one.reason for one in refused} <= {Reason.NO_SUCH_ENTRY, Reason.CONFLICT}
+    after = await select(live_site, person)
+    assert list(after.uids) == [2] and after.status.uidnext == 3
+    assert (await body(live_site, person, box, 2)).startswith(b"Subject: draft")

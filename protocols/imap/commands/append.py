@@ -147,9 +147,10 @@ async def _replaced(talk: Talk, which: tuple[bool, int], gathered: _Gathered) ->
         return READ_ONLY
     if talk.behind:
         await talk.poll(expunges=False)
-    if not uid and not 1 <= number <= len(view):
+    if not uid and max(number, 1) > len(view):
         return Reply("BAD", "There is no message of that number.")
-    place = view.place(number) if uid else number - 1
+    # RFC 9051 §9: "*" is the last
+    place = view.place(number or view.last) if uid else (number or len(view)) - 1
     if place is None:
         return refused(Refusal(Reason.NO_SUCH_ENTRY, "There is no message of that UID."))
     gathered.replaced = view.uids[place]

@@ -46,10 +46,11 @@ class Brought(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where mail is brought."""
+    """Where mail is brought: a mailbox by its id, and its name now."""
 
     account: int
-    mailbox: str
+    mailbox: int
+    name: str
 
 
 class MovingIn:
@@ -77,7 +78,7 @@ class MovingIn:
         Refused as APPEND is; what was appended of a refused one stays and is found again under the same command id."""
         repeated = True
         for n, share in enumerate(_shares(brought)):
-            made = await self._share(actor, place, share, _id(command_id, n), shown)
+            made = await self._share(actor, place, share, _id(place, command_id, n), shown)
             if isinstance(made, Refusal):
                 return made
             repeated = repeated and made
@@ -90,7 +91,7 @@ class MovingIn:
             NewMessage(one.spooled.content, one.internal_at, one.internal_zone, one.flags, one.keywords)
             for one in share
         )
-        command = AppendMessage(place.account, place.mailbox, messages)
+        command = AppendMessage(place.account, place.name, messages)
         outcome = await self._executor.decided(actor, [command], [one.spooled for one in share], command_id)
         if isinstance(outcome, Refusal):
             return outcome
@@ -125,5 +126,7 @@ def _event_bytes(content: Content) -> int:
     return len(content.description) + SEGMENT_BYTES_MAX * len(content.segments) + EVENT_OVERHEAD_BYTES_MAX
 
 
-def _id(command_id: bytes, share: int) -> bytes:
-    return hashlib.sha256(command_id + share.to_bytes(4, "big")).digest()[:COMMAND_ID_BYTES]
+def _id(place: Place, command_id: bytes, share: int) -> bytes:
+    """What is a command of one mailbox is never taken for another's, whatever the sender makes its ids of."""
+    text = f"{place.account}/{place.mailbox}/{share}/".encode()
+    return hashlib.sha256(text + command_id).digest()[:COMMAND_ID_BYTES]

@@ -50,7 +50,11 @@ def import_options(function: F) -> F:
     """Adds the options that all kinds share, given to the verb as **options: see `_how`."""
     for option in (
         click.option(
-            "--map", "maps", multiple=True, metavar="OLD=NEW", help="The folder OLD becomes the mailbox NEW; repeat it."
+            "--map",
+            "maps",
+            multiple=True,
+            metavar="OLD=NEW",
+            help="The folder OLD becomes the mailbox NEW; OLD= leaves it out; repeat it.",
         ),
         click.option("--plan", is_flag=True, help="Only say what would be imported where."),
         click.option(
@@ -162,7 +166,7 @@ def _how(directory: Path, options: Mapping[str, Any]) -> How:
     renames = {}
     for pair in options["maps"]:
         old, equals, new = pair.partition("=")
-        if not equals or not old or not new:
+        if not equals or not old:
             raise click.UsageError(f"--map is OLD=NEW, not {pair!r}")
         renames[old] = new
     try:

@@ -49,7 +49,7 @@ class Told(Protocol):
 
 
 class Wanted(NamedTuple):
-    """`renames`: by the source's name, "/" between levels, what it is called here."""
+    """`renames`: by the source's name, "/" between levels, what it is called here; empty = it is left out."""
 
     address: str
     renames: Mapping[str, str]
@@ -206,6 +206,8 @@ async def planned(api: Api, source: Source, wanted: Wanted) -> list[Planned]:
     for folder in await asyncio.to_thread(source.folders):
         plain = "/".join(folder.levels)
         mailbox = mailbox_name(folder.levels, wanted.renames)
+        if wanted.renames.get(plain) == "":
+            continue
         if plain not in wanted.renames and folder.special_use in uses:
             mailbox = uses[folder.special_use]  # RFC 6154: what serves the same use is the same mailbox
         found.append(Planned(folder, mailbox, await asyncio.to_thread(_counted, source, folder)))

@@ -70,20 +70,22 @@ class ImapSource:
     def folders(self) -> list[Folder]:
         try:
             imap = self._signed_in()
-            listed = self._answers(*imap.list(*_list_arguments(imap)), "LIST")
+            able = _capabilities(imap)
+            listed = self._answers(*imap.list(*_list_arguments(able)), "LIST")
+            own, foreign = _namespaces(imap, able)
             wanted = {name for _, _, name in map(_listed, self._answers(*imap.lsub('""', "*"), "LSUB")) if name}
         except (imaplib.IMAP4.error, OSError) as error:
             raise self._unreadable(error) from None
         found: dict[bytes, Folder] = {}
         for attributes, separator, name in map(_listed, listed):
-            if not name or {"\\noselect", "\\nonexistent"} & attributes:
+            if not name or {"\\noselect", "\\nonexistent"} & attributes or name.startswith(foreign):
                 continue
-            text = _decoded(name)
+            text = _decoded(name.removeprefix(own))
             levels = tuple(text.split(separator)) if separator else (text,)
             if len(levels) == 1 and levels[0].upper() == "INBOX":
                 levels = ("INBOX",)
             use = next((use for use in SPECIAL_USES if use.lower() in attributes), "")
-            where = f"{self._server.host}, {text}"
+            where = f"{self._server.host}, {_decoded(name)}"
             found.setdefault(
                 name, Folder(levels, where, name.decode("latin-1"), use, name in wanted or levels == ("INBOX",))
             )
@@ -255,10 +257,51 @@ def _sign_in(imap: imaplib.IMAP4, server: Server) -> None:
         raise imaplib.IMAP4.error("it takes only LOGIN, which can send no name or password beyond ASCII")
 
 
-def _list_arguments(imap: imaplib.IMAP4) -> tuple[str, str]:
+def _capabilities(imap: imaplib.IMAP4) -> frozenset[str]:
+    """As they are once somebody has signed in: most servers say more then, and imaplib asks only before."""
+    _, data = imap.capability()
+    return frozenset(_text(data).upper().split())
+
+
+def _list_arguments(able: frozenset[str]) -> tuple[str, str]:
     # RFC 6154 §2: told when asked for; without LIST-EXTENDED some tell unasked.
-    special = "LIST-EXTENDED" in imap.capabilities and "SPECIAL-USE" in imap.capabilities
+    special = {"LIST-EXTENDED", "SPECIAL-USE"} <= able
     return '""', "* RETURN (SPECIAL-USE)" if special else "*"
+
+
+def _namespaces(imap: imaplib.IMAP4, able: frozenset[str]) -> tuple[bytes, tuple[bytes, ...]]:
+    """RFC 2342: what stands before all of the person's own names (as `INBOX.` at some servers), which is not a part of them;
+    and before those of others, which are not to be moved."""
+    if "NAMESPACE" not in able:
+        return b"", ()
+    status, data = imap.namespace()
+    if status != "OK" or not data or not isinstance(data[0], bytes):
+        return b"", ()
+    groups = _groups(data[0])
+    own = groups[0][0] if groups and groups[0] else b""
+    foreign = tuple(prefix for group in groups[1:3] for prefix in group if prefix and not own.startswith(prefix))
+    return own, foreign
+
+
+def _groups(line: bytes) -> list[list[bytes]]:
+    """The prefixes in each of the three groups of a NAMESPACE answer."""
+    groups: list[list[bytes]] = []
+    depth, first = 0, False
+    for found in re.finditer(rb'"((?:[^"\\]|\\.)*)"|[()]|NIL', line):
+        sign = found[0]
+        if sign == b"(":
+            depth += 1
+            if depth == 1:
+                groups.append([])
+            first = depth == 2
+        elif sign == b")":
+            depth -= 1
+        elif sign == b"NIL" and depth == 0:
+            groups.append([])
+        elif sign != b"NIL" and depth == 2 and first:
+            groups[-1].append(re.sub(rb"\\(.)", rb"\1", found[1]))
+            first = False
+    return groups
 
 
 def _listed(part: bytes | tuple[bytes, bytes]) -> tuple[set[str], str, bytes]:

@@ -8,6 +8,7 @@ HEADER_BYTES_MAX = 256 * 1024  # that are searched for a date
 
 _BARE_LF = re.compile(rb"(?<!\r)\n")
 _ZONE_MINUTES_MAX = 1439
+_SECONDS_MAX = 253_402_214_400  # 9999-12-31, with room for any zone
 
 
 def with_crlf(data: bytes) -> bytes:
@@ -44,6 +45,7 @@ def parsed_date(text: str) -> tuple[int, int] | None:
 
 
 def at_zone(moment: datetime.datetime) -> tuple[int, int] | None:
+    """Unix seconds, of 1970 to 9999, and the zone in minutes. What was before there were unix seconds is 0."""
     offset = moment.utcoffset()
     zone = 0 if offset is None else int(offset.total_seconds() // 60)
     if not -_ZONE_MINUTES_MAX <= zone <= _ZONE_MINUTES_MAX:
@@ -51,6 +53,6 @@ def at_zone(moment: datetime.datetime) -> tuple[int, int] | None:
     if offset is None:
         moment = moment.replace(tzinfo=datetime.UTC)
     try:
-        return int(moment.timestamp()), zone
+        return max(0, min(int(moment.timestamp()), _SECONDS_MAX)), zone
     except (OverflowError, ValueError):
         return None

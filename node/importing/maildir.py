@@ -72,7 +72,7 @@ class MaildirSource:
         flags = tuple(flag for sign, flag in _FLAGS.items() if sign in info)
         words = tuple(keywords[sign] for sign in info if sign in keywords) + ((_PASSED,) if "P" in info else ())
         # Delivery sets the file's time, and Dovecot keeps INTERNALDATE there; a copy that lost it says 0.
-        at, zone = (int(status.st_mtime), 0) if status.st_mtime > 0 else dated(content) or (0, 0)
+        at, zone = (int(status.st_mtime), 0) if status.st_mtime >= 1 else dated(content) or (0, 0)
         return Item(key, path, content, at, zone, flags, words)
 
     def _found(self, at: Path, above: tuple[str, ...], depth: int) -> Iterator[tuple[tuple[str, ...], Path]]:

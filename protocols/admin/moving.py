@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from cluster.domain.actor import Actor
 from cluster.domain.refusal import Refusal
-from protocols.admin.model import Asked, Finished, Problem
+from protocols.admin.model import Asked, Finished, Problem, UnixSeconds
 from protocols.port import Ingest, Mailbox, Status
 from storage.moving_in import Brought, Place
 
@@ -30,7 +30,7 @@ class Announced(Asked, frozen=True):
     """One message of `size` bytes follows. `internal_at`: unix seconds; `internal_zone`: minutes east of UTC."""
 
     size: Annotated[int, Meta(ge=0)]
-    internal_at: int
+    internal_at: UnixSeconds
     internal_zone: Annotated[int, Meta(ge=-1439, le=1439)] = 0
     flags: tuple[str, ...] = ()
     keywords: tuple[str, ...] = ()

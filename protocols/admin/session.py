@@ -160,6 +160,8 @@ def _handler(door: Door, route: Route, closing: asyncio.Event) -> Handler:
         answer = await route.answers(door, call)
         if isinstance(answer, Refusal):
             return _problem(of_refusal(answer))
+        if isinstance(answer, Problem):
+            return _problem(answer)
         return web.Response(status=route.status) if answer is None else _json(answer, route.status)
 
     return handle

@@ -106,17 +106,18 @@ def test_killed_in_the_middle_it_goes_on(place: Place, person: Person, tmp_path:
     wanted = [message(f"number {number % (MANY - 50)}", "x" * 2000) for number in range(MANY)]  # some are equal
     file.write_bytes(b"".join(b"From a@b.example Sun Sep  9 01:46:40 2001\n" + one + b"\n" for one in wanted))
     command = (*CLI, "--dir", str(place.config.dir), "import", "mbox", person.address, str(file), "--json")
-    for after in (1, 4):
+    for after, word, code in ((1, signal.SIGKILL, -signal.SIGKILL), (4, signal.SIGINT, 130)):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, cwd=REPOSITORY)
         assert process.stdout is not None
         progress = 0
         for line in process.stdout:
             progress += json.loads(line)["kind"] == "progress"
             if progress == after:
-                process.send_signal(signal.SIGKILL)
+                process.send_signal(word)
                 break
+        process.stdout.read()
         process.stdout.close()
-        assert process.wait(CLIENT_S_MAX) == -signal.SIGKILL
+        assert process.wait(CLIENT_S_MAX) == code
     last = angarium(place, "mbox", person.address, str(file))[-1]
     assert last["imported"] <= MANY - 300 and last["imported"] + last["found"] == MANY
     there = stored(place, person, "Old mail")

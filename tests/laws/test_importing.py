@@ -300,15 +300,18 @@ def test_lines_of_list() -> None:
     assert imap._listed(b"nonsense")[2] == b""
 
 
+GREETING = b"* OK [CAPABILITY IMAP4rev1] ready\r\n"
+
+
 @contextmanager
-def scripted(answers: dict[str, list[bytes]]) -> Iterator[int]:
+def scripted(answers: dict[str, list[bytes]], greeting: bytes = GREETING) -> Iterator[int]:
     """An IMAP server that answers each word with what it is told, whatever was asked exactly."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
         connection, _ = listener.accept()
         with connection, connection.makefile("rb") as lines:
-            connection.sendall(b"* OK [CAPABILITY IMAP4rev1] ready\r\n")
+            connection.sendall(greeting)
             for raw in lines:
                 tag, word, *rest = raw.split()
                 name = (word + b" " + rest[0] if word == b"UID" else word).decode().upper()
@@ -340,6 +343,18 @@ SEARCHED = {
         b"* 2 FETCH (UID 2 RFC822.SIZE 9999999999 FLAGS ())\r\n* 77 FETCH (FLAGS (\\Seen))\r\n",
     ],
 }
+
+
+def test_the_prefix_of_the_own_names_is_no_part_of_them_and_others_are_left_out() -> None:
+    namespaces = [b'* NAMESPACE (("INBOX." ".")("#mh/" "/")) (("user.\\"x" ".")) NIL\r\n']
+    listed = [b'* LIST (\\Sent) "." "INBOX.Sent"\r\n', b'* LIST () "." "user.\\"x.y"\r\n', b'* LIST () "." INBOX\r\n']
+    capable = [b"* CAPABILITY IMAP4rev1 NAMESPACE\r\n"]
+    with scripted({"CAPABILITY": capable, "NAMESPACE": namespaces, "LIST": listed}, greeting=b"* OK ready\r\n") as port:
+        source = opened(port)
+        found = {one.levels: one.special_use for one in source.folders()}
+        source.close()
+    assert found == {("Sent",): "\\Sent", ("INBOX",): ""}
+    assert imap._groups(b'NIL (("" "/")) (("a" NIL "X-P" ("b")) ("c" "/"))') == [[], [b""], [b"a", b"c"]]
 
 
 def opened(port: int) -> ImapSource:

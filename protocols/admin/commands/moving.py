@@ -31,6 +31,7 @@ from storage.moving_in import Brought, Place
 NOT_HERE = Refusal(Reason.UNAVAILABLE, "Behind this door there is no mail.")
 NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
 NUL_BYTES = "it has NUL bytes, which no client could be given again"  # RFC 9051 §4.3: only literal8 carries them
+ID_MAX = 2**63 - 1
 EMPTY = "it has no bytes"  # RFC 3502 §6.3.11
 
 
@@ -103,7 +104,7 @@ async def append(door: Door, call: Call) -> Answer:
         if not taken.brought:
             return Appended(False, tuple(taken.refused))
         command_id = bytes.fromhex(command.command)
-        place = Place(account, box.name)
+        place = Place(account, box.id, box.name)
         done = await moving.appending.append(call.actor, place, taken.brought, command_id, shown=command.shown)
         return done if isinstance(done, Refusal) else Appended(done, tuple(taken.refused))
     except Malformed as error:
@@ -177,7 +178,7 @@ async def _mailbox(door: Door, call: Call) -> tuple[Moving, int, Mailbox] | Refu
         return found
     moving, account = found
     text = call.path["mailbox"]
-    if not (text.isascii() and text.isdecimal() and len(text) < 20):
+    if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= ID_MAX):
         return NO_SUCH_MAILBOX
     box = await moving.appending.mailbox(account, int(text))
     return box if isinstance(box, Refusal) else (moving, account, box)

@@ -67,7 +67,7 @@ class Place(NamedTuple):
 @asynccontextmanager
 async def three(folder: Path, *, lined: bool = False) -> AsyncIterator[Place]:
     """Until the block ends. `lined`: no site reaches another one but by a line, which takes time of this process."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     sites = await asyncio.to_thread(made, folder)
     links = await asyncio.to_thread(between, sites) if lined else Links({})
     await links.start()

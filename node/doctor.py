@@ -25,6 +25,7 @@ from node.engines import nats, postgres
 from node.supervisor import running_pid
 from storage.postgres.folded import Waiting, read_waiting
 from storage.postgres.pool import AWAY, Database
+from storage.postgres.search_view import SearchState, SearchView
 
 PROBE_S_MAX = 3.0
 DISK_FREE_BYTES_MIN = 1024**3
@@ -34,6 +35,7 @@ FSYNC_TRIES = 9
 RENEW_DAYS = 30
 NATS_VERSION_MIN = (2, 14)
 POSTGRES_VERSION_MIN = (15,)
+SEARCH_SILENT_S_WARN = 1800.0
 CLOCK_UNSYNCHRONISED = 5  # TIME_ERROR of adjtimex(2)
 
 
@@ -210,6 +212,31 @@ async def _waiting(config: Config) -> list[Waiting]:
         await database.stop()
 
 
+def check_search(config: Config, now: datetime.datetime) -> list[Finding]:
+    """How far the search index has come. It is never an error: what is not in it is read."""
+    if running_pid(config.run_dir) is None:
+        return []
+    try:
+        state = asyncio.run(asyncio.wait_for(_search_state(config), PROBE_S_MAX))
+    except (*AWAY, TimeoutError):
+        return []  # The check of the engines says so.
+    text = f"{state.indexed:,} messages indexed, {state.waiting:,} to come, {state.size_bytes / 1024**2:,.1f} MiB"
+    if state.at and now.timestamp() - state.at > SEARCH_SILENT_S_WARN:
+        silent = f"{text}; it has not gone on for {(now.timestamp() - state.at) / 60:.0f} minutes"
+        remedy = f"searches read the messages meanwhile: look for `search` in {config.log_dir}"
+        return [Finding("search", "warning", silent, remedy)]
+    return [Finding("search", "ok", text)]
+
+
+async def _search_state(config: Config) -> SearchState:
+    database = Database(config.database_url)
+    await database.start(PROBE_S_MAX)
+    try:
+        return await SearchView(database).state()
+    finally:
+        await database.stop()
+
+
 def check_clock(config: Config, now: datetime.datetime) -> list[Finding]:
     made = datetime.datetime.fromtimestamp((config.dir / "angarium.toml").stat().st_mtime, datetime.UTC)
     if now < made - datetime.timedelta(minutes=5):
@@ -327,5 +354,6 @@ def _look(name: str, config: Config) -> str:
 
 Check = Callable[[Config, datetime.datetime], list[Finding]]
 CHECKS: tuple[Check, ...] = (
-    check_secrets, check_ports, check_certificates, check_links, check_disk, check_engines, check_release, check_clock,
+    check_secrets, check_ports, check_certificates, check_links, check_disk, check_engines, check_release, check_search,
+    check_clock,
 )  # fmt: skip

@@ -153,6 +153,9 @@ class Management:
                 for agreed in state.agreed:
                     self.metrics.digest_agrees.labels(agreed.partition, agreed.site).set(agreed.differs is None)
                 self.metrics.quarantined_events.set(len(state.quarantine))
+                self.metrics.search_indexed_messages.set(state.search.indexed)
+                self.metrics.search_waiting_messages.set(state.search.waiting)
+                self.metrics.search_bytes.set(state.search.size_bytes)
             await self._measure_blobs()
             await self._measure_queues()
             for name, lag in self._assembly.log.lags().items():

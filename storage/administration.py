@@ -25,6 +25,7 @@ from storage.overview import (
     Partition,
     Progress,
     Quarantined,
+    Search,
     State,
     Waiting,
 )
@@ -33,6 +34,7 @@ from storage.postgres.directory_view import DirectoryView
 from storage.postgres.folded import read_folded, read_quarantine, read_waiting
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import AWAY, Database
+from storage.postgres.search_view import SearchState, SearchView
 
 LINES_WAITING_MAX = 1000
 MARK_S_MAX = 2.0
@@ -206,9 +208,11 @@ class SiteAdministration:
             quarantine = await read_quarantine(self._database)
             waiting, agreed = await read_waiting(self._database), await read_agreements(self._database)
             queued = await OutboxView(self._database).counts()
+            search = await SearchView(self._database).state()
             tables = Engine("postgresql", alive=True)
         except AWAY as error:
             folded, quarantine, waiting, agreed, queued = {}, [], [], [], {}
+            search = SearchState(0, 0, 0, 0.0)
             tables = Engine("postgresql", alive=False, detail=f"{type(error).__name__}: {error}")
         kept = about.partitions  # as they are now: one may come or go meanwhile
         marks = await asyncio.gather(*(self._mark(name) for name in kept))
@@ -232,6 +236,7 @@ class SiteAdministration:
             tuple(Quarantined(q.partition, q.position, q.noun, q.entity, q.reason, 0.0) for q in quarantine),
             tuple(Waiting(*each) for each in waiting),
             tuple(Agreed(*each) for each in agreed),
+            Search(*search),
         )
 
     async def _mark(self, partition: str) -> int | str:

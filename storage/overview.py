@@ -111,6 +111,16 @@ class Agreed(msgspec.Struct, frozen=True):
     differs: int | None
 
 
+class Search(msgspec.Struct, frozen=True):
+    """The search index. `indexed` and `waiting`: messages in mailboxes, of those that are to be in it. `at`: unix seconds of
+    the last look, 0 = none yet."""
+
+    indexed: int = 0
+    waiting: int = 0
+    size_bytes: int = 0
+    at: float = 0.0
+
+
 class State(msgspec.Struct, frozen=True):
     """`started_at`: unix seconds. `waiting`, `agreed`: as the site noted it of late."""
 
@@ -123,3 +133,4 @@ class State(msgspec.Struct, frozen=True):
     quarantine: tuple[Quarantined, ...]
     waiting: tuple[Waiting, ...] = ()
     agreed: tuple[Agreed, ...] = ()
+    search: Search = Search()

@@ -74,7 +74,7 @@ def searched(data: mime.Buffer, described: mime.Description) -> Searched:
 def words(text: str) -> set[str]:
     """Its words: whatever a needle's pieces can be found in."""
     found = set(text.split())
-    if _DENSE.search(text) is None:
+    if text.isascii() or _DENSE.search(text) is None:
         return found
     out: set[str] = set()
     for word in found:

@@ -25,6 +25,7 @@ VERBS: dict[str, str] = {
     "cluster": "node.cli.cluster",
     "log": "node.cli.log",
     "rebuild": "node.cli.rebuild",
+    "search": "node.cli.search",
     "backup": "node.cli.backup",
     "restore": "node.cli.restore",
     "doctor": "node.cli.doctor",

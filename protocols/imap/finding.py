@@ -49,7 +49,8 @@ async def find(
     verdicts = await _verdicts(talk, view, key)
     asked = searching.resolved(key, view, int(talk.site.world.now()), verdicts=verdicts, lenient=lenient)
     found = Found(talk, view, asked, with_modseq)
-    where = searching.bounds(asked, view)
+    alone = None if with_modseq else asked.verdict
+    where = searching.bounds(asked, view) if alone is None else indexed.unsettled(alone, view)
     progress = progress or Progress(talk, tag, total(where))
     for piece in chunks(where, CHUNK):
         no = await found.look(piece)
@@ -57,6 +58,8 @@ async def find(
             return no
         await progress.made(total(piece))
         await asyncio.sleep(0)
+    if alone is not None:
+        found.places = sorted(found.places + indexed.settled(alone, view))
     return found
 
 

@@ -53,10 +53,23 @@ def decided(verdict: Verdict, uid: int) -> bool | None:
 
 def possible(verdict: Verdict, view: View) -> Spans | None:
     """The places of which it does not say that they do not match; None: too many to be worth it."""
-    uids = sorted(verdict.surely | verdict.perhaps)
-    if len(uids) * NARROWS_SHARE > len(view):
-        return None
-    places = spans_of(place for uid in uids if (place := view.place(uid)) is not None)
+    uids = verdict.surely | verdict.perhaps
+    return _open(verdict, uids, view) if len(uids) * NARROWS_SHARE <= len(view) else None
+
+
+def settled(verdict: Verdict, view: View) -> list[int]:
+    """The places that surely match, rising."""
+    return [place for place, uid in enumerate(view.uids) if uid in verdict.surely]
+
+
+def unsettled(verdict: Verdict, view: View) -> Spans:
+    """The places of which it does not say whether they match."""
+    return _open(verdict, verdict.perhaps, view)
+
+
+def _open(verdict: Verdict, uids: frozenset[int], view: View) -> Spans:
+    """The places of these UIDs, and of all that it does not speak for."""
+    places = spans_of(place for uid in sorted(uids) if (place := view.place(uid)) is not None)
     at = 0
     for first, last in verdict.spans:
         places.append((at, bisect_left(view.uids, first)))

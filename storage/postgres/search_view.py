@@ -13,13 +13,13 @@ from storage.postgres.pool import Database
 _description = msgspec.msgpack.Decoder(mime.Description).decode
 
 
-class Tail(NamedTuple):
-    """A mailbox, and how many of its messages come after a UID."""
+class Large(NamedTuple):
+    """A mailbox that is to have an index."""
 
     mailbox: int
     uidvalidity: int
+    uidnext: int
     messages: int
-    after: int
 
 
 class Row(NamedTuple):
@@ -32,11 +32,13 @@ class Row(NamedTuple):
 
 
 class SearchState(NamedTuple):
-    """`indexed` and `waiting`: messages in mailboxes, of those that are to be in the index. `size_bytes` on disk."""
+    """`indexed` and `waiting`: messages in mailboxes, of those that are to be in the index. `size_bytes` on disk. `at`: unix
+    seconds of when it was so, 0 = it was never looked at."""
 
     indexed: int
     waiting: int
     size_bytes: int
+    at: float = 0.0
 
 
 class SearchView:
@@ -58,12 +60,12 @@ class SearchView:
         )
         return {(row[0], row[1]) for row in rows}
 
-    async def large(self, messages_min: int) -> list[tuple[int, int, int]]:
-        """(id, UIDVALIDITY, UIDNEXT) of mailboxes that hold so many messages."""
+    async def large(self, messages_min: int) -> list[Large]:
+        """Mailboxes that hold so many messages."""
         rows = await self._database.fetch(
-            "SELECT id, uidvalidity, uidnext FROM mailbox WHERE messages >= $1 ORDER BY id", messages_min
+            "SELECT id, uidvalidity, uidnext, messages FROM mailbox WHERE messages >= $1 ORDER BY id", messages_min
         )
-        return [(row[0], row[1], row[2]) for row in rows]
+        return [Large(*row) for row in rows]
 
     async def tail(self, mailbox: int, after: int) -> int:
         """How many messages come after that UID."""
@@ -89,9 +91,13 @@ class SearchView:
         await self._database.run(
             "INSERT INTO search_state VALUES (true, $1, $2, $3) ON CONFLICT (one) DO UPDATE "
             "SET indexed = $1, waiting = $2, size_bytes = $3, at = now()",
-            *state,
+            state.indexed,
+            state.waiting,
+            state.size_bytes,
         )
 
     async def state(self) -> SearchState:
-        row = await self._database.row("SELECT indexed, waiting, size_bytes FROM search_state")
+        row = await self._database.row(
+            "SELECT indexed, waiting, size_bytes, extract(epoch FROM at)::float8 FROM search_state"
+        )
         return SearchState(0, 0, 0) if row is None else SearchState(*row)

@@ -6,6 +6,7 @@ was expunged is in no session's view. All of it can be thrown away: it is made a
 import asyncio
 import contextlib
 import shutil
+import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from cluster.formats.searched import Needle, needle
 from storage.search.segment import Segment, SegmentDamaged
 
 SUFFIX = ".words"
+VERSION = "1"  # of the files, and of what they are made from: raised when either changes, and all is made again
 SEGMENTS_OPEN_MAX = 256
 SEGMENTS_A_MAILBOX_MAX = 4_096
 
@@ -61,11 +63,12 @@ class Named(NamedTuple):
 
 
 class SearchIndex:
-    """Reads what an Indexer writes, this process's or another's."""
+    """Reads what an Indexer writes, this process's or another's. `folder`: of the whole index, all versions."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder / VERSION
         self._open: OrderedDict[Path, Segment] = OrderedDict()
+        self._lock = threading.Lock()  # lookups are made in threads
 
     def places(self) -> list[Place]:
         found = []
@@ -82,7 +85,7 @@ class SearchIndex:
     def segments(self, place: Place) -> list[Named]:
         """Ascending, without those that lie within another: what a merge leaves behind is the same twice."""
         named = []
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with contextlib.suppress(OSError):  # then it is read
             for path in (self.folder / place.name).iterdir():
                 first, _, last = path.name.removesuffix(SUFFIX).partition("-")
                 if path.suffix == SUFFIX and first.isdigit() and last.isdigit():
@@ -95,10 +98,11 @@ class SearchIndex:
         return out
 
     def opened(self, path: Path) -> Segment | None:
-        """None: it is gone, or damaged and so thrown away."""
-        if (known := self._open.get(path)) is not None:
-            self._open.move_to_end(path)
-            return known
+        """Slow the first time; any thread may ask. None: it is gone, or damaged and so thrown away."""
+        with self._lock:
+            if (known := self._open.get(path)) is not None:
+                self._open.move_to_end(path)
+                return known
         try:
             segment = Segment(path)
         except SegmentDamaged:
@@ -107,9 +111,10 @@ class SearchIndex:
             return None
         except OSError:
             return None
-        self._open[path] = segment
-        while len(self._open) > SEGMENTS_OPEN_MAX:
-            self._open.popitem(last=False)
+        with self._lock:
+            self._open[path] = segment
+            while len(self._open) > SEGMENTS_OPEN_MAX:
+                self._open.popitem(last=False)
         return segment
 
     async def look_up(self, place: Place, asked: Sequence[Lookup]) -> list[Verdict | None]:
@@ -117,20 +122,36 @@ class SearchIndex:
         needles = [needle(one.text) for one in asked]
         if not any(needles) or not (named := self.segments(place)):
             return [None] * len(asked)
-        segments = [one for name in named if (one := self.opened(name.path)) is not None]
-        return await asyncio.to_thread(_looked_up, segments, asked, needles)
+        self._let_go(self.folder / place.name, {name.path for name in named})
+        return await asyncio.to_thread(self._looked_up, named, asked, needles)
 
     def forget(self, place: Place) -> None:
         """The mailbox is gone."""
         shutil.rmtree(self.folder / place.name, ignore_errors=True)
 
+    def forget_leftovers(self) -> None:
+        """Other versions, and what a crash left half written. Only for who alone writes, and writes nothing now."""
+        with contextlib.suppress(OSError):  # another time, then
+            for other in self.folder.parent.iterdir():
+                if other.is_dir() and other != self.folder:
+                    shutil.rmtree(other, ignore_errors=True)
+            for half in self.folder.glob("*/*.tmp"):
+                half.unlink(missing_ok=True)
 
-def _looked_up(
-    segments: Sequence[Segment], asked: Sequence[Lookup], needles: Sequence[Needle | None]
-) -> list[Verdict | None]:
-    return [
-        None if wanted is None else _verdict(segments, one, wanted) for one, wanted in zip(asked, needles, strict=True)
-    ]
+    def _looked_up(
+        self, named: Sequence[Named], asked: Sequence[Lookup], needles: Sequence[Needle | None]
+    ) -> list[Verdict | None]:
+        segments = [one for name in named if (one := self.opened(name.path)) is not None]
+        return [
+            None if wanted is None else _verdict(segments, one, wanted)
+            for one, wanted in zip(asked, needles, strict=True)
+        ]
+
+    def _let_go(self, folder: Path, wanted: set[Path]) -> None:
+        """Of a mailbox's files those that a merge has replaced: nobody looks into them again."""
+        with self._lock:
+            for path in [path for path in self._open if path.parent == folder and path not in wanted]:
+                del self._open[path]
 
 
 def _verdict(segments: Sequence[Segment], asked: Lookup, wanted: Needle) -> Verdict:

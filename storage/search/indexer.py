@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ WHOLE_BYTES_MAX = 512 * 1024  # of a larger message only what is searched is rea
 PART_BYTES_MAX = 4 * 1024 * 1024
 MISSING_WAIT_S = 3600.0  # content that is not here may be on its way for so long
 LOOK_EVERY_S = 5.0
+TIDY_EVERY_S = 60.0
 REST = 3.0  # pauses, in times of the work before them
 REST_S_MIN = 0.005
 LATE_S = 0.02  # the loop is busy with others when a pause lasts so much longer than asked
@@ -43,6 +44,13 @@ log = structlog.get_logger("search")
 class Mailbox(NamedTuple):
     place: Place
     uidnext: int
+
+
+class Gap(NamedTuple):
+    """UIDs that no segment speaks for: above `after`, up to `upto` where one that was damaged is gone; None = to the end."""
+
+    after: int
+    upto: int | None
 
 
 class Indexer:
@@ -64,7 +72,12 @@ class Indexer:
         self._now = now
         self._rest = rest
         self._look_every_s = look_every_s
-        self.indexed = 0  # messages, since the start
+        self._done: dict[Place, tuple[int, bool]] = {}  # UIDNEXT when all was listed, and whether there was a folder
+        self._stuck: dict[Place, int] = {}  # messages that wait for content
+        self._told = SearchState(0, 0, 0)
+        self._told_at = float("-inf")
+        self._size_bytes = 0
+        self._tidied_at = float("-inf")
 
     async def run(self) -> None:
         """For ever."""
@@ -84,73 +97,109 @@ class Indexer:
 
     async def round(self) -> SearchState:
         """Everything that is to be listed now, and how it stands then. Raises one of AWAY, BlobsUnavailable."""
-        await self._drop_gone()
-        mailboxes = [
-            Mailbox(Place(mailbox, uidvalidity), uidnext)
-            for mailbox, uidvalidity, uidnext in await self._view.large(TAIL_MESSAGES_MIN)
-        ]
-        indexed = waiting = 0
-        for mailbox in mailboxes:
-            while tail := await self._tail(mailbox):
-                if not await self._list(mailbox.place):
-                    waiting += tail
-                    break
-            indexed += await self._view.tail(mailbox.place.mailbox, 0)
-        state = SearchState(indexed - waiting, waiting, await asyncio.to_thread(_size, self._index.folder))
-        await self._view.note(state)
-        return state
+        if time.monotonic() - self._tidied_at >= TIDY_EVERY_S:
+            await self._tidy()
+        to_do, messages = await self._to_do()
+        await self._tell(messages, to_do)
+        while to_do:
+            # One segment of each in turn, so that a large mailbox does not keep all others waiting.
+            for mailbox in list(to_do):
+                # An empty one, over a gap in which all are expunged, is a step too.
+                listed = await self._list(mailbox.place)
+                to_do[mailbox] -= listed or 0
+                if to_do[mailbox] < TAIL_MESSAGES_MIN:
+                    del to_do[mailbox]
+                elif listed is None:
+                    self._stuck[mailbox.place] = to_do.pop(mailbox)
+                await self._tell(messages, to_do)
+        return self._told
+
+    async def _to_do(self) -> tuple[dict[Mailbox, int], int]:
+        """Mailboxes with so many messages that are to be listed, and all messages of those that have an index."""
+        places = set(self._index.places())
+        to_do: dict[Mailbox, int] = {}
+        messages = 0
+        self._stuck = {}
+        done: dict[Place, tuple[int, bool]] = {}
+        for row in await self._view.large(TAIL_MESSAGES_MIN):
+            mailbox = Mailbox(Place(row.mailbox, row.uidvalidity), row.uidnext)
+            messages += row.messages
+            stands = (row.uidnext, mailbox.place in places)
+            if self._done.get(mailbox.place) != stands and (tail := await self._tail(mailbox)):
+                to_do[mailbox] = tail
+            else:
+                done[mailbox.place] = stands
+        self._done = done
+        return to_do, messages
 
     async def _tail(self, mailbox: Mailbox) -> int:
         """How many messages are to be listed, 0 if they are too few."""
-        after = self._last(mailbox.place)
-        if mailbox.uidnext - 1 - after < TAIL_MESSAGES_MIN:
+        gap = self._gap(mailbox.place)
+        if gap.upto is None and mailbox.uidnext - 1 - gap.after < TAIL_MESSAGES_MIN:
             return 0
-        count = await self._view.tail(mailbox.place.mailbox, after)
+        count = await self._view.tail(mailbox.place.mailbox, gap.after)
         return count if count >= TAIL_MESSAGES_MIN else 0
 
-    def _last(self, place: Place) -> int:
-        named = self._index.segments(place)
-        return named[-1].last if named else 0
+    def _gap(self, place: Place) -> Gap:
+        after = 0
+        for one in self._index.segments(place):
+            if one.first > after + 1:
+                return Gap(after, one.first - 1)
+            after = one.last
+        return Gap(after, None)
 
-    async def _drop_gone(self) -> None:
+    async def _tell(self, messages: int, to_do: Mapping[Mailbox, int]) -> None:
+        waiting = sum(to_do.values()) + sum(self._stuck.values())
+        state = SearchState(max(0, messages - waiting), waiting, self._size_bytes)
+        if state != self._told or time.monotonic() - self._told_at >= TIDY_EVERY_S:
+            await self._view.note(state)
+            self._told, self._told_at = state, time.monotonic()
+
+    async def _tidy(self) -> None:
         places = self._index.places()
         there = await self._view.there([place.mailbox for place in places])
         for place in places:
             if place not in there:
                 await asyncio.to_thread(self._index.forget, place)
+        await asyncio.to_thread(self._index.forget_leftovers)
+        self._size_bytes = await asyncio.to_thread(_size, self._index.folder)
+        self._tidied_at = time.monotonic()
 
     # ── one segment ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _list(self, place: Place) -> bool:
-        """The next segment of a mailbox; False where there is none to make now."""
-        after = self._last(place)
+    async def _list(self, place: Place) -> int | None:
+        """The next segment of a mailbox: for how many messages it speaks; None where there is none to make now."""
+        after, upto = self._gap(place)
         builder, last = Builder(after + 1), after
         while len(builder) + ROWS_AT_ONCE <= MESSAGES_MAX and builder.words < WORDS_MAX:
             began = time.monotonic()
-            rows = await self._view.rows(place.mailbox, last, ROWS_AT_ONCE)
+            found = await self._view.rows(place.mailbox, last, ROWS_AT_ONCE)
+            rows = [row for row in found if upto is None or row.uid <= upto]
             taken = await self._add(builder, rows)
             if taken:
                 last = rows[taken - 1].uid
             if taken < ROWS_AT_ONCE:
+                if upto is not None and taken == len(rows):
+                    last = upto
                 break
             await self._pause(time.monotonic() - began)
-        if last - after < TAIL_MESSAGES_MIN:
-            return False
+        if last - after < TAIL_MESSAGES_MIN and last != upto:
+            return None
         path = self._index.path(place, after + 1, last)
         path.parent.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
         await asyncio.to_thread(builder.write, path, last)
-        self.indexed += len(builder)
+        self._size_bytes += path.stat().st_size
         await self._join(place)
         await self._pause(time.monotonic() - began)
-        return True
+        return builder.messages
 
     async def _add(self, builder: Builder, rows: Sequence[Row]) -> int:
         """How many of them, from the first, are listed now, or never will be."""
         contents = await self._contents([(row.content, row.described) for row in rows])
         for number, (row, data) in enumerate(zip(rows, contents, strict=True)):
             if data is not None:
-                builder.add(row.uid, await asyncio.to_thread(searched, data, row.described))
+                await asyncio.to_thread(_listed, builder, row, data)
             elif row.saved_at > self._now() - MISSING_WAIT_S:
                 return number
             else:
@@ -187,10 +236,10 @@ class Indexer:
     async def _join(self, place: Place) -> None:
         named = self._index.segments(place)
         while len(named) > 1:
-            before, last = (self._index.opened(one.path) for one in named[-2:])
+            before, last = [await asyncio.to_thread(self._index.opened, one.path) for one in named[-2:]]
             if before is None or last is None or len(before.uids) + len(last.uids) > MESSAGES_MAX:
                 return
-            if len(before.uids) > 2 * len(last.uids):
+            if len(before.uids) > 2 * len(last.uids) or before.last + 1 != last.first:
                 return
             path = self._index.path(place, before.first, last.last)
             await asyncio.to_thread(merged, (before, last), path)
@@ -205,6 +254,10 @@ class Indexer:
         await asyncio.sleep(wait_s)
         if self._rest and time.monotonic() - began > wait_s + LATE_S:
             await asyncio.sleep(LATE_REST_S)
+
+
+def _listed(builder: Builder, row: Row, data: bytes | bytearray) -> None:
+    builder.add(row.uid, searched(data, row.described))
 
 
 @contextlib.contextmanager

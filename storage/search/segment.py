@@ -39,19 +39,20 @@ class Section(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Head(msgspec.Struct, frozen=True, array_like=True):
-    """`first`, `last`: UIDs that it speaks for. `partly`: numbers of messages of which not all is
-    listed; `unread`: UIDs within `first` and `last` of which nothing is."""
+    """`first`, `last`: UIDs that it speaks for. `partly`: numbers of messages of which not all is listed; `unread`: UIDs within
+    `first` and `last` of which nothing is. `crc`: of what follows the head."""
 
     first: int
     last: int
     uids: bytes
     partly: bytes
     unread: bytes
+    crc: int
     sections: tuple[Section, ...]
 
 
 class Segment:
-    """An open file. Raises SegmentDamaged, OSError."""
+    """An open file, read once to see that it is whole. Raises SegmentDamaged, OSError."""
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
@@ -67,6 +68,8 @@ class Segment:
                 raise SegmentDamaged(path.name)
             # Never closed by hand: views into it live as long as somebody looks.
             self._data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[_FIXED.size + size :]
+        if zlib.crc32(self._data) != self.head.crc:
+            raise SegmentDamaged(path.name)
         self.first, self.last = self.head.first, self.head.last
         self.uids = _ints(self.head.uids)
         self.partly = frozenset(_ints(self.head.partly))
@@ -127,6 +130,11 @@ class Builder:
     def __len__(self) -> int:
         return len(self.uids)
 
+    @property
+    def messages(self) -> int:
+        """Those that it speaks for, also where it has none of their words."""
+        return len(self.uids) + len(self._unread)
+
     def add(self, uid: int, found: Searched) -> None:
         number = len(self.uids)
         self.uids.append(uid)
@@ -159,7 +167,7 @@ class Builder:
     def write(self, path: Path, last: int) -> None:
         """Speaks for all UIDs from `first` to `last` then. Whole or not there at all, also after a crash. Raises OSError."""
         blobs: list[bytes] = []
-        sections, at = [], 0
+        sections, at, crc = [], 0, 0
         for listed in self._sections:
             made = _laid_out(listed)
             begins = [at]
@@ -168,10 +176,14 @@ class Builder:
             sections.append(Section(begins[0], begins[1], begins[2], begins[3], len(made[0]), len(listed)))
             at = begins[-1] + len(made[-1])
             blobs += made
+            for piece in made:
+                crc = zlib.crc32(piece, crc)
         head = msgspec.msgpack.encode(
-            Head(self.first, last, self.uids.tobytes(), self._partly.tobytes(), self._unread.tobytes(), tuple(sections))
+            Head(
+                self.first, last, self.uids.tobytes(), self._partly.tobytes(), self._unread.tobytes(), crc, tuple(sections)
+            )  # fmt: skip
         )
-        written = path.with_suffix(".tmp")
+        written = path.with_suffix(f".{os.getpid()}.tmp")
         with written.open("wb") as file:
             file.write(_FIXED.pack(MAGIC, len(head), zlib.crc32(head), _FIXED.size + len(head) + at))
             file.write(head)

@@ -261,6 +261,14 @@ def test_rebuild_and_backup_show_their_way(running: Running, tmp_path: Path) -> 
     assert result.stdout == f"Backed up to {Path('monday').absolute()} and verified.\n"
 
 
+def test_the_search_index_is_shown_and_thrown_away(running: Running) -> None:
+    assert running.json("search", "show") == {"indexed": 0, "waiting": 0, "size_bytes": 0, "at": ""}
+    made = running.directory / "search" / "1" / "2a-1"
+    made.mkdir(parents=True)
+    assert running.ask("search", "renew").exit_code == 0
+    assert not made.exists() and made.parent.exists()  # the lock's folder stays
+
+
 def test_work_that_fails_is_an_error(running: Running) -> None:
     steps = running.site.rebuild_steps
     running.site.rebuild_steps = (Progress("reading", 1, 2, "events"), Refusal(Reason.UNAVAILABLE, "the disk is full"))
@@ -325,7 +333,7 @@ def test_bad_usage_is_exit_code_2(running: Running, words: list[str]) -> None:
     assert running.ask(*words).exit_code == 2
 
 
-@pytest.mark.parametrize("verb", ["account", "domain", "alias", "group", "cluster", "log", "rebuild", "backup"])
+@pytest.mark.parametrize("verb", ["account", "domain", "alias", "group", "cluster", "log", "rebuild", "search", "backup"])
 def test_every_verb_takes_json_and_has_help(verb: str) -> None:
     def leaves(command: Any) -> Iterator[Any]:
         for below in getattr(command, "commands", {}).values():

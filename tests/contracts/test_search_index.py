@@ -63,7 +63,7 @@ async def test_it_follows_the_mail_and_goes_on_where_it_stood(live_site: Live, t
     assert await desk.found(place, "schön") == ({TAIL_MESSAGES_MIN}, set(), [(1, TAIL_MESSAGES_MIN)])
     await send(live_site, person, [f"later{n}" for n in range(TAIL_MESSAGES_MIN)])
     fresh = Desk(live_site, tmp_path)  # another process, after a crash
-    indexed, waiting, size = await fresh.indexer().round()
+    indexed, waiting, size, _ = await fresh.indexer().round()
     assert await fresh.found(place, "later0") == ({TAIL_MESSAGES_MIN + 1}, set(), [(1, 2 * TAIL_MESSAGES_MIN)])
     assert len(fresh.index.segments(place)) == 1  # joined
     assert indexed >= 2 * TAIL_MESSAGES_MIN and waiting == 0 and size > 0
@@ -79,6 +79,24 @@ async def test_what_was_thrown_away_is_made_again(live_site: Live, tmp_path: Pat
     await Desk(live_site, tmp_path).indexer().round()
     assert await Desk(live_site, tmp_path).found(place, "again1") == before
     assert before[0]
+
+
+async def test_a_damaged_part_is_made_again(live_site: Live, tmp_path: Path) -> None:
+    person, desk = await live_site.person(), Desk(live_site, tmp_path)
+    place = None
+    for number in range(4):  # 128, 64 and 64 are joined; so are 192 and 64
+        await send(live_site, person, [f"part{number} {n}" for n in range(TAIL_MESSAGES_MIN)])
+        await desk.indexer().round()
+    place = await place_of(live_site, person)
+    first, *others = desk.index.segments(place)
+    assert others
+    first.path.write_bytes(first.path.read_bytes()[:100])
+    fresh = Desk(live_site, tmp_path)
+    assert (await fresh.found(place, "part0"))[0] == set()  # and so they are read
+    assert not first.path.exists()
+    await fresh.indexer().round()
+    assert (await fresh.found(place, "part0"))[0] == set(range(1, TAIL_MESSAGES_MIN + 1))
+    assert (await fresh.found(place, "part3"))[0] == set(range(3 * TAIL_MESSAGES_MIN + 1, 4 * TAIL_MESSAGES_MIN + 1))
 
 
 async def test_it_goes_with_its_mailbox(live_site: Live, tmp_path: Path) -> None:

@@ -188,7 +188,7 @@ def test_what_is_in_a_text_is_found_in_its_words(before: str, wanted: str, after
 async def test_a_message_that_was_too_long_is_still_read_behind_its_end(tmp_path: Path) -> None:
     index, place = SearchIndex(tmp_path), Place(1, 1)
     data = b"Subject: long\r\n\r\n" + b"early " + b"x" * INDEXED_CHARS_MAX + b" late\r\n"
-    (tmp_path / place.name).mkdir()
+    index.path(place, 1, 7).parent.mkdir(parents=True)
     builder = Builder(1)
     builder.add(7, searched(data, mime.describe(data)))
     builder.write(index.path(place, 1, 7), 7)
@@ -199,11 +199,21 @@ async def test_a_message_that_was_too_long_is_still_read_behind_its_end(tmp_path
     assert late is not None and late.perhaps == {7}
 
 
+async def test_a_flipped_bit_is_seen(tmp_path: Path) -> None:
+    path = tmp_path / "1-1.words"
+    build(path, 1, 1, [Mail("a", "b", "c", "d", False, False)], 0)
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        path.write_bytes(whole[:at] + bytes((whole[at] ^ 4,)) + whole[at + 1 :])
+        with pytest.raises(SegmentDamaged):
+            Segment(path)
+
+
 @pytest.mark.parametrize("keep", (0, 5, 40, -1))
 async def test_a_torn_segment_is_thrown_away_and_tells_nothing(tmp_path: Path, keep: int) -> None:
     index, place = SearchIndex(tmp_path), Place(1, 1)
     path = index.path(place, 1, 1)
-    path.parent.mkdir()
+    path.parent.mkdir(parents=True)
     build(path, 1, 1, [Mail("a", "b", "c", "d", False, False)], 0)
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(SegmentDamaged):

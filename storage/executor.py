@@ -69,6 +69,7 @@ TRIES_MAX = 5  # decisions on a state that turned out stale
 SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
 CATCH_UP_S_MAX = 5.0  # for the tables to reach what made a decision stale
 DELIVER_S_MAX = 6.0  # for an append of mail: longer than most homes are away before another follows; then it is queued
+QUEUE_S_MAX = 4.0  # for an append to the queue: then it goes to the spool; with the above, a client waits ten seconds
 COMMAND_ID_BYTES = 16
 DELIVERIES_PER_APPEND_MAX = 250  # each at most two events, beside their content, within the log's batch
 EVENT_OVERHEAD_BYTES_MAX = 4096  # of a delivery's events, beside what describes the message
@@ -255,7 +256,7 @@ class Executor:
         if isinstance(decision, Refusal):
             return Outcome(None, partition, (decision,))
         events = self._encoded(actor, command_id, [decision])
-        patience_s = DELIVER_S_MAX
+        patience_s = QUEUE_S_MAX
         carried = await self._asked(
             partition, patience_s, self._carry(partition, events[0].entity, contents, patience_s)
         )

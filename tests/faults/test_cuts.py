@@ -21,7 +21,7 @@ from tests.faults.test_failover import Writer, log_of, until_all_there
 from tests.faults.test_losses import Crowd, agreed, holds, ready, struck, watched
 from tests.faults.test_sites import PASSWORD, REFUSED_S_MAX, message, person, seen, signed_in, until_alike
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 DELAY_S, FAR_S = 0.020, 0.3
 THIN_BYTES_S = 250_000
@@ -118,7 +118,6 @@ async def test_a_far_site_and_a_thin_line_move_nothing(lined: Lined) -> None:
     await log.stop()
 
 
-@pytest.mark.long
 async def test_a_home_that_is_cut_off_under_load(lined: Lined) -> None:
     """The majority goes on, the minority promises nothing that it cannot keep and is read, and all meet when the cut heals."""
     leader = await plane_leader(lined.sites[0])
@@ -190,7 +189,6 @@ class Names:
         return [hash for _, hash, *_ in now.rows]
 
 
-@pytest.mark.long
 async def test_no_uid_is_given_twice_in_a_cut(lined: Lined) -> None:
     """Durability `local`: the home goes on giving UIDs until its lease is over, the other side as soon as it has one."""
     pune, mumbai, dr = lined.sites
@@ -236,7 +234,6 @@ async def test_no_uid_is_given_twice_in_a_cut(lined: Lined) -> None:
     await log.stop()
 
 
-@pytest.mark.long
 async def test_a_delete_and_a_rename_are_not_undone_by_who_was_away(lined: Lined) -> None:
     """Done before a home is lost, and done while it is: neither its successor nor its return brings the old names back."""
     pune, mumbai, dr = lined.sites
@@ -311,7 +308,6 @@ class Submission(Smtp):
             return await self._ask(b".\r\n")
 
 
-@pytest.mark.long
 async def test_a_line_that_goes_down_during_a_submission(lined: Lined) -> None:
     """It is said to have been sent, or it is sent again by a sender who was told that it was not: it arrives once."""
     pune, mumbai, _ = lined.sites
@@ -349,7 +345,6 @@ async def test_a_line_that_goes_down_during_a_submission(lined: Lined) -> None:
     await log.stop()
 
 
-@pytest.mark.long
 async def test_an_old_home_that_powers_up_alone_promises_nothing(lined: Lined) -> None:
     """It was lost, others went on; then it starts where it hears nobody."""
     pune, mumbai, dr = lined.sites
@@ -397,7 +392,6 @@ async def home_of(log: JetStreamLog, partition: str) -> str:
     return now.home
 
 
-@pytest.mark.long
 async def test_a_home_killed_right_after_its_250(lined: Lined) -> None:
     """All its processes in the moment in which the sender has read the answer, which no copy could have heard by then if it
     had not been waited for. Durability `remote`."""

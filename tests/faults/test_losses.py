@@ -19,7 +19,7 @@ from tests.faults.site import Site
 from tests.faults.test_failover import PARTITION, Writer, log_of, subjects, until, until_all_there
 from tests.faults.test_sites import Seen, person, seen, signed_in
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 CONNECTIONS = 16
 ACKNOWLEDGED_MIN = 600
@@ -195,7 +195,6 @@ async def test_a_home_killed_under_load_loses_and_doubles_nothing(sites: list[Si
     await log.stop()
 
 
-@pytest.mark.long
 async def test_with_durability_local_all_that_was_acknowledged_is_there_when_the_old_home_returns(
     sites: list[Site],
 ) -> None:

@@ -21,7 +21,7 @@ from tests.faults.site import Site
 from tests.faults.test_failover import log_of, subjects
 from tests.faults.test_sites import PASSWORD, made, message, person, signed_in
 
-pytestmark = [pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300), pytest.mark.asyncio(loop_scope="module")]
 
 FIRST_S_MAX = 25.0  # until the site has seen that it is alone
 NEXT_S_MAX = 2.0
@@ -179,7 +179,6 @@ async def test_what_is_handed_in_at_a_site_that_is_cut_off_arrives_once_when_the
     assert place.outside.got == {("x@else.example", 20): 1}, "sent by pune"
 
 
-@pytest.mark.long
 async def test_a_worker_that_dies_while_the_spool_drains(place: Place) -> None:
     pune, mumbai, _ = place.sites
     eva = await person(pune, "eva")
@@ -230,7 +229,6 @@ async def test_mail_for_an_account_that_the_site_has_no_copy_of(place: Place) ->
     await until_nothing_waits(mumbai, "queue-mumbai", "queue-dr")
 
 
-@pytest.mark.long
 async def test_a_site_that_loses_its_power_while_it_is_cut_off_keeps_what_it_took_in(place: Place) -> None:
     pune, mumbai, _ = place.sites
     hal = await person(pune, "hal")

@@ -53,7 +53,9 @@ async def search(site: Site) -> list[Value]:
     took = time.perf_counter() - began
     after = await _rate(site)
     values.append(Value("search index level after the last append", took, "s", notes=f"{before:,} messages waited"))
-    values.append(Value("delivery while it is made", during, "messages/s", notes=f"{left:,} messages waited at its end"))
+    values.append(
+        Value("delivery while it is made", during, "messages/s", notes=f"{left:,} messages waited at its end")
+    )
     values.append(Value("delivery when it is made", after, "messages/s", notes="10 connections"))
     values.append(Value("  share", 100 * during / after, "%", "≥ 90"))
     for name, question in QUESTIONS:

@@ -14,7 +14,7 @@ from cluster.formats.searched import people, words_of
 from protocols.imap import indexed
 from protocols.imap.model import Key
 from protocols.imap.rendering import email_id, thread_id
-from protocols.imap.view import Spans, View
+from protocols.imap.view import Spans, View, merged
 from protocols.port import Flags, Lookup, Message, Verdict
 
 DAY_S = 86_400
@@ -86,14 +86,28 @@ def _level(key: Key) -> int:
 
 
 def bounds(asked: Asked, view: View) -> Spans:
-    """Places outside are surely no match: what stands alone narrows the search before it begins."""
+    """Places outside are surely no match: sets, and what the index knows, narrow the search before it begins."""
     whole = [(0, len(view))] if len(view) else []
-    for one in asked.keys if asked.word == "AND" else (asked,):
-        if one.word == "SEQUENCE":
-            whole = _both(whole, list(one.spans))
-        elif one.verdict is not None and (possible := indexed.possible(one.verdict, view)) is not None:
-            whole = _both(whole, possible)
-    return whole
+    within = _within(asked, view)
+    return whole if within is None else _both(whole, within)
+
+
+def _within(asked: Asked, view: View) -> Spans | None:
+    """None: it narrows nothing."""
+    if asked.word == "SEQUENCE":
+        return list(asked.spans)
+    if asked.verdict is not None:
+        return indexed.possible(asked.verdict, view)
+    if asked.word not in ("AND", "OR"):
+        return None
+    found = [_within(one, view) for one in asked.keys]
+    narrow = [one for one in found if one is not None]
+    if asked.word == "OR":
+        return merged([span for one in narrow for span in one]) if len(narrow) == len(found) else None
+    within = narrow[0] if narrow else None
+    for one in narrow[1:]:
+        within = _both(within or [], one)
+    return within
 
 
 def _both(a: Spans, b: Spans) -> Spans:

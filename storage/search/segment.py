@@ -180,8 +180,14 @@ class Builder:
                 crc = zlib.crc32(piece, crc)
         head = msgspec.msgpack.encode(
             Head(
-                self.first, last, self.uids.tobytes(), self._partly.tobytes(), self._unread.tobytes(), crc, tuple(sections)
-            )  # fmt: skip
+                self.first,
+                last,
+                self.uids.tobytes(),
+                self._partly.tobytes(),
+                self._unread.tobytes(),
+                crc,
+                tuple(sections),
+            )
         )
         written = path.with_suffix(f".{os.getpid()}.tmp")
         with written.open("wb") as file:

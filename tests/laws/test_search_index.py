@@ -56,6 +56,7 @@ class Asked(NamedTuple):
     needle: str
     negated: bool
     second: str
+    either: bool = False
 
 
 mails = st.builds(Mail, text, text, text, text, st.booleans(), st.booleans())
@@ -75,7 +76,11 @@ def stories(draw: st.DrawFn) -> tuple[list[Mail], list[Asked]]:
 
     asked = [
         Asked(
-            draw(st.sampled_from(KEYS)), piece(), draw(st.booleans()), piece() if draw(st.integers(0, 3)) == 0 else ""
+            draw(st.sampled_from(KEYS)),
+            piece(),
+            draw(st.booleans()),
+            piece() if draw(st.booleans()) else "",
+            draw(st.booleans()),
         )
         for _ in range(draw(st.integers(1, 10)))
     ]
@@ -140,11 +145,9 @@ async def answers(
 
 
 def request(one: Asked) -> bytes:
-    raw = one.needle.encode()
-    search = (
-        f"c SEARCH CHARSET UTF-8 {'NOT ' if one.negated else ''}{one.key} ".encode() + b"{%d+}\r\n" % len(raw) + raw
-    )
-    second = one.second.encode()
+    raw, second = one.needle.encode(), one.second.encode()
+    head = f"{'OR ' if one.either and second else ''}{'NOT ' if one.negated else ''}{one.key} "
+    search = b"c SEARCH CHARSET UTF-8 " + head.encode() + b"{%d+}\r\n" % len(raw) + raw
     return search + (b" BODY {%d+}\r\n" % len(second) + second if second else b"") + b"\r\n"
 
 

@@ -47,6 +47,7 @@ async def deliver(port: int, to: str, n: int) -> int:
         smtp.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_large_messages_do_not_live_in_memory(tmp_path: Path) -> None:
     site = sites.made(tmp_path / "site")

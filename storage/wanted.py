@@ -73,11 +73,13 @@ class WantedContent:
     async def look(self, db: Connection, records: Sequence[Record]) -> list[Naming]:
         """Before they are folded: what they name. Raises one of AWAY, BlobsUnavailable."""
         namings = [naming for record in records for naming in _namings(record)]
+        if not namings:
+            return namings
+        since = self._windows.since(self._partition) if self._windows is not None else float("-inf")
         named = [
             (naming.segment, naming.position)
             for naming in namings
-            if naming.segment.hash not in self._here
-            and (self._windows is None or self._windows.wants(self._partition, naming.at))
+            if naming.segment.hash not in self._here and naming.at >= since
         ]
         if not named:
             return namings
@@ -91,7 +93,7 @@ class WantedContent:
 
     async def folded(self, db: Connection, namings: Sequence[Naming]) -> None:
         """After that: how long it stays here. Raises one of AWAY."""
-        if self._windows is not None:
+        if self._windows is not None and namings:
             await self._windows.named(db, self._partition, namings)
 
     async def confirmable(self, upto: int) -> int:

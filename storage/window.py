@@ -68,13 +68,13 @@ class Windows:
         """After the events are folded, so that who reads the tables and forgets what was noted before misses none; on the
         projector's connection. Raises one of AWAY."""
         days = self._days()
-        if namings and any(days.values()):
+        if any(days.values()):
             await self._store.note(self._until(partition, days.get(partition, 0), namings), db)
 
-    def wants(self, partition: str, at: float) -> bool:
-        """Whether what an event of that time names belongs here."""
+    def since(self, partition: str) -> float:
+        """Unix seconds: what an event of then or later names belongs here."""
         days = self._days().get(partition, 0)
-        return not days or at >= self._now() - days * DAY_S
+        return self._now() - days * DAY_S if days else float("-inf")
 
     async def fetched(self, hash: bytes) -> None:
         """It came because somebody opened it."""
@@ -155,7 +155,8 @@ class Windows:
         self._settled = days if anywhere else {}
 
     async def _want(self, partition: str, namings: Sequence[Naming]) -> None:
-        belonging = [naming for naming in namings if self.wants(partition, naming.at)]
+        since = self.since(partition)
+        belonging = [naming for naming in namings if naming.at >= since]
         missing = set(await self._blobs.missing([naming.segment.hash for naming in belonging]))
         named = [(each.segment, each.position) for each in belonging if each.segment.hash in missing]
         if named:

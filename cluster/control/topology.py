@@ -12,7 +12,7 @@ from typing import Literal
 import msgspec
 
 from cluster import partitions
-from cluster.control.partitions import Partition, sound, windowed
+from cluster.control.partitions import Partition, windowed
 
 WINDOW_DAYS = 7  # of a hybrid's copies away from the edge
 WINDOW_DAYS_MAX = 3_650
@@ -259,7 +259,7 @@ def moved(copies: tuple[str, ...], home: str, to: str) -> tuple[str, ...]:
 def placed(partition: Partition, step: Place) -> Partition:
     """The record after a Place. Members that are copies no more go with it."""
     members = tuple(member for member in partition.members if member.site in step.copies)
-    after = msgspec.structs.replace(
+    return msgspec.structs.replace(
         partition,
         copies=step.copies,
         members=members,
@@ -268,7 +268,6 @@ def placed(partition: Partition, step: Place) -> Partition:
         pinned=step.pinned,
         windows=step.windows,
     )
-    return sound(partition, after)
 
 
 # ── what is ──────────────────────────────────────────────────────────────────────────────────────────────────────────

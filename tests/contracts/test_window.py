@@ -56,7 +56,7 @@ class Copy:
 
 
 @asynccontextmanager
-async def copying(place: Place, *others: Place) -> AsyncIterator[tuple[Copy, Callable[[Copy], OnDemand]]]:
+async def copying(place: Place, *others: Place) -> AsyncIterator[tuple[Copy, OnDemand]]:
     """Another site, `there`, has all that any event names."""
     await place.site.db.execute("TRUNCATE windowed, blob_until, wanted_blob")
     async with place.engine.fetcher("there") as fetcher:
@@ -67,9 +67,9 @@ async def copying(place: Place, *others: Place) -> AsyncIterator[tuple[Copy, Cal
             async with place.follower(fetcher, windows=copy.windows):
                 if others:
                     async with others[0].follower(fetcher, windows=copy.windows):
-                        yield copy, lambda _: OnDemand(fetcher)
+                        yield copy, OnDemand(fetcher)
                 else:
-                    yield copy, lambda _: OnDemand(fetcher)
+                    yield copy, OnDemand(fetcher)
         finally:
             running.cancel()
             await asyncio.wait([running])
@@ -104,7 +104,7 @@ async def test_old_content_is_not_asked_for_and_young_content_goes_when_its_time
         await copy.until([False, False, True], old, lacking, young)
         copy.clock.now = NOW + 7.5 * DAY_S
         await copy.until([False, False, False], old, lacking, young)
-        read = [piece async for piece in reader(copy).read([Segment(young.hash, 700)])]
+        read = [piece async for piece in reader.read([Segment(young.hash, 700)])]
         assert b"".join(read) == young.data, "who opens it gets it from a site that has it"
         assert await copy.has(young) == [True]
         copy.clock.now += 0.9 * DAY_S

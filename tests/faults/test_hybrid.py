@@ -12,7 +12,7 @@ from tests.faults.clients import Imap, Smtp
 from tests.faults.lines import Lined
 from tests.faults.site import Site
 from tests.faults.test_failover import Writer, sent, subjects, until_all_there
-from tests.faults.test_operating import cluster, until
+from tests.faults.test_operating import cluster, of, until
 from tests.faults.test_sites import SHOWN_S_MAX, message, person, seen, signed_in, until_alike
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.asyncio(loop_scope="module"), pytest.mark.long]
@@ -69,11 +69,10 @@ async def test_the_edge_is_cut_off_from_the_cloud_and_comes_back(lined: Lined, t
     status = await until(
         cloud, "a window at the cloud alone",
         lambda status: {
-            copy["site"]: copy["window_days"]
-            for each in status["partitions"] if each["partition"] == PARTITION for copy in each["copies"]
+            copy["site"]: copy["window_days"] for copy in of(status, PARTITION)["copies"]
         } == {"mumbai": 7, "dr": 0},
     )  # fmt: skip
-    assert next(each for each in status["partitions"] if each["partition"] == PARTITION)["pinned"]
+    assert of(status, PARTITION)["pinned"]
 
     sender = await Smtp.connect(edge.config.ports.smtp)
     for number in range(1, OLD + 1):
@@ -157,9 +156,9 @@ async def test_the_cloud_takes_over_by_force_and_both_meet_again(lined: Lined) -
     await cluster(edge, "switchover", PARTITION, "--to", "pune", "--yes")
     status = await until(
         edge, "home again",
-        lambda status: next(each for each in status["partitions"] if each["partition"] == PARTITION)["home"] == "pune",
+        lambda status: of(status, PARTITION)["home"] == "pune",
     )  # fmt: skip
-    copies = next(each for each in status["partitions"] if each["partition"] == PARTITION)["copies"]
+    copies = of(status, PARTITION)["copies"]
     assert {copy["site"]: copy["window_days"] for copy in copies} == {"mumbai": 7, "dr": 0}
     sender = await Smtp.connect(edge.config.ports.smtp)
     assert await sender.send([bert], message(999)) == 250

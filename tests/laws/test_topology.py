@@ -69,7 +69,7 @@ def test_the_way_lets_go_of_no_copy_before_the_new_ones_are_level(
                     gone = set(there.copies) - set(step.copies)
                     assert not gone or set(step.copies) <= whole, "what stays is whole before anything leaves"
                     assert there.home not in step.copies
-                    there = placed(there, step)
+                    there = sound(there, placed(there, step))
                     assert {member.site for member in there.members} <= set(there.copies) - set(there.windows)
                 case Level():
                     assert step.site in there.copies, "only a copy that is asked for can become level"

@@ -1,6 +1,7 @@
 """The least of a client for SMTP and for IMAP, over plain sockets: what a test must see is every byte of an answer."""
 
 import asyncio
+import base64
 from typing import NamedTuple
 
 from node.demo.clients import GONE, LINE_BYTES_MAX, ImapLine, SmtpLine
@@ -53,6 +54,33 @@ class Answer(NamedTuple):
     state: str
     text: str
     untagged: list[bytes]
+
+
+class Submission(Smtp):
+    """By somebody who signed in (RFC 6409), on a port that takes passwords in plain."""
+
+    @classmethod
+    async def signed(cls, port: int, address: str, password: str) -> "Submission":
+        made = await cls.connect(port)
+        assert isinstance(made, Submission)
+        words = base64.b64encode(f"\0{address}\0{password}".encode())
+        assert await made._ask(b"AUTH PLAIN " + words + b"\r\n") == 235
+        return made
+
+    async def begin(self, sender: str, recipients: list[str]) -> int:
+        """The reply to DATA, or the first one that refuses."""
+        for words in (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{each}>" for each in recipients)):
+            if (code := await self._ask(f"{words}\r\n".encode())) >= 400:
+                return code
+        return await self._ask(b"DATA\r\n")
+
+    async def give(self, data: bytes) -> None:
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def end(self, patience_s: float = 60.0) -> int:
+        async with asyncio.timeout(patience_s):
+            return await self._ask(b".\r\n")
 
 
 class Imap(ImapLine):

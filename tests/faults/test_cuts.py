@@ -1,7 +1,6 @@
 """A site is cut off whole, or far away, or at the end of a thin line: the others go on, and all meet again."""
 
 import asyncio
-import base64
 import contextlib
 import hashlib
 import re
@@ -14,7 +13,7 @@ import pytest_asyncio
 from cluster.log.connection import Connection
 from cluster.log.engine import Engine
 from cluster.log.jetstream import JetStreamLog
-from tests.faults.clients import GONE, Imap, Smtp
+from tests.faults.clients import GONE, Imap, Smtp, Submission
 from tests.faults.lines import Lined
 from tests.faults.site import Site
 from tests.faults.test_failover import Writer, log_of, until_all_there
@@ -280,34 +279,6 @@ async def test_a_delete_and_a_rename_are_not_undone_by_who_was_away(lined: Lined
     await log.stop()
 
 
-class Submission(Smtp):
-    """By somebody who signs in (RFC 6409)."""
-
-    @classmethod
-    async def signed(cls, site: Site, address: str) -> "Submission":
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.config.ports.submission)
-        made = cls(reader, writer)
-        await made._reply()
-        await made._ask(b"EHLO client.example\r\n")
-        words = base64.b64encode(f"\0{address}\0{PASSWORD}".encode())
-        assert await made._ask(b"AUTH PLAIN " + words + b"\r\n") == 235
-        return made
-
-    async def begin(self, sender: str, to: str) -> int:
-        for words in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{to}>"):
-            if (code := await self._ask(f"{words}\r\n".encode())) >= 400:
-                return code
-        return await self._ask(b"DATA\r\n")
-
-    async def give(self, data: bytes) -> None:
-        self._writer.write(data)
-        await self._writer.drain()
-
-    async def end(self) -> int:
-        async with asyncio.timeout(60):
-            return await self._ask(b".\r\n")
-
-
 async def test_a_line_that_goes_down_during_a_submission(lined: Lined) -> None:
     """It is said to have been sent, or it is sent again by a sender who was told that it was not: it arrives once."""
     pune, mumbai, _ = lined.sites
@@ -316,8 +287,8 @@ async def test_a_line_that_goes_down_during_a_submission(lined: Lined) -> None:
     await signed_in(mumbai, ida)
     answers = []
     for number, before_the_end in enumerate((True, False), 1):
-        sender = await Submission.signed(mumbai, ida)
-        assert await sender.begin(ida, ida) == 354
+        sender = await Submission.signed(mumbai.config.ports.submission, ida, PASSWORD)
+        assert await sender.begin(ida, [ida]) == 354
         data = message(number, 20_000).replace(b"a@elsewhere.example", ida.encode())
         await sender.give(data[:10_000])
         if before_the_end:
@@ -333,8 +304,8 @@ async def test_a_line_that_goes_down_during_a_submission(lined: Lined) -> None:
         lined.links.heal()
         async with asyncio.timeout(90):
             while code != 250:
-                once_more = await Submission.signed(mumbai, ida)
-                if (code := await once_more.begin(ida, ida)) == 354:
+                once_more = await Submission.signed(mumbai.config.ports.submission, ida, PASSWORD)
+                if (code := await once_more.begin(ida, [ida])) == 354:
                     await once_more.give(data)
                     code = await once_more.end()
                 once_more.close()

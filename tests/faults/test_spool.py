@@ -2,7 +2,6 @@
 and arrives once."""
 
 import asyncio
-import base64
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +14,7 @@ import pytest_asyncio
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from node.config import load
-from tests.faults.clients import GONE, Smtp
+from tests.faults.clients import GONE, Smtp, Submission
 from tests.faults.lines import Links, between
 from tests.faults.site import Site
 from tests.faults.test_failover import log_of, subjects
@@ -84,24 +83,6 @@ def whole_again(place: Place) -> Iterator[None]:
     place.links.heal()
 
 
-class Submission(Smtp):
-    @classmethod
-    async def signed(cls, site: Site, address: str) -> "Submission":
-        reader, writer = await asyncio.open_connection("127.0.0.1", site.config.ports.submission)
-        made = cls(reader, writer)
-        await made._reply()
-        await made._ask(b"EHLO client.example\r\n")
-        words = base64.b64encode(f"\0{address}\0{PASSWORD}".encode())
-        assert await made._ask(b"AUTH PLAIN " + words + b"\r\n") == 235
-        return made
-
-    async def hand_in(self, sender: str, recipients: list[str], data: bytes) -> int:
-        for words in (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{each}>" for each in recipients)):
-            assert await self._ask(f"{words}\r\n".encode()) == 250, words
-        assert await self._ask(b"DATA\r\n") == 354
-        return await self._ask(data + b".\r\n")
-
-
 async def counted(site: Site, partition: str) -> int:
     """Messages of it in the site's tables."""
     connection = await asyncpg.connect(site.config.database_url, server_settings={"search_path": "live"})
@@ -152,14 +133,16 @@ async def test_what_is_handed_in_at_a_site_that_is_cut_off_arrives_once_when_the
     anna, mia, dan = await person(pune, "anna"), await person(mumbai, "mia"), await person(dr, "dan")
     for address in (anna, mia, dan):
         (await signed_in(mumbai, address)).close()
-    submission = await Submission.signed(mumbai, mia)
+    submission = await Submission.signed(mumbai.config.ports.submission, mia, PASSWORD)
     place.links.cut("mumbai")
     sender = await Smtp.connect(mumbai.config.ports.smtp)
     first = await sent(sender, [mia], 1)
     for number in range(2, 6):
         await sent(sender, [mia], number)
     others = await sent(sender, [anna, dan], 10)
-    assert await submission.hand_in(mia, ["x@else.example", anna], message(20)) == 250
+    assert await submission.begin(mia, ["x@else.example", anna]) == 354
+    await submission.give(message(20))
+    assert await submission.end() == 250
     waited = [await sent(sender, [mia, anna, dan], number) for number in range(30, 34)]
     spooled = await shown(mumbai, "spool-mumbai", 5)
     print(f"\nfirst 250 after {first:.2f} s, for others {others:.2f} s, then {max(waited):.2f} s at most; {spooled} spooled")

@@ -2,7 +2,6 @@
 for sites; initial responses by RFC 4959.
 """
 
-import binascii
 from collections.abc import Awaitable, Callable
 
 from cluster.domain.refusal import Refusal
@@ -11,12 +10,9 @@ from protocols.imap.commands.login import WRONG, outcome, privacy_required, sign
 from protocols.imap.errors import refused
 from protocols.imap.model import Authenticate, Reply, Request
 from protocols.imap.state import Talk
+from protocols.sasl import Cancelled, answer, decoded
 
 NONCE_BYTES = 18
-
-
-class Cancelled(Exception):
-    """RFC 9051 §6.2.2: the client sent "*", or what is no base64."""
 
 
 async def authenticate(talk: Talk, request: Request) -> Reply:
@@ -28,28 +24,13 @@ async def authenticate(talk: Talk, request: Request) -> Reply:
     if not talk.may_sign_in and not talk.introducer:
         return privacy_required()
     try:
-        return await mechanism(talk, None if given.initial is None else _decoded(given.initial))
+        return await mechanism(talk, None if given.initial is None else decoded(given.initial))
     except Cancelled as cancelled:
         return Reply("BAD", str(cancelled))
 
 
-def _decoded(line: bytes) -> bytes:
-    if line == b"*":
-        raise Cancelled("Cancelled.")
-    if line == b"=":
-        return b""  # RFC 4959 §3: an empty initial response
-    try:
-        return binascii.a2b_base64(line, strict_mode=True)
-    except binascii.Error as error:
-        raise Cancelled("That is no base64.") from error
-
-
-async def _answer(talk: Talk, challenge: str) -> bytes:
-    return _decoded(await talk.ask(binascii.b2a_base64(challenge.encode(), newline=False).decode()))
-
-
 async def _plain(talk: Talk, initial: bytes | None) -> Reply:
-    message = await _answer(talk, "") if initial is None else initial
+    message = await answer(talk.ask, "") if initial is None else initial
     parts = message.split(b"\0")
     if len(parts) != 3:
         return Reply("BAD", "That is no PLAIN.")
@@ -62,7 +43,7 @@ async def _plain(talk: Talk, initial: bytes | None) -> Reply:
 
 async def _scram(talk: Talk, initial: bytes | None, *, plus: bool = False) -> Reply:
     try:
-        message = await _answer(talk, "") if initial is None else initial
+        message = await answer(talk.ask, "") if initial is None else initial
         first = scram.client_first(message, talk.end_point, plus=plus)
         if first.authorize and first.authorize != first.name:
             return Reply("NO", "Signing in for somebody else is not offered.", "AUTHORIZATIONFAILED")
@@ -70,7 +51,7 @@ async def _scram(talk: Talk, initial: bytes | None, *, plus: bool = False) -> Re
         if isinstance(keys, Refusal):
             return refused(keys)
         challenge = scram.server_first(first, keys, talk.site.world.entropy(NONCE_BYTES))
-        final = scram.server_final(first, challenge, keys, await _answer(talk, challenge))
+        final = scram.server_final(first, challenge, keys, await answer(talk.ask, challenge))
     except scram.ScramRefused as error:
         return Reply("BAD", f"That is no SCRAM: {error}.")
     account = keys.account if final is not None else None
@@ -78,7 +59,7 @@ async def _scram(talk: Talk, initial: bytes | None, *, plus: bool = False) -> Re
     if final is None or isinstance(found, Refusal):
         return await outcome(talk, found if isinstance(found, Refusal) else WRONG)
     # RFC 5802 §3: the client checks the server's signature, and answers with nothing
-    await _answer(talk, final)
+    await answer(talk.ask, final)
     return await outcome(talk, found)
 
 
@@ -88,7 +69,7 @@ async def _scram_plus(talk: Talk, initial: bytes | None) -> Reply:
 
 async def _external(talk: Talk, initial: bytes | None) -> Reply:
     """RFC 4422 §A: the certificate says which site it is, and the identity to act as is a person who signed in there."""
-    message = await _answer(talk, "") if initial is None else initial
+    message = await answer(talk.ask, "") if initial is None else initial
     try:
         address = message.decode("utf-8")
     except UnicodeDecodeError:

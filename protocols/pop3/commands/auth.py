@@ -1,6 +1,5 @@
 """AUTH (RFC 5034) with PLAIN (RFC 4616) and SCRAM-SHA-256 (RFC 7677)."""
 
-import binascii
 from collections.abc import Awaitable, Callable
 
 from cluster.domain.refusal import Refusal
@@ -9,15 +8,12 @@ from protocols.pop3.commands.user import PRIVACY_REQUIRED, WRONG, outcome, sign_
 from protocols.pop3.errors import AUTH, refused
 from protocols.pop3.model import Reply
 from protocols.pop3.state import Talk
+from protocols.sasl import Cancelled, answer, decoded
 
 NONCE_BYTES = 18
 
 NO_SUCH_MECHANISM = Reply(False, "There is no such mechanism here.")
 FOR_ANOTHER = Reply(False, "Signing in for somebody else is not offered.", AUTH)
-
-
-class Cancelled(Exception):
-    """RFC 5034 §4: the client sent "*", or what is no base64."""
 
 
 async def auth(talk: Talk, argument: bytes) -> Reply:
@@ -28,28 +24,13 @@ async def auth(talk: Talk, argument: bytes) -> Reply:
     if mechanism is None:
         return NO_SUCH_MECHANISM
     try:
-        return await mechanism(talk, _decoded(initial) if initial else None)
+        return await mechanism(talk, decoded(initial) if initial else None)
     except Cancelled as cancelled:
         return Reply(False, str(cancelled))
 
 
-def _decoded(line: bytes) -> bytes:
-    if line == b"*":
-        raise Cancelled("Cancelled.")
-    if line == b"=":
-        return b""  # RFC 5034 §4: an empty initial response
-    try:
-        return binascii.a2b_base64(line, strict_mode=True)
-    except binascii.Error as error:
-        raise Cancelled("That is no base64.") from error
-
-
-async def _answer(talk: Talk, challenge: str) -> bytes:
-    return _decoded(await talk.ask(binascii.b2a_base64(challenge.encode(), newline=False).decode()))
-
-
 async def _plain(talk: Talk, initial: bytes | None) -> Reply:
-    message = await _answer(talk, "") if initial is None else initial
+    message = await answer(talk.ask, "") if initial is None else initial
     parts = message.split(b"\0")
     if len(parts) != 3:
         return Reply(False, "That is no PLAIN.")
@@ -61,14 +42,14 @@ async def _plain(talk: Talk, initial: bytes | None) -> Reply:
 
 async def _scram(talk: Talk, initial: bytes | None) -> Reply:
     try:
-        first = scram.client_first(await _answer(talk, "") if initial is None else initial)
+        first = scram.client_first(await answer(talk.ask, "") if initial is None else initial)
         if first.authorize and first.authorize != first.name:
             return FOR_ANOTHER
         keys = await talk.site.scram_keys(first.name)
         if isinstance(keys, Refusal):
             return refused(keys)
         challenge = scram.server_first(first, keys, talk.site.world.entropy(NONCE_BYTES))
-        final = scram.server_final(first, challenge, keys, await _answer(talk, challenge))
+        final = scram.server_final(first, challenge, keys, await answer(talk.ask, challenge))
     except scram.ScramRefused as error:
         return Reply(False, f"That is no SCRAM: {error}.")
     account = keys.account if final is not None else None
@@ -76,7 +57,7 @@ async def _scram(talk: Talk, initial: bytes | None) -> Reply:
     if final is None or isinstance(found, Refusal):
         return await outcome(talk, found if isinstance(found, Refusal) else WRONG)
     # RFC 5034 §4: what comes with success goes as one more challenge, which the client answers with nothing.
-    await _answer(talk, final)
+    await answer(talk.ask, final)
     return await outcome(talk, found)
 
 

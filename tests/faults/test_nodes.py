@@ -5,6 +5,8 @@ import json
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from node.config import load
 from tests.faults import site as sites
 from tests.faults.clients import Smtp
@@ -32,6 +34,7 @@ async def until_one_is_left(site: sites.Site) -> None:
             await asyncio.sleep(0.2)
 
 
+@pytest.mark.long
 async def test_a_node_more_and_a_node_less(tmp_path: Path) -> None:
     site = sites.made(tmp_path / "site")
     await site.start()

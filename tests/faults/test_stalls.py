@@ -27,6 +27,7 @@ async def timed(question: Awaitable[T]) -> tuple[T, float]:
     return answer, clock() - began
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("engine", ["nats", "postgres"])
 async def test_a_frozen_engine_is_answered_for_and_forgotten(tmp_path: Path, engine: str) -> None:
     site = sites.made(tmp_path / "site")

@@ -5,6 +5,8 @@ import asyncio
 import random
 from pathlib import Path
 
+import pytest
+
 from tests.faults import site as sites
 from tests.faults.chance import SEED_VARIABLE, seeds
 from tests.faults.load import Load, Story
@@ -15,6 +17,7 @@ PARTS = ("worker-0", "worker-1")
 ACKS_BEFORE_MIN, ACKS_BEFORE_MAX = 20, 100
 
 
+@pytest.mark.long
 async def test_the_other_worker_takes_over(tmp_path: Path) -> None:
     site = sites.made(tmp_path / "site", workers=2)
     story = Story()

@@ -55,7 +55,7 @@ async def smtp(site: Site) -> list[Value]:
     return values
 
 
-async def idle(site: Site) -> list[Value]:
+async def wake(site: Site) -> list[Value]:
     """From sending APPEND to EXISTS in another session."""
     watching, appending = await session(site), await session(site)
     await watching.ask(b"CREATE Watched")
@@ -127,7 +127,7 @@ async def memory(site: Site) -> list[Value]:
 FIGURES: dict[str, Callable[[Site], Awaitable[list[Value]]]] = {
     "memory": memory,
     "smtp": smtp,
-    "idle": idle,
+    "wake": wake,
     "fetch": fetch,
     "bodies": bodies,
 }

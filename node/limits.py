@@ -24,7 +24,7 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     """Recipients of one transaction; RFC 5321 §4.5.3.1.8 asks for at least 100."""
     smtp_hops_max: int = 100
     """Received lines from which on mail is a loop (RFC 5321 §6.3 asks for at least 100)."""
-    connections_max: int = 10_000
+    connections_max: int = 20_000
     """Open client connections of one worker, all protocols together."""
     connections_address_max: int = 500
     """Open client connections of one address at one worker."""

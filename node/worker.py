@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -81,6 +82,13 @@ def _say_ready(descriptor: int | None) -> None:
         os.close(descriptor)
 
 
+def _open_as_many_files_as_may_be() -> None:
+    """Each session is one; shells and containers begin with 1,024 and allow more to who asks."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems say "no limit" and mean another number
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="node.worker")
     parser.add_argument("directory", type=Path)
@@ -88,6 +96,7 @@ def main() -> None:
     parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args()
     give_back_large_pieces()
+    _open_as_many_files_as_may_be()
     config = load(options.directory)
     logs.set_up(config.log_level, config.log_format)
     structlog.contextvars.bind_contextvars(site=config.site, worker=options.index)

@@ -7,6 +7,7 @@ from typing import Any
 
 import structlog
 
+from protocols.tls import Tls
 from protocols.wire import Wire
 
 GOODBYE_S_MAX = 5
@@ -37,14 +38,13 @@ class Sessions:
     ) -> asyncio.Server:
         """`context`: of TLS from the first byte on, into which a new certificate may be loaded while it serves. Raises OSError
         where the port is taken."""
+
+        def over_tls() -> Tls:
+            assert context is not None
+            return Tls(door(), context, self._handshake_s_max)
+
         server = await asyncio.get_running_loop().create_server(
-            door,
-            host,
-            port,
-            ssl=context,
-            reuse_port=reuse_port,
-            backlog=self._backlog,
-            ssl_handshake_timeout=self._handshake_s_max if context is not None else None,
+            door if context is None else over_tls, host, port, reuse_port=reuse_port, backlog=self._backlog
         )
         self._servers.append(server)
         return server

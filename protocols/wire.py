@@ -9,6 +9,8 @@ import socket
 import ssl
 from typing import cast
 
+from protocols.tls import Line, Tls
+
 READ_BYTES_MAX = 256 * 1024  # held unread before the socket is paused
 WRITE_BYTES_HIGH = 1024 * 1024
 
@@ -29,7 +31,7 @@ class Wire(asyncio.Protocol):
     """One reader and one writer at a time."""
 
     def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
+        self._transport: Line | None = None
         self._incoming = bytearray()
         self._ended = self._stopping = False
         self._paused_reading = False
@@ -40,8 +42,7 @@ class Wire(asyncio.Protocol):
 
     # -- what the transport calls ----------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Not asserted: uvloop's transports over TLS are no subclass of asyncio's.
-        self._transport = cast(asyncio.Transport, transport)
+        self._transport = cast(Line, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
 
     def data_received(self, data: bytes) -> None:
@@ -143,19 +144,17 @@ class Wire(asyncio.Protocol):
 
     async def start_tls(self, context: ssl.SSLContext, timeout_s: float) -> None:
         """Raises WireClosed when the handshake fails."""
-        assert self._transport is not None
-        loop = asyncio.get_running_loop()
+        assert self._transport is not None and not isinstance(self._transport, Tls), "TLS is on already"
+        if self._incoming:
+            self.abort()
+            raise WireClosed("something came in the clear")
+        secured = Tls(self, context, timeout_s, begun=True)
         try:
-            transport = await loop.start_tls(
-                self._transport, self, context, server_side=True, ssl_handshake_timeout=timeout_s
-            )
-        except (OSError, ssl.SSLError, TimeoutError) as error:
+            await secured.over(cast(asyncio.Transport, self._transport))
+        except OSError as error:
             self.abort()
             raise WireClosed("the TLS handshake failed") from error
-        if transport is None:
-            raise WireClosed("the peer is gone")
-        self._transport = transport
-        transport.set_write_buffer_limits(high=WRITE_BYTES_HIGH)
+        self._transport = secured
 
     def close(self) -> None:
         """What was written is still sent."""

@@ -87,20 +87,6 @@ async def with_anna(site: MemorySite) -> MemorySite:
     return site
 
 
-@pytest.fixture(scope="module")
-def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """(server's, client's)."""
-    folder: Path = tmp_path_factory.mktemp("tls")
-    now = datetime.datetime.now(datetime.UTC)
-    authority, authority_key = certs.make_authority("test", now)
-    chain, key = certs.issue(authority, authority_key, ("localhost",), now)
-    (folder / "chain.pem").write_bytes(chain)
-    (folder / "key.pem").write_bytes(key)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "chain.pem", folder / "key.pem")
-    return server, ssl.create_default_context(cadata=authority.decode())
-
-
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
 def test_starttls_opens_what_it_hides(run: Any, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> None:
     """RFC 9051 §6.2.1: capabilities differ before and after; passwords are taken after."""

@@ -8,13 +8,15 @@ SITE   := var/demo
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 # The foreign clients that tests/clients drives, and the packages that carry them (Debian's names).
-CLIENT_PACKAGES := isync swaks libnet-ssleay-perl libauthen-sasl-perl neomutt curl tmux mpop fetchmail
-CLIENT_COMMANDS := mbsync swaks neomutt curl tmux mpop fetchmail
+CLIENT_PACKAGES := isync swaks libnet-ssleay-perl libauthen-sasl-perl neomutt curl tmux mpop fetchmail offlineimap3
+CLIENT_COMMANDS := mbsync swaks neomutt curl tmux mpop fetchmail offlineimap
 FAULT_ROUNDS ?= 50
 DEMO_ARGS    ?=
+MINUTES      ?= 30
+FUZZ_ARGS    ?=
 PYTEST_ARGS  ?=
 
-.PHONY: venv up demo demo-site test check test-fast test-faults sim bench rfc-coverage client-packages bench-packages clean
+.PHONY: venv up demo demo-site test check test-fast test-faults sim fuzz bench rfc-coverage client-packages bench-packages clean
 
 venv: $(STAMP)
 
@@ -57,11 +59,21 @@ test-faults: $(STAMP)
 sim: $(STAMP)
 	PYTHONHASHSEED=0 $(PY) -m tests.sim
 
+# Any bytes at everything that reads them, led by what they reach (atheris); MINUTES in all, one process.
+fuzz: $(STAMP)
+	@$(PY) -c 'import atheris' 2>/dev/null || $(PY) -m pip install --quiet --disable-pip-version-check 'atheris>=3'
+	$(PY) -m tests.fuzz --minutes $(MINUTES) $(FUZZ_ARGS)
+
 bench: $(STAMP) bench-packages
 	$(PY) -m bench
 
 rfc-coverage: $(STAMP)
 	$(PY) -m tests.rfc_coverage
+
+# Node is large: where it is there already, its client is tried too.
+IMAPFLOW = test -d tests/clients/node_modules/imapflow || ! command -v npm >/dev/null 2>&1 || \
+	npm install --prefix tests/clients --silent --no-audit --no-fund --ignore-scripts --no-package-lock >/dev/null || \
+	echo "make: could not install imapflow: its client tests are skipped" >&2
 
 # Root installs what is missing; anybody else, or a machine without apt, goes on: the tests that lack a client say so.
 client-packages:
@@ -73,6 +85,7 @@ client-packages:
 		for p in $(CLIENT_PACKAGES); do DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$p >/dev/null || \
 			echo "make: could not install $$p: its client tests are skipped" >&2; done; \
 	else echo "make: missing$$missing: their client tests are skipped (apt-get install $(CLIENT_PACKAGES))" >&2; fi; true
+	@$(IMAPFLOW)
 
 bench-packages:
 	@test -x /usr/sbin/smtp-source || command -v smtp-source >/dev/null 2>&1 && exit 0; \

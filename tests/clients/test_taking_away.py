@@ -92,7 +92,7 @@ def test_getmail_takes_each_message_once(place: Place, person: Person, ran: Ran,
     taken = tmp_path / "taken"
     mailbox.Maildir(taken)
     port = place.config.ports.imaps if kind == "imap" else place.config.ports.pop3s
-    retriever = {
+    retriever: dict[str, object] = {
         "type": "SimpleIMAPSSLRetriever" if kind == "imap" else "SimplePOP3SSLRetriever", "server": "localhost", "port": port,
         "username": person.address, "password": person.password, "ca_certs": place.ca,
     }  # fmt: skip

@@ -101,6 +101,9 @@ FROM mail_account a WHERE a.account = m.account AND a.partition = $1
 RENUMBER = (
     "DELETE FROM expunged WHERE mailbox = $1",
     "DELETE FROM vanished WHERE mailbox = $1",
+    "UPDATE seen_by s SET uid = -n.uid FROM (SELECT uid AS was, row_number() OVER (ORDER BY uid) AS uid "
+    "FROM message WHERE mailbox = $1) n WHERE s.mailbox = $1 AND s.uid = n.was",
+    "UPDATE seen_by SET uid = -uid WHERE mailbox = $1",
     *(
         statement
         for table in ("message", "flag")

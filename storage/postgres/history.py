@@ -146,7 +146,7 @@ class HistoryStore:
     async def drop_mail(self, accounts: Sequence[int]) -> None:
         """Everything that these people have, and what is told of the partition. What describes a content stays: it says
         the same wherever it is named."""
-        for table in ("message", "flag", "expunged", "vanished"):
+        for table in ("message", "flag", "expunged", "vanished", "mailbox_right", "seen_by"):
             await self.db.execute(
                 f"DELETE FROM {table} WHERE mailbox IN (SELECT id FROM mailbox WHERE account = ANY ($1::bigint[]) "  # noqa: S608
                 "UNION ALL SELECT id FROM mailbox_deleted WHERE account = ANY ($1::bigint[]))",

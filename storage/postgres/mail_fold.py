@@ -12,6 +12,7 @@ import msgspec
 from cluster.domain.mailbox import events as e
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
+from storage.postgres import shared_fold
 from storage.postgres.epoch_fold import EpochFold
 from storage.postgres.folded import EVERYONE
 from storage.postgres.pool import Connection
@@ -45,6 +46,7 @@ class Arrived:
 
     rows: list[tuple[Any, ...]] = field(default_factory=list)
     contents: dict[bytes, tuple[Any, ...]] = field(default_factory=dict)
+    read: list[tuple[int, int, int, int]] = field(default_factory=list)  # (mailbox, UID, by whom, position)
 
 
 class MailFold:
@@ -72,6 +74,8 @@ class MailFold:
                 await self._appended(db, account, event, position, at)
             case e.FlagsChanged():
                 await self._flags_changed(db, account, event, position)
+            case e.SeenChanged() | e.RightsChanged():
+                await self._shared(db, account, event, position)
             case e.MessagesCopied():
                 await self._copied(db, account, event, position, at)
             case e.MessagesExpunged():
@@ -127,6 +131,8 @@ class MailFold:
         if content.hash not in arrived.contents:
             segments = msgspec.msgpack.encode(content.segments)
             arrived.contents[content.hash] = (content.hash, content.size, content.sent, segments, content.description)
+        if event.seen_by:
+            arrived.read.append((target, uid, event.seen_by, position))
         keywords = list(event.keywords)
         arrived.rows.append(
             (
@@ -153,6 +159,8 @@ class MailFold:
         # Arrays of arrays must be rectangular in PostgreSQL: keywords, mostly none, ride as JSON.
         words = [None if not k else msgspec.json.encode(sorted(set(k))).decode() for k in keywords]
         await db.execute(INSERT_ARRIVED, *contents, *columns, words)
+        if arrived.read:
+            await shared_fold.arrived_read(db, arrived.read)
 
     async def _flags_changed(self, db: Connection, account: int, event: e.FlagsChanged, position: int) -> None:
         counters = await self._mailbox(db, account, event.mailbox)
@@ -169,6 +177,7 @@ class MailFold:
             firsts,
             lasts,
             position,
+            event.kept,
         )
         assert row is not None
         counters.unseen += row["unseen"]
@@ -176,6 +185,19 @@ class MailFold:
         if event.mode != FlagMode.REMOVE:
             counters.keywords.update(event.keywords)
         self._changed(account, event.mailbox, counters, position)
+
+    async def _shared(self, db: Connection, account: int, event: shared_fold.Shared, position: int) -> None:
+        counters = await self._mailbox(db, account, event.mailbox)
+        if counters is None:
+            return
+        if isinstance(event, e.SeenChanged):
+            await self.flush(db)
+            await shared_fold.seen_changed(db, event, position)
+            self._changed(account, event.mailbox, counters, position)
+        else:
+            await shared_fold.rights_changed(db, event)
+            self._touch(account, 0)
+            self._touch(account, event.mailbox)
 
     async def _copied(self, db: Connection, account: int, event: e.MessagesCopied, position: int, at: int) -> None:
         source = await self._mailbox(db, account, event.source)
@@ -247,6 +269,8 @@ class MailFold:
                 position,
                 made.special_use,
             )
+            for identifier, rights in made.rights:
+                await shared_fold.rights_changed(db, e.RightsChanged(made.mailbox, identifier, rights))
             if made.subscribed:
                 await db.execute("INSERT INTO subscription VALUES ($1, $2) ON CONFLICT DO NOTHING", account, made.name)
         self._touch(account, 0)
@@ -273,7 +297,8 @@ class MailFold:
             return
         await self.flush(db)
         await self._gone(db, account, mailbox, [1], [(1 << 32) - 1], False, position, at)
-        await db.execute("DELETE FROM vanished WHERE mailbox = $1", mailbox)
+        for table in ("vanished", "mailbox_right"):
+            await db.execute(f"DELETE FROM {table} WHERE mailbox = $1", mailbox)  # noqa: S608
         await db.execute(
             "WITH gone AS (DELETE FROM mailbox WHERE id = $1 RETURNING id, account, name, uidvalidity) "
             "INSERT INTO mailbox_deleted SELECT id, account, name, uidvalidity, $2, $3 FROM gone",
@@ -407,7 +432,7 @@ RANGES = (
 CHANGE_FLAGS = f"""
 WITH wanted AS (
     SELECT f.place, f.flags AS was, f.keywords AS had,
-        CASE $2::int WHEN 1 THEN f.flags | $3::int WHEN 2 THEN f.flags & ~$3::int ELSE $3::int END AS now,
+        CASE $2::int WHEN 1 THEN f.flags | $3::int WHEN 2 THEN f.flags & ~$3::int ELSE $3::int | (f.flags & $8::int) END AS now,
         CASE $2::int
             WHEN 1 THEN CASE WHEN f.keywords @> $4::text[] THEN f.keywords
                 ELSE ARRAY(SELECT DISTINCT k COLLATE "C" FROM unnest(f.keywords || $4::text[]) k ORDER BY 1) END
@@ -441,6 +466,9 @@ WITH copied AS (
     INSERT INTO message SELECT $2, new_uid, content, size, internal_at, internal_zone, $7, $6, thread, uid FROM copied
 ), flags AS (
     INSERT INTO flag SELECT $2, new_uid, $6, flags, keywords FROM copied
+), read AS (
+    INSERT INTO seen_by SELECT $2, c.new_uid, s.account, s.seen, $6 FROM copied c
+        CROSS JOIN LATERAL (SELECT * FROM seen_by WHERE mailbox = $1 AND uid = c.uid OFFSET 0) s
 )
 SELECT count(*) AS messages, count(*) FILTER (WHERE flags & 1 = 0) AS unseen, count(*) FILTER (WHERE flags & 8 <> 0) AS deleted,
     coalesce(sum(size), 0)::bigint AS bytes, coalesce(max(uid), 0) AS below
@@ -460,6 +488,9 @@ WITH wanted AS (
 ), kept AS (
     INSERT INTO expunged
     SELECT $1, uid, $5, flags, keywords, content, size, internal_at, internal_zone, saved_at, thread, $6 FROM gone
+), read AS (
+    DELETE FROM seen_by s USING gone g CROSS JOIN LATERAL
+        (SELECT ctid AS place FROM seen_by WHERE mailbox = $1 AND uid = g.uid OFFSET 0) w WHERE s.ctid = w.place
 )
 SELECT count(*) AS messages, count(*) FILTER (WHERE flags & 1 = 0) AS unseen, count(*) FILTER (WHERE flags & 8 <> 0) AS deleted,
     coalesce(sum(size), 0)::bigint AS bytes

@@ -57,6 +57,14 @@ commands: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.CopyMessages, st.just(ACCOUNT), number, mailbox_names, uid_ranges, st.booleans()),
     st.builds(c.Expunge, st.just(ACCOUNT), number, uid_ranges, st.booleans()),
     st.builds(c.ReplaceMessage, st.just(ACCOUNT), number, st.integers(1, 12), mailbox_names, messages),
+    st.builds(
+        c.SetRights,
+        st.just(ACCOUNT),
+        mailbox_names,
+        st.sampled_from(["anyone", "-9", "9"]),
+        st.sampled_from(FlagMode),
+        st.sampled_from(["lr", "lrswi", "a", ""]),
+    ),
 )
 
 

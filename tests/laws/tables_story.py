@@ -49,7 +49,11 @@ uids = st.one_of(
 keywords = st.lists(st.sampled_from(["x", "$Junk", "é", "Y"]), max_size=3).map(tuple)
 system_flags = st.integers(0, 31)
 names = st.sampled_from(["INBOX", "a", "b", "a/b", "c"])
-made = st.builds(m.Made, st.just(0), names, st.sampled_from(["", "\\Sent"]), st.booleans())
+readers = st.sampled_from((8, 9))
+identifiers = st.sampled_from(["anyone", "8", "-8", "all@b.org"])
+letters = st.sampled_from(["lr", "lrswi", "a"])
+granted = st.lists(st.tuples(identifiers, letters), max_size=2, unique_by=lambda pair: pair[0]).map(tuple)
+made = st.builds(m.Made, st.just(0), names, st.sampled_from(["", "\\Sent"]), st.booleans(), granted)
 
 tree_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.MailboxesCreated, st.lists(made, min_size=1, max_size=3).map(tuple)),
@@ -59,14 +63,17 @@ tree_events: st.SearchStrategy[Any] = st.one_of(
     ),
     st.builds(m.MailboxDeleted, number),
     st.builds(m.Subscribed, names, st.booleans()),
+    st.builds(m.RightsChanged, number, identifiers, st.just("") | letters),
 )
 appended = st.builds(
-    m.MessageAppended, number, contents, st.integers(0, 9), st.integers(-720, 720), system_flags, keywords
-)
+    m.MessageAppended, number, contents, st.integers(0, 9), st.integers(-720, 720), system_flags, keywords,
+    seen_by=st.just(0) | readers,
+)  # fmt: skip
 message_events: st.SearchStrategy[Any] = st.one_of(
     appended,
     appended,
-    st.builds(m.FlagsChanged, number, uids, st.sampled_from(m.FlagMode), system_flags, keywords),
+    st.builds(m.FlagsChanged, number, uids, st.sampled_from(m.FlagMode), system_flags, keywords, st.just(0) | system_flags),
+    st.builds(m.SeenChanged, number, readers, uids, st.booleans()),
     st.builds(m.MessagesCopied, number, number, uids, st.booleans()),
     st.builds(m.MessagesExpunged, number, uids, st.booleans()),
 )
@@ -244,7 +251,7 @@ class Model:
                 mailbox = self._id(account, event.mailbox)
                 real = next((box.uidvalidity for _, box in self.boxes() if box.id == mailbox), 0)
                 return msgspec.structs.replace(event, mailbox=mailbox, uidvalidity=event.uidvalidity or real)
-            case m.MessageAppended() | m.FlagsChanged() | m.MessagesExpunged():
+            case m.MessageAppended() | m.FlagsChanged() | m.MessagesExpunged() | m.SeenChanged() | m.RightsChanged():
                 return msgspec.structs.replace(event, mailbox=self._id(account, event.mailbox))
         return event
 

@@ -40,13 +40,19 @@ whole = st.integers(-(1 << 40), 1 << 40)
 
 EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
     m.MailboxesCreated: st.builds(
-        m.MailboxesCreated, st.lists(st.builds(m.Made, ids, texts, texts, st.booleans()), max_size=3).map(tuple)
+        m.MailboxesCreated,
+        st.lists(
+            st.builds(m.Made, ids, texts, texts, st.booleans(), st.lists(st.tuples(texts, texts), max_size=2).map(tuple)),
+            max_size=3,
+        ).map(tuple),
     ),
     m.MailboxesRenamed: st.builds(m.MailboxesRenamed, st.lists(st.tuples(ids, texts), max_size=3).map(tuple)),
     m.MailboxDeleted: st.builds(m.MailboxDeleted, ids),
     m.Subscribed: st.builds(m.Subscribed, texts, st.booleans()),
-    m.MessageAppended: st.builds(m.MessageAppended, ids, contents, whole, whole, flags, words, st.booleans()),
-    m.FlagsChanged: st.builds(m.FlagsChanged, ids, ranges, st.sampled_from(m.FlagMode), flags, words),
+    m.MessageAppended: st.builds(m.MessageAppended, ids, contents, whole, whole, flags, words, st.booleans(), ids),
+    m.FlagsChanged: st.builds(m.FlagsChanged, ids, ranges, st.sampled_from(m.FlagMode), flags, words, flags),
+    m.SeenChanged: st.builds(m.SeenChanged, ids, ids, ranges, st.booleans()),
+    m.RightsChanged: st.builds(m.RightsChanged, ids, texts, texts),
     m.MessagesCopied: st.builds(m.MessagesCopied, ids, ids, ranges, st.booleans()),
     m.MessagesExpunged: st.builds(m.MessagesExpunged, ids, ranges, st.booleans()),
     m.EpochStarted: st.builds(m.EpochStarted, st.lists(st.tuples(ids, ids, st.integers(-1, 1 << 25)), max_size=3).map(tuple)),

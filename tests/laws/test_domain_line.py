@@ -48,7 +48,7 @@ def assert_equal(line: Line, model: Model, accounts: tuple[int, ...]) -> None:
         for box in mail.boxes.values():
             here = known.boxes[box.id]
             assert (here.name, here.uidvalidity, here.uidnext) == (box.name, box.uidvalidity, box.uidnext)
-            assert list(here.messages) == sorted(box.messages)
+            assert list(here.messages) == sorted(box.messages) and here.rights == box.rights
             assert [line.flags[thing] for thing in here.messages.values()] == [
                 box.messages[uid].flags for uid in here.messages
             ]

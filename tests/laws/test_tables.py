@@ -78,6 +78,10 @@ async def mail_rows(law: Tables) -> Rows:
         "reports": await law.rows("SELECT position, noun, entity, what, why, event, state FROM salvage_report"),
         "subscriptions": await law.rows("SELECT account, name FROM subscription"),
         "counters": await law.rows("SELECT account, uidvalidity FROM mail_account"),
+        "rights": await law.rows(
+            "SELECT mailbox, CASE WHEN negative THEN '-' ELSE '' END || identifier, rights FROM mailbox_right"
+        ),
+        "read": await law.rows("SELECT mailbox, uid, account, seen, modseq FROM seen_by"),
     }
 
 
@@ -114,6 +118,13 @@ def expected_mail(model: Model) -> Rows:
         ],
         "subscriptions": [(account, name) for account, mail in counted for name in mail.subscriptions],
         # An account that never had a mailbox is counted with its partition.
+        "rights": [(box.id, *entry) for _, box in model.boxes() for entry in box.rights.items()],
+        "read": [
+            (box.id, uid, reader, *read)
+            for _, box in model.boxes()
+            for uid, msg in box.messages.items()
+            for reader, read in msg.seen.items()
+        ],
         "counters": [(a, mail.uidvalidity) for a, mail in counted if mail.uidvalidity != model.mail.uidvalidity_base],
     }
     return {name: sorted(row, key=repr) for name, row in rows.items()}

@@ -103,7 +103,16 @@ class Expunge(Command, frozen=True):
     only_deleted: bool = True
 
 
+class SetRights(Command, frozen=True):
+    """RFC 4314 §3.1, §3.2. `identifier` as rights.py has it, `rights` in their one order."""
+
+    mailbox: str
+    identifier: str
+    mode: FlagMode
+    rights: str
+
+
 AnyCommand = (
     CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe | AppendMessage | Deliver | OpenAccount | ChangeFlags
-    | CopyMessages | Expunge | ReplaceMessage
+    | CopyMessages | Expunge | ReplaceMessage | SetRights
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from cluster.domain.decision import Decision
-from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox import names, ranges, rights
 from cluster.domain.mailbox.commands import (
     AnyCommand,
     AppendMessage,
@@ -25,6 +25,7 @@ from cluster.domain.mailbox.commands import (
     OpenAccount,
     RenameMailbox,
     ReplaceMessage,
+    SetRights,
     Subscribe,
 )
 from cluster.domain.mailbox.events import (
@@ -43,12 +44,14 @@ from cluster.domain.mailbox.events import (
     MessagesCopied,
     MessagesExpunged,
     Ranges,
+    RightsChanged,
     Subscribed,
     messages_key,
+    rights_key,
     tree_key,
 )
 from cluster.domain.mailbox.names import INBOX, STANDARD
-from cluster.domain.mailbox.state import MessagesState, Tree
+from cluster.domain.mailbox.state import Entry, MessagesState, Tree
 from cluster.domain.refusal import Reason, Refusal
 
 MAILBOXES_PER_ACCOUNT_MAX = 20_000
@@ -71,7 +74,7 @@ def create(tree: Tree, command: CreateMailbox) -> Answer:
     # RFC 9051 §6.3.4: it is an error to create INBOX, or a mailbox that exists.
     if name == INBOX or name in tree.entries:
         return _exists(name)
-    if refused := names.invalid(name):
+    if refused := names.invalid(name) or names.elsewhere(name):
         return refused
     special_use = names.special_use(command.special_use)
     if special_use is None:
@@ -80,7 +83,7 @@ def create(tree: Tree, command: CreateMailbox) -> Answer:
     made = _made(tree, name, command.ids, special_use)
     if len(made) + tree.count > MAILBOXES_PER_ACCOUNT_MAX:
         return _too_many_mailboxes()
-    return _of_tree(command.account, MailboxesCreated(made))
+    return _of_tree(command.account, MailboxesCreated(made), depends=_inherited(tree, command.account, name))
 
 
 def delete(tree: Tree, command: DeleteMailbox) -> Answer:
@@ -101,7 +104,7 @@ def rename(tree: Tree, command: RenameMailbox) -> Answer:
     # RFC 9051 §6.3.6: it is an error to rename to a mailbox that exists.
     if new == INBOX or new in tree.entries:
         return _exists(new)
-    if refused := names.invalid(new):
+    if refused := names.invalid(new) or names.elsewhere(new):
         return refused
     if old == INBOX:
         return _rename_inbox(tree, command, entry.id, new)
@@ -124,7 +127,8 @@ def rename(tree: Tree, command: RenameMailbox) -> Answer:
     if len(made) + tree.count > MAILBOXES_PER_ACCOUNT_MAX:
         return _too_many_mailboxes()
     first = (MailboxesCreated(made),) if made else ()
-    return _of_tree(command.account, *first, MailboxesRenamed(tuple(renamed)))
+    depends = _inherited(tree, command.account, new) if made else ()
+    return _of_tree(command.account, *first, MailboxesRenamed(tuple(renamed)), depends=depends)
 
 
 def _rename_inbox(tree: Tree, command: RenameMailbox, inbox: int, new: str) -> Answer:
@@ -133,7 +137,7 @@ def _rename_inbox(tree: Tree, command: RenameMailbox, inbox: int, new: str) -> A
     if len(made) + tree.count > MAILBOXES_PER_ACCOUNT_MAX:
         return _too_many_mailboxes()
     moved = MessagesCopied(inbox, made[-1].mailbox, ranges.EVERY_UID, moved=True)
-    return _of_tree(command.account, MailboxesCreated(made), moved)
+    return _of_tree(command.account, MailboxesCreated(made), moved, depends=_inherited(tree, command.account, new))
 
 
 def subscribe(tree: Tree, command: Subscribe) -> Answer:
@@ -255,6 +259,26 @@ def expunge(state: MessagesState, command: Expunge) -> Answer:
     return Decision(((str(command.account), MessagesExpunged(command.mailbox, uids, command.only_deleted)),))
 
 
+def set_rights(tree: Tree, command: SetRights) -> Answer:
+    """RFC 4314 §3.1, §3.2."""
+    name = names.canonical(command.mailbox)
+    entry = tree.entries.get(name)
+    if entry is None:
+        return _no_such(name)
+    if rights.bare(command.identifier) == str(command.account):
+        return Refusal(Reason.NOT_PERMITTED, "The owner may do everything with it, always.", (name,))
+    known = tree.rights.get(entry.id, {})
+    was = known.get(command.identifier, "")
+    now = rights.modified(was, command.mode, command.rights)
+    if now == was:
+        return Decision()
+    if not was and len(known) >= rights.IDENTIFIERS_PER_MAILBOX_MAX:
+        limit = rights.IDENTIFIERS_PER_MAILBOX_MAX
+        return Refusal(Reason.OVER_LIMIT, f"At most {limit} identifiers may have rights to a mailbox: make a group.")
+    changed = RightsChanged(entry.id, command.identifier, now)
+    return _of_tree(command.account, changed, depends=(rights_key(command.account, entry.id),))
+
+
 DECIDERS: dict[type, Callable[[Any, Any], Answer]] = {
     CreateMailbox: create,
     DeleteMailbox: delete,
@@ -267,6 +291,7 @@ DECIDERS: dict[type, Callable[[Any, Any], Answer]] = {
     ChangeFlags: change_flags,
     Expunge: expunge,
     ReplaceMessage: replace,
+    SetRights: set_rights,
 }
 TREE_COMMANDS = frozenset(DECIDERS) - {ChangeFlags, Expunge}
 
@@ -279,7 +304,7 @@ def tree_needs(command: AnyCommand) -> tuple[str, ...] | None:
             return (*names.superiors(name), name)
         case DeleteMailbox():
             return (names.canonical(command.name),)
-        case AppendMessage() | ReplaceMessage():
+        case AppendMessage() | ReplaceMessage() | SetRights():
             return (names.canonical(command.mailbox),)
         case CopyMessages():
             return (names.canonical(command.target),)
@@ -307,18 +332,36 @@ def reads_modseqs(command: AnyCommand) -> bool:
     return isinstance(command, ChangeFlags) and command.unchanged_since is not None
 
 
-def _of_tree(account: int, *events: msgspec.Struct) -> Decision:
-    return Decision(tuple((str(account), event) for event in events), (tree_key(account),))
+def reads_rights(command: AnyCommand) -> bool:
+    """Whether a command's Tree must have the rights of its mailboxes."""
+    return isinstance(command, CreateMailbox | RenameMailbox | SetRights)
+
+
+def _of_tree(account: int, *events: msgspec.Struct, depends: tuple[str, ...] = ()) -> Decision:
+    return Decision(tuple((str(account), event) for event in events), (tree_key(account), *depends))
 
 
 def _made(tree: Tree, name: str, ids: tuple[int, ...], special_use: str = "") -> tuple[Made, ...]:
-    """The missing superiors of `name`, then `name` itself."""
+    """The missing superiors of `name`, then `name` itself. RFC 4314 §4 CREATE: with the rights of the one above them."""
+    above = nearest(tree, name)
+    inherited = tuple(sorted(tree.rights.get(above.id, {}).items())) if above is not None else ()
     missing = [
-        Made(mailbox, superior, subscribed=superior == INBOX)
+        Made(mailbox, superior, subscribed=superior == INBOX, rights=inherited)
         for mailbox, superior in zip(ids, names.superiors(name), strict=False)
         if superior not in tree.entries
     ]
-    return (*missing, Made(ids[name.count(names.SEPARATOR)], name, special_use))
+    return (*missing, Made(ids[name.count(names.SEPARATOR)], name, special_use, rights=inherited))
+
+
+def nearest(tree: Tree, name: str) -> Entry | None:
+    """The nearest mailbox above a name that there is."""
+    return next((tree.entries[one] for one in reversed(names.superiors(name)) if one in tree.entries), None)
+
+
+def _inherited(tree: Tree, account: int, name: str) -> tuple[str, ...]:
+    """What has to stay as it is for what is made of the name to have the rights of the mailbox above it."""
+    above = nearest(tree, name)
+    return (rights_key(account, above.id),) if above is not None else ()
 
 
 def _standard(tree: Tree, ids: tuple[int, ...]) -> tuple[Made, ...]:

@@ -26,12 +26,14 @@ class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
 
 
 class Made(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One mailbox that came to be. `special_use` is a RFC 6154 attribute with its backslash, or empty."""
+    """One mailbox that came to be. `special_use` is a RFC 6154 attribute with its backslash, or empty. `rights`: what it has
+    of the mailbox above it, as (identifier, rights)."""
 
     mailbox: int
     name: str
     special_use: str = ""
     subscribed: bool = False
+    rights: tuple[tuple[str, str], ...] = ()
 
 
 class MailboxesCreated(Event, frozen=True, tag="MailboxesCreated.1"):
@@ -58,7 +60,8 @@ class Subscribed(Event, frozen=True, tag="Subscribed.1"):
 class MessageAppended(Event, frozen=True, tag="MessageAppended.1"):
     """A message came into a mailbox: appended by a client or delivered.
 
-    `internal_at`: unix seconds; `internal_zone`: minutes east of UTC as the client gave it.
+    `internal_at`: unix seconds; `internal_zone`: minutes east of UTC as the client gave it. `flags` are the owner's and
+    everybody's; `seen_by`: another account that brought it and has read it, 0 = none.
     """
 
     mailbox: int
@@ -68,6 +71,7 @@ class MessageAppended(Event, frozen=True, tag="MessageAppended.1"):
     flags: int = 0
     keywords: tuple[str, ...] = ()
     delivered: bool = False
+    seen_by: int = 0
 
 
 class FlagMode(IntEnum):
@@ -81,13 +85,32 @@ Ranges = tuple[tuple[int, int], ...]
 
 
 class FlagsChanged(Event, frozen=True, tag="FlagsChanged.1"):
-    """UIDs that are not there when it is folded are passed over."""
+    """UIDs that are not there when it is folded are passed over. \\Seen is the owner's (others: SeenChanged). `kept`: system
+    flags that a REPLACE leaves as they are, for it is asked by somebody who may not change them."""
 
     mailbox: int
     uids: Ranges
     mode: FlagMode
     flags: int = 0
     keywords: tuple[str, ...] = ()
+    kept: int = 0
+
+
+class SeenChanged(Event, frozen=True, tag="SeenChanged.1"):
+    """`account`, which is not the owner, has read these, or not. UIDs that are not there are passed over."""
+
+    mailbox: int
+    account: int
+    uids: Ranges
+    seen: bool = True
+
+
+class RightsChanged(Event, frozen=True, tag="RightsChanged.1"):
+    """What `identifier` (rights.py) may do with the mailbox from now on; no `rights`: it is named no more."""
+
+    mailbox: int
+    identifier: str
+    rights: str = ""
 
 
 class MessagesCopied(Event, frozen=True, tag="MessagesCopied.1"):
@@ -174,6 +197,7 @@ PARTITION_ENTITY = "0"  # of facts that are of the partition, not of an account
 AnyEvent = (
     MailboxesCreated | MailboxesRenamed | MailboxDeleted | Subscribed | MessageAppended | FlagsChanged | MessagesCopied
     | MessagesExpunged | EpochStarted | Reaffirmed | TailSalvaged | TailDestroyed | SalvageReported | SalvageSettled
+    | SeenChanged | RightsChanged
 )  # fmt: skip
 
 
@@ -182,10 +206,12 @@ def changes(account: int, event: AnyEvent) -> tuple[str, ...]:
     match event:
         case MailboxesCreated() | MailboxesRenamed() | MailboxDeleted() | Subscribed():
             return (tree_key(account),)
-        case FlagsChanged() | MessagesExpunged():
+        case FlagsChanged() | MessagesExpunged() | SeenChanged():
             return (messages_key(account, event.mailbox),)
         case MessagesCopied():
             return (messages_key(account, event.source),)
+        case RightsChanged():
+            return (rights_key(account, event.mailbox),)
         case SalvageReported() | SalvageSettled():
             return (report_key(event.position),)
         case _:
@@ -210,6 +236,10 @@ def tree_key(account: int) -> str:
 
 def messages_key(account: int, mailbox: int) -> str:
     return f"messages/{account}/{mailbox}"
+
+
+def rights_key(account: int, mailbox: int) -> str:
+    return f"rights/{account}/{mailbox}"
 
 
 def report_key(position: int) -> str:

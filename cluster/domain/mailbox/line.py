@@ -28,7 +28,9 @@ from cluster.domain.mailbox.events import (
     MessagesCopied,
     MessagesExpunged,
     Ranges,
+    RightsChanged,
     SalvageReported,
+    SeenChanged,
     Subscribed,
     TailDestroyed,
     TailSalvaged,
@@ -59,13 +61,14 @@ class Touched(NamedTuple):
 class Effect(NamedTuple):
     """What an event did in its line. `things`: the messages that it named and that were there, in the order of their
     UIDs; of an append, the one that it made. `target`: the mailbox in which something came to be; `names`: of each
-    mailbox that it speaks of, the name before. `tree`: the list of mailboxes changed."""
+    mailbox that it speaks of, the name before. `tree`: the list of mailboxes changed. `was`: the rights before."""
 
     things: tuple[Thing, ...] = ()
     touched: tuple[Touched, ...] = ()
     target: int = 0
     names: dict[int, str] = {}
     tree: bool = False
+    was: str = ""
 
 
 NOTHING = Effect()
@@ -79,6 +82,7 @@ class Box:
     special_use: str = ""
     uidnext: int = 1
     messages: dict[int, Thing] = field(default_factory=dict)  # by UID, ascending
+    rights: dict[str, str] = field(default_factory=dict)  # by identifier
 
 
 @dataclass(slots=True)
@@ -167,10 +171,17 @@ class Line:
                 if event.mode is FlagMode.ADD
                 else was & ~event.flags
                 if event.mode is FlagMode.REMOVE
-                else event.flags
+                else event.flags | was & event.kept
             )
         things = tuple(box.messages[uid] for uid in uids)
         return Effect(things, (_touched(box, uids),), 0, {box.id: box.name})
+
+    def seen_changed(self, mail: Account, event: SeenChanged, command: bytes, position: int) -> Effect:
+        box = mail.boxes.get(event.mailbox)
+        if box is None:
+            return NOTHING
+        uids = _there(box, event.uids)
+        return Effect(tuple(box.messages[uid] for uid in uids), (_touched(box, uids),), 0, {box.id: box.name})
 
     def copied(self, mail: Account, event: MessagesCopied, command: bytes, position: int) -> Effect:
         source, target = mail.boxes.get(event.source), self._landing(mail, event.target)
@@ -209,7 +220,9 @@ class Line:
             return NOTHING
         for made in event.made:
             mail.uidvalidity += 1
-            mail.boxes[made.mailbox] = Box(made.mailbox, made.name, mail.uidvalidity, made.special_use)
+            mail.boxes[made.mailbox] = Box(
+                made.mailbox, made.name, mail.uidvalidity, made.special_use, rights=dict(made.rights)
+            )
             mail.names[made.name] = made.mailbox
             mail.ever.add(made.mailbox)
             if made.subscribed:
@@ -242,6 +255,15 @@ class Line:
     def subscribed(self, mail: Account, event: Subscribed, command: bytes, position: int) -> Effect:
         (mail.subscriptions.add if event.subscribed else mail.subscriptions.discard)(event.name)
         return Effect(tree=True)
+
+    def rights_changed(self, mail: Account, event: RightsChanged, command: bytes, position: int) -> Effect:
+        box = mail.boxes.get(event.mailbox)
+        if box is None:
+            return NOTHING
+        was = box.rights.pop(event.identifier, "")
+        if event.rights:
+            box.rights[event.identifier] = event.rights
+        return Effect(names={box.id: box.name}, tree=True, was=was)
 
     def _epoch_started(self, event: EpochStarted) -> None:
         unclean = [gap for _, _, gap in event.ended if gap]
@@ -319,6 +341,8 @@ TELLS: dict[type, Callable[[Line, Account, Any, bytes, int], Effect]] = {
     Subscribed: Line.subscribed,
     MessageAppended: Line.appended,
     FlagsChanged: Line.flags_changed,
+    SeenChanged: Line.seen_changed,
+    RightsChanged: Line.rights_changed,
     MessagesCopied: Line.copied,
     MessagesExpunged: Line.expunged,
 }

@@ -14,6 +14,11 @@ DEPTH_LEVELS_MAX = 20
 KEYWORDS_PER_MESSAGE_MAX = 64
 KEYWORD_BYTES_MAX = 128
 
+# RFC 2342 §5: beneath these are mailboxes of others, as a client names them. Nobody's own ones begin so; where some did
+# before there were others, they keep their names and are found first.
+OTHERS, SHARED = "Other Users", "Shared"
+NAMESPACES = (OTHERS, SHARED)
+
 # RFC 6154 §2: those that a mailbox can be made for. \All and \Flagged are virtual (RFC 6154 §3: the server may refuse).
 ARCHIVE, DRAFTS, JUNK, SENT, TRASH = "\\Archive", "\\Drafts", "\\Junk", "\\Sent", "\\Trash"
 SPECIAL_USES = (ARCHIVE, DRAFTS, JUNK, SENT, TRASH)
@@ -56,6 +61,18 @@ def invalid(name: str) -> Refusal | None:
     """MAILBOX_NAME_INVALID and why, or None for what may be the name of a new mailbox. `name` is canonical."""
     why = _fault(name)
     return Refusal(Reason.MAILBOX_NAME_INVALID, why, (name,)) if why else None
+
+
+def is_elsewhere(name: str) -> bool:
+    """Whether it can be the name of somebody else's mailbox, or of what is above such."""
+    return name.partition(SEPARATOR)[0] in NAMESPACES
+
+
+def elsewhere(name: str) -> Refusal | None:
+    """MAILBOX_NAME_INVALID for what nobody's own mailbox may be called; also the names that only differ in case."""
+    if name.partition(SEPARATOR)[0].casefold() not in {one.casefold() for one in NAMESPACES}:
+        return None
+    return Refusal(Reason.MAILBOX_NAME_INVALID, "Names like this are those of other people's mailboxes.", (name,))
 
 
 def _fault(name: str) -> str:

@@ -23,12 +23,15 @@ from cluster.domain.mailbox.events import (
     MessagesCopied,
     MessagesExpunged,
     Reaffirmed,
+    RightsChanged,
+    SeenChanged,
     Subscribed,
     messages_key,
+    rights_key,
     tree_key,
 )
 from cluster.domain.mailbox.line import Effect, Line, Thing, copied_thing
-from cluster.domain.mailbox.names import STANDARD
+from cluster.domain.mailbox.names import STANDARD, superiors
 
 SPECIAL_USES = dict(STANDARD)
 GONE = "It is not there any more."
@@ -157,6 +160,11 @@ class _Mapping:
     def free_use(self, special_use: str) -> str:
         return "" if any(box.special_use == special_use for box in self.mail.boxes.values()) else special_use
 
+    def rights_above(self, made: Made) -> tuple[tuple[str, str], ...]:
+        """Of the mailbox above it as they are today: who was shut out there meanwhile is so here."""
+        above = next((name for name in reversed(superiors(made.name)) if name in self.mail.names), None)
+        return made.rights if above is None else tuple(sorted(self.mail.boxes[self.mail.names[above]].rights.items()))
+
     def is_taken(self, name: str) -> bool:
         return name in self.mail.names or (self.account, name) in self._again.made
 
@@ -184,7 +192,12 @@ def _created(to: _Mapping) -> None:
     if wanted:
         to.create(
             tuple(
-                msgspec.structs.replace(one, mailbox=to.unused(one.mailbox), special_use=to.free_use(one.special_use))
+                msgspec.structs.replace(
+                    one,
+                    mailbox=to.unused(one.mailbox),
+                    special_use=to.free_use(one.special_use),
+                    rights=to.rights_above(one),
+                )
                 for one in wanted
             )
         )
@@ -236,6 +249,7 @@ def _appended(to: _Mapping) -> None:
 
 
 def _flags_changed(to: _Mapping) -> None:
+    """Also of what somebody else than the owner has read."""
     found = to.found(to.effect.things)
     for mailbox, places in found.items():
         uids = ranges.compress(uid for uid, _ in places)
@@ -266,6 +280,22 @@ def _expunged(to: _Mapping) -> None:
             to.add(event, messages_key(to.account, mailbox))
 
 
+def _rights_changed(to: _Mapping) -> None:
+    """Only where nobody said otherwise meanwhile: who was shut out in history is not let in again. By the mailbox's id alone:
+    another one of its name is somebody's new mailbox."""
+    mailbox, identifier, rights = to.event.mailbox, to.event.identifier, to.event.rights
+    box = to.mail.boxes.get(mailbox)
+    today = box.rights.get(identifier, "") if box is not None else ""
+    if box is None or today == rights:
+        if box is None and rights:
+            to.conflict(f"Rights {rights!r} of {identifier} to {to.names()}", GONE)
+        return
+    if today != to.effect.was:
+        why = f"They were changed to {today!r} meanwhile."
+        return to.conflict(f"Rights {rights!r} of {identifier} to {to.names()}", why)
+    to.add(RightsChanged(mailbox, identifier, rights), rights_key(to.account, mailbox))
+
+
 def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count} messages"
 
@@ -277,6 +307,8 @@ MAPPED: dict[type, Callable[[_Mapping], None]] = {
     Subscribed: _subscribed,
     MessageAppended: _appended,
     FlagsChanged: _flags_changed,
+    SeenChanged: _flags_changed,
+    RightsChanged: _rights_changed,
     MessagesCopied: _copied,
     MessagesExpunged: _expunged,
 }

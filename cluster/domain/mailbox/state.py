@@ -2,8 +2,8 @@
 
 What every event does, beyond what its name says:
 - A mailbox that an event names gets its position as HIGHESTMODSEQ (MODSEQ is the position), whether or not a message
-  changed: at creation, rename, append, change of flags, copy (target; source too when moved) and expunge. `Subscribed`
-  and clean epochs touch none.
+  changed: at creation, rename, append, change of flags, copy (target; source too when moved) and expunge. `Subscribed`,
+  `RightsChanged` and clean epochs touch none.
 - A message that is new or really changes gets the position as MODSEQ; one whose flags stay the same keeps the one it
   has (RFC 7162 §3.1.3 permits it).
 - UIDs that are not there are passed over; so is an event on a mailbox that is not there, except that what was
@@ -23,6 +23,7 @@ from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     DELETED,
+    SEEN,
     UID_GAP,
     UIDNEXT_RAISED_MAX,
     UIDVALIDITY_FRESH,
@@ -38,8 +39,10 @@ from cluster.domain.mailbox.events import (
     MessagesExpunged,
     Ranges,
     Reaffirmed,
+    RightsChanged,
     SalvageReported,
     SalvageSettled,
+    SeenChanged,
     Subscribed,
     TailDestroyed,
     TailSalvaged,
@@ -51,7 +54,8 @@ from cluster.position import SEQUENCE_MAX
 class Msg(msgspec.Struct, frozen=True):
     """A message in a mailbox. `keywords` sorted. `saved`: position at which it came into this mailbox. `thread`:
     position at which its first copy came into the account. `origin`, `origin_uid`: the mailbox and UID that it was
-    copied from, or 0."""
+    copied from, or 0. `seen`: account that is not the owner → (has it read it, position of that); it goes along with copies,
+    so that a copy is as read as what it is a copy of."""
 
     content: Content
     internal_at: int
@@ -63,6 +67,7 @@ class Msg(msgspec.Struct, frozen=True):
     thread: int
     origin: int = 0
     origin_uid: int = 0
+    seen: Mapping[int, tuple[bool, int]] = {}
 
 
 class Box(msgspec.Struct, frozen=True):
@@ -78,6 +83,7 @@ class Box(msgspec.Struct, frozen=True):
     messages: Mapping[int, Msg] = {}
     expunged: Mapping[int, int] = {}
     vanished: tuple[tuple[int, int, int], ...] = ()
+    rights: Mapping[str, str] = {}
 
 
 class AccountMail(msgspec.Struct, frozen=True):
@@ -118,12 +124,14 @@ class Entry(msgspec.Struct, frozen=True):
 class Tree(msgspec.Struct, frozen=True):
     """What structural commands are decided on. `entries` has the mailboxes that `decide.tree_needs` and `tree_ids` name
     (more does no harm). `count`: mailboxes of the account, wanted by CREATE and RENAME. `subscriptions`: all of the
-    account's, wanted by Subscribe. `messages`: what `decide.tree_reads` names."""
+    account's, wanted by Subscribe. `messages`: what `decide.tree_reads` names. `rights`: of each mailbox of `entries` that
+    anybody has rights to, by identifier; wanted where `decide.reads_rights`."""
 
     entries: Mapping[str, Entry]
     count: int
     subscriptions: frozenset[str] = frozenset()
     messages: "MessagesState | None" = None
+    rights: Mapping[int, Mapping[str, str]] = {}
 
 
 class MessagesState(msgspec.Struct, frozen=True):
@@ -159,17 +167,29 @@ def tree_of(state: MailState, account: int, reads: tuple[int, Ranges] | None = N
     mail = state.accounts.get(account) or AccountMail(state.uidvalidity_base)
     entries = {box.name: Entry(box.id, box.uidvalidity, box.special_use) for box in mail.boxes.values()}
     messages = messages_of(state, account, *reads) if reads is not None else None
-    return Tree(entries, len(entries), mail.subscriptions, messages)
+    rights = {box.id: box.rights for box in mail.boxes.values() if box.rights}
+    return Tree(entries, len(entries), mail.subscriptions, messages, rights)
 
 
-def messages_of(state: MailState, account: int, mailbox: int, uids: Ranges) -> MessagesState:
+def messages_of(state: MailState, account: int, mailbox: int, uids: Ranges, reader: int = 0) -> MessagesState:
+    """`reader`: as another account than the owner sees them."""
     mail = state.accounts.get(account)
     box = mail.boxes.get(mailbox) if mail else None
     if box is None:
         return MessagesState(exists=False)
     return MessagesState(
-        True, {uid: message.modseq for uid, message in box.messages.items() if ranges.contains(uids, uid)}
+        True,
+        {uid: as_read_by(one, reader).modseq for uid, one in box.messages.items() if ranges.contains(uids, uid)},
     )
+
+
+def as_read_by(message: Msg, reader: int) -> Msg:
+    """As another account than the owner (0) sees it: with its own \\Seen, and a MODSEQ that rises with that."""
+    if not reader:
+        return message
+    seen, modseq = message.seen.get(reader, (False, 0))
+    flags = message.flags | SEEN if seen else message.flags & ~SEEN
+    return msgspec.structs.replace(message, flags=flags, modseq=max(message.modseq, modseq))
 
 
 def flagged(message: Msg, event: FlagsChanged, position: int) -> Msg:
@@ -180,7 +200,7 @@ def flagged(message: Msg, event: FlagsChanged, position: int) -> Msg:
         case FlagMode.REMOVE:
             flags, words = message.flags & ~event.flags, set(message.keywords) - set(event.keywords)
         case FlagMode.REPLACE:
-            flags, words = event.flags, set(event.keywords)
+            flags, words = event.flags | message.flags & event.kept, set(event.keywords)
     keywords = tuple(sorted(words))
     if flags == message.flags and keywords == message.keywords:
         return message
@@ -197,7 +217,9 @@ def _created(mail: AccountMail, event: MailboxesCreated, position: int) -> Folde
         if made.name in names or made.mailbox in boxes:
             return Unappliable(f"mailbox {made.name!r} is there already")
         uidvalidity += 1
-        boxes[made.mailbox] = Box(made.mailbox, made.name, uidvalidity, position, made.special_use)
+        boxes[made.mailbox] = Box(
+            made.mailbox, made.name, uidvalidity, position, made.special_use, rights=dict(made.rights)
+        )
         names[made.name] = made.mailbox
         if made.subscribed:
             subscriptions.add(made.name)
@@ -241,8 +263,17 @@ def _appended(mail: AccountMail, event: MessageAppended, position: int) -> Folde
     if box is None:
         return Unappliable("neither the mailbox nor INBOX is there")
     keywords = tuple(sorted(set(event.keywords)))
+    seen = {event.seen_by: (True, position)} if event.seen_by else {}
     message = Msg(
-        event.content, event.internal_at, event.internal_zone, event.flags, keywords, position, position, position
+        event.content,
+        event.internal_at,
+        event.internal_zone,
+        event.flags,
+        keywords,
+        position,
+        position,
+        position,
+        seen=seen,
     )
     return _with_box(
         mail,
@@ -263,6 +294,33 @@ def _flags_changed(mail: AccountMail, event: FlagsChanged, position: int) -> Fol
     return _with_box(mail, msgspec.structs.replace(box, highestmodseq=position, messages=messages))
 
 
+def _seen_changed(mail: AccountMail, event: SeenChanged, position: int) -> Folded:
+    box = mail.boxes.get(event.mailbox)
+    if box is None:
+        return mail
+    messages = {
+        uid: _read(message, event, position) if ranges.contains(event.uids, uid) else message
+        for uid, message in box.messages.items()
+    }
+    return _with_box(mail, msgspec.structs.replace(box, highestmodseq=position, messages=messages))
+
+
+def _read(message: Msg, event: SeenChanged, position: int) -> Msg:
+    if message.seen.get(event.account, (False, 0))[0] == event.seen:
+        return message
+    return msgspec.structs.replace(message, seen={**message.seen, event.account: (event.seen, position)})
+
+
+def _rights_changed(mail: AccountMail, event: RightsChanged, position: int) -> Folded:
+    box = mail.boxes.get(event.mailbox)
+    if box is None:
+        return mail
+    rights = {identifier: given for identifier, given in box.rights.items() if identifier != event.identifier}
+    if event.rights:
+        rights[event.identifier] = event.rights
+    return _with_box(mail, msgspec.structs.replace(box, rights=rights))
+
+
 def _copied(mail: AccountMail, event: MessagesCopied, position: int) -> Folded:
     source = mail.boxes.get(event.source)
     if source is None:
@@ -274,7 +332,12 @@ def _copied(mail: AccountMail, event: MessagesCopied, position: int) -> Folded:
     uids = [uid for uid in sorted(source.messages) if ranges.contains(event.uids, uid)]
     copies = {
         target.uidnext + offset: msgspec.structs.replace(
-            source.messages[uid], modseq=position, saved=position, origin=source.id, origin_uid=uid
+            source.messages[uid],
+            modseq=position,
+            saved=position,
+            origin=source.id,
+            origin_uid=uid,
+            seen={reader: (seen, position) for reader, (seen, _) in source.messages[uid].seen.items()},
         )
         for offset, uid in enumerate(uids)
     }
@@ -387,6 +450,8 @@ FOLDS: dict[type, Callable[[AccountMail, Any, int], Folded]] = {
     Subscribed: _subscribed,
     MessageAppended: _appended,
     FlagsChanged: _flags_changed,
+    SeenChanged: _seen_changed,
+    RightsChanged: _rights_changed,
     MessagesCopied: _copied,
     MessagesExpunged: _expunged,
     Reaffirmed: _reaffirmed,

@@ -13,4 +13,25 @@ DO $$ BEGIN
     ) THEN
         ALTER TABLE account ADD COLUMN pop3_since bigint NOT NULL DEFAULT 0;
     END IF;
+    IF to_regclass('mailbox_right') IS NULL THEN
+        CREATE TABLE mailbox_right (
+            mailbox     bigint NOT NULL,
+            identifier  text NOT NULL,
+            negative    boolean NOT NULL,
+            rights      text NOT NULL,
+            PRIMARY KEY (mailbox, identifier, negative)
+        );
+        CREATE INDEX mailbox_right_identifier ON mailbox_right (identifier);
+    END IF;
+    IF to_regclass('seen_by') IS NULL THEN
+        CREATE TABLE seen_by (
+            mailbox  bigint NOT NULL,
+            uid      bigint NOT NULL,
+            account  bigint NOT NULL,
+            seen     boolean NOT NULL,
+            modseq   bigint NOT NULL,
+            PRIMARY KEY (mailbox, uid, account)
+        );
+        CREATE INDEX seen_by_account ON seen_by (mailbox, account, modseq);
+    END IF;
 END $$;

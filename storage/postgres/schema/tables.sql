@@ -214,6 +214,25 @@ CREATE TABLE vanished (                 -- of these UIDs those that are not ther
     PRIMARY KEY (mailbox, modseq, first)
 );
 
+CREATE TABLE mailbox_right (            -- who beside its owner may do what with a mailbox (RFC 4314)
+    mailbox     bigint NOT NULL,
+    identifier  text NOT NULL,          -- anyone, an account's id, a group's address
+    negative    boolean NOT NULL,       -- these are taken away
+    rights      text NOT NULL,
+    PRIMARY KEY (mailbox, identifier, negative)
+);
+CREATE INDEX mailbox_right_identifier ON mailbox_right (identifier);
+
+CREATE TABLE seen_by (                  -- what others than the owner have read; the owner's \Seen is in `flag`
+    mailbox  bigint NOT NULL,
+    uid      bigint NOT NULL,
+    account  bigint NOT NULL,
+    seen     boolean NOT NULL,
+    modseq   bigint NOT NULL,
+    PRIMARY KEY (mailbox, uid, account)
+);
+CREATE INDEX seen_by_account ON seen_by (mailbox, account, modseq);
+
 CREATE TABLE mailbox_deleted (
     id           bigint PRIMARY KEY,
     account      bigint NOT NULL,

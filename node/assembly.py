@@ -16,6 +16,7 @@ from cluster.world import World
 from node import roster
 from node.config import Config
 from storage.agreement import Tables, Watchman
+from storage.bearer import Issuer
 from storage.blobs.files import FileBlobs
 from storage.blobs.peers import Fetcher, OnDemand, small_source, source
 from storage.credentials import Credentials
@@ -105,7 +106,8 @@ class Assembly:
         self.executor.reach.is_led = self.log.is_led
         contents = OnDemand(self.fetcher)
         self.handing = Handing(self.executor, contents, self.spool_partition)
-        self.sign_in = SignIn(self.directory, self.credentials, self.throttle)
+        self.issuer = Issuer(config.oauth, world.monotonic) if config.oauth is not None else None
+        self.sign_in = SignIn(self.directory, self.credentials, self.throttle, self.issuer)
         self.reports = Reports(self.log, self.hub, self.database, world)
         level = Level(self.hub, self.log, self.directory.partition_of, self.reports.view.salvaged)
         self.whereabouts = Whereabouts(
@@ -265,4 +267,6 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
         await parts.blobs.close()
         await parts.database.stop()
         parts.credentials.close()
+        if parts.issuer is not None:
+            await parts.issuer.close()
         parts.spool.close()

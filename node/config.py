@@ -20,6 +20,8 @@ from node.backbone import ROSTER_NAME, BackboneConfig, read_roster
 from node.backbone import ConfigRefused as ConfigRefused
 from node.backbone import Secret as Secret
 from node.limits import Limits
+from node.oauth import OAuthFile, OAuthSecrets, trust
+from storage.bearer import Trust
 
 SOCKET_PATH_BYTES_MAX = 100  # sun_path holds 108 with its final NUL (unix(7)); a margin for the engine's own suffixes
 PORT_BASE_MAX = 65535 - 4222
@@ -29,7 +31,6 @@ STANDARD_PORTS: dict[str, int] = {
     "smtp": 25, "submission": 587, "submissions": 465, "lmtp": 24, "imap": 143, "imaps": 993, "pop3": 110, "pop3s": 995,
     "http": 80, "https": 443, "nats": 4222,
 }
-
 
 T = TypeVar("T")
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -113,6 +114,7 @@ class Config(msgspec.Struct, frozen=True):
     imap_compress: bool
     smarthost: SmarthostConfig | None
     relay: RelayConfig
+    oauth: Trust | None
     lmtp_socket: Path | None
     log_level: str
     log_format: Literal["auto", "json", "console"]
@@ -246,6 +248,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     security: _Security = _Security()
     smarthost: _Smarthost | None = None
     relay: _Relay = _Relay()
+    oauth: OAuthFile | None = None
     backbone: _Backbone | None = None
 
 
@@ -271,6 +274,7 @@ class _Secrets(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hmac_key: str
     nats: _NatsSecrets
     smarthost: _SmarthostSecrets = _SmarthostSecrets()
+    oauth: OAuthSecrets = OAuthSecrets()
     backbone: _BackboneSecrets = _BackboneSecrets()
 
 
@@ -315,6 +319,7 @@ def load(directory: Path) -> Config:
         imap_compress=file.security.imap_compress,
         smarthost=_smarthost(file, secrets),
         relay=RelayConfig(file.relay.through),
+        oauth=trust(home / "angarium.toml", file.oauth, secrets.oauth),
         lmtp_socket=_lmtp_socket(home, file.listen.lmtp_socket),
         log_level=file.node.log_level,
         log_format=file.node.log_format,

@@ -56,6 +56,15 @@ plaintext_networks = [{plaintext}]
 # imap_unauthenticate = true      # false where a proxy that does not know UNAUTHENTICATE (RFC 8437) stands before the site
 # imap_compress = true            # COMPRESS=DEFLATE (RFC 4978)
 
+# [oauth]                         # people also sign in by a token of this issuer (OAUTHBEARER, XOAUTH2)
+# issuer = "https://id.example.org"
+# audience = "mail.example.org"
+# jwks = "https://id.example.org/keys"             # its keys: a URL, or a file beside this one
+# introspection = ""              # it is asked about every token; client_secret of [oauth] is in secrets.toml
+# client_id = ""
+# claim = "email"                 # which names the account by its address
+# scope = ""
+
 [limits]
 {limits}
 

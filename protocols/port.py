@@ -31,6 +31,7 @@ from storage.shapes import (
     Selected,
     SiteUnavailable,
     Status,
+    TokensTaken,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "SiteUnavailable",
     "Spooled",
     "Status",
+    "TokensTaken",
     "Verdict",
     "Watch",
     "World",
@@ -102,6 +104,11 @@ class Site(Protocol):
     world: World
     name: str
 
+    @property
+    def tokens(self) -> TokensTaken | None:
+        """None = nobody signs in by a token of an issuer."""
+        ...
+
     # -- signing in ---------------------------------------------------------------------------------------------------
     async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
         """WRONG_PASSWORD, ACCOUNT_SUSPENDED, THROTTLED, UNAVAILABLE. Slow (25 ms) once, then from a cache."""
@@ -111,6 +118,11 @@ class Site(Protocol):
 
     async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
         """Tells the outcome of a SCRAM exchange (None = it failed), for throttling and the audit trail."""
+        ...
+
+    async def sign_in_by_token(self, address: str, token: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        """By a token of the issuer that the site trusts (RFC 6750). `address`: whom the client wants to be, empty = whom the token
+        names. WRONG_PASSWORD, NOT_PERMITTED (its scope), ACCOUNT_SUSPENDED, THROTTLED, UNAVAILABLE (the issuer is away)."""
         ...
 
     async def introduced(self, address: str, by: str, actor: Actor) -> Account | Refusal:

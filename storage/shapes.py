@@ -9,7 +9,7 @@ from cluster.domain.mailbox.events import Ranges
 
 
 class Account(msgspec.Struct, frozen=True):
-    """`credential`: how it signed in: password, or the label of an app password. `pop3_since`: unix seconds, only mail
+    """`credential`: how it signed in: password, token, or the label of an app password. `pop3_since`: unix seconds, only mail
     that arrived then or later is offered by POP3; 0 = all."""
 
     id: int
@@ -29,6 +29,14 @@ class ScramKeys(msgspec.Struct, frozen=True):
     stored_key: bytes
     server_key: bytes
     account: Account | None
+
+
+class TokensTaken(msgspec.Struct, frozen=True):
+    """What a client is told of the tokens with which one signs in here (RFC 7628 §3.2.2). `scope`: which they must have, empty =
+    none in particular. `discovery`: where their issuer says how to get one, empty = it is not said."""
+
+    scope: str = ""
+    discovery: str = ""
 
 
 class Done(msgspec.Struct, frozen=True):

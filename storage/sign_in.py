@@ -12,15 +12,21 @@ from cluster.domain.directory import addresses
 from cluster.domain.directory.state import Account as Entry
 from cluster.domain.directory.state import Missing, Slice
 from cluster.domain.refusal import Reason, Refusal
+from storage.bearer import Issuer, IssuerAway, TokenRefused
 from storage.credentials import PASSWORD_LABEL, Credentials, CredentialsBusy, scram_parts
 from storage.directory import Directory
-from storage.shapes import Account, ScramKeys
+from storage.shapes import Account, ScramKeys, TokensTaken
 from storage.throttle import SignIns
 
 WRONG = Refusal(Reason.WRONG_PASSWORD, "The address or the password is wrong.")
 SUSPENDED = Refusal(Reason.ACCOUNT_SUSPENDED, "The account is suspended; ask your administrator.")
+BAD_TOKEN = Refusal(Reason.WRONG_PASSWORD, "The token is not taken here, or is somebody else's.")
+NOT_SCOPED = Refusal(Reason.NOT_PERMITTED, "The token is not for mail.")
+ISSUER_AWAY = Refusal(Reason.UNAVAILABLE, "Whoever issued the token cannot be asked now; try again.")
 NOT_KNOWN = Refusal(Reason.NO_SUCH_ACCOUNT, "This site does not know the account, or not yet.")
 BUSY = Refusal(Reason.UNAVAILABLE, "Too many people sign in at the moment; try again.")
+
+TOKEN_LABEL = "token"
 
 log = structlog.get_logger("sign-in")
 
@@ -34,10 +40,13 @@ class Observer(Protocol):
 class SignIn:
     """Raises the database's AWAY."""
 
-    def __init__(self, directory: Directory, credentials: Credentials, throttle: SignIns) -> None:
+    def __init__(
+        self, directory: Directory, credentials: Credentials, throttle: SignIns, issuer: Issuer | None = None
+    ) -> None:
         self._directory = directory
         self._credentials = credentials
         self._throttle = throttle
+        self._issuer = issuer
         self.observer: Observer | None = None
 
     async def by_password(self, address: str, password: str, actor: Actor, *, throttled: bool) -> Account | Refusal:
@@ -70,6 +79,34 @@ class SignIn:
             return _slow_down(wait)
         entry = await self._entry(account.address) if account else None
         return self._outcome(entry, PASSWORD_LABEL, name, actor)
+
+    @property
+    def tokens(self) -> TokensTaken | None:
+        return self._issuer.taken if self._issuer is not None else None
+
+    async def by_token(self, address: str, token: str, actor: Actor, *, throttled: bool) -> Account | Refusal:
+        """`address` empty: whom the token names; it must name the same otherwise."""
+        asked = _name(address)
+        if throttled and (wait := self._throttle.wait_s(actor.address, asked)) > 0:
+            return _slow_down(wait)
+        facts = {"account": asked, "address": actor.address, "protocol": actor.protocol, "session": actor.session}
+        named, scoped = "", True
+        try:
+            if self._issuer is not None:
+                named = _name(await self._issuer.named(token))
+            if address and named and asked != named:
+                log.info("a token of somebody else", named=named, **facts)
+                named = ""
+        except IssuerAway as away:
+            log.warning("a token cannot be judged", why=str(away), **facts)
+            return ISSUER_AWAY
+        except TokenRefused as refused:
+            log.info("a token is not taken", why=str(refused), **facts)
+            scoped = not refused.scope
+        found = self._outcome(await self._entry(named), TOKEN_LABEL, named or asked, actor)
+        if isinstance(found, Refusal) and found.reason is Reason.WRONG_PASSWORD:
+            return BAD_TOKEN if scoped else NOT_SCOPED
+        return found
 
     async def by_site(self, address: str, by: str, actor: Actor) -> Account | Refusal:
         """Who signed in at the site `by`, which vouches for it; `actor.address` is the client's own. Guesses at passwords

@@ -41,6 +41,7 @@ from storage.shapes import (
     Selected,
     SiteUnavailable,
     Status,
+    TokensTaken,
 )
 from storage.sign_in import SignIn
 from storage.whereabouts import Whereabouts, refusal
@@ -77,6 +78,13 @@ class Site:
 
     async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
         return await answered(self._sign_in.by_scram(account, actor, address))
+
+    @property
+    def tokens(self) -> TokensTaken | None:
+        return self._sign_in.tokens
+
+    async def sign_in_by_token(self, address: str, token: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        return await answered(self._sign_in.by_token(address, token, actor, throttled=throttled))
 
     async def introduced(self, address: str, by: str, actor: Actor) -> Account | Refusal:
         return await answered(self._sign_in.by_site(address, by, actor))

@@ -37,6 +37,7 @@ from protocols.port import (
     Selected,
     Spooled,
     Status,
+    TokensTaken,
     Verdict,
     World,
 )
@@ -135,6 +136,8 @@ class MemorySite:
         self._people: dict[str, tuple[Account, str]] = {}
         self.kept_at: dict[int, tuple[str, ...]] = {}  # whose mail is at other sites only
         self.introductions: list[tuple[str, str, Actor]] = []  # (address, by which site, who)
+        self.tokens: TokensTaken | None = None
+        self.issued: dict[str, str] = {}  # token → whose it is, or "!" and why it is refused
         self.index: SearchIndex | None = None
         self._data: dict[bytes, bytes] = {}
         self._position = EPOCH
@@ -168,6 +171,14 @@ class MemorySite:
 
     async def signed_in(self, account: Account | None, actor: Actor, address: str) -> Account | Refusal:
         return account or Refusal(Reason.WRONG_PASSWORD)
+
+    async def sign_in_by_token(self, address: str, token: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        named = self.issued.get(token, "")
+        if named.startswith("!"):
+            return Refusal(Reason(named[1:]))
+        if not named or address not in ("", named):
+            return Refusal(Reason.WRONG_PASSWORD)
+        return self._people[named][0]
 
     async def introduced(self, address: str, by: str, actor: Actor) -> Account | Refusal:
         self.introductions.append((address, by, actor))

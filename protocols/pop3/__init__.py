@@ -1,7 +1,8 @@
 """POP3: RFC 1939, for programs that take INBOX away and know no other mailbox.
 
 With: RFC 2449 CAPA, PIPELINING, RESP-CODES, EXPIRE and IMPLEMENTATION, RFC 2595 STLS, RFC 3206 AUTH-RESP-CODE with SYS/TEMP,
-SYS/PERM and AUTH, RFC 5034 AUTH with PLAIN (RFC 4616) and SCRAM-SHA-256 (RFC 7677), RFC 6856 UTF8 and LANG, RFC 8314 POP3S;
+SYS/PERM and AUTH, RFC 5034 AUTH with PLAIN (RFC 4616), SCRAM-SHA-256 (RFC 7677) and, where a site takes tokens, OAUTHBEARER
+(RFC 7628), RFC 6856 UTF8 and LANG, RFC 8314 POP3S;
 of RFC 1939's optional words TOP, UIDL, USER and PASS.
 
 Left out on purpose: APOP (it needs the password itself, or what is as good as it, kept at the server, and a digest of MD5 to

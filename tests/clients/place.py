@@ -11,13 +11,15 @@ import subprocess
 import urllib.request
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from time import monotonic
+from time import monotonic, time  # noqa: TID251  # of the tokens that a client shows
 from typing import Any, NamedTuple
 
 from imapclient import IMAPClient
 
 from node.config import Config, load
+from tests import issuer as issuing
 from tests import live
+from tests.issuer import Issuer
 
 PLAINTEXT_ADDRESS = "127.0.0.2"  # the one from which this site takes passwords without TLS
 STRANGER = "stranger@elsewhere.example"
@@ -36,10 +38,10 @@ class Person(NamedTuple):
 
 
 class Place:
-    """Where the site is; `smarthost_port`: where its relay looks for the smarthost."""
+    """Where the site is; `smarthost_port`: where its relay looks for the smarthost; `issuer`: whose tokens it takes."""
 
-    def __init__(self, config: Config, process: "subprocess.Popen[str]", smarthost_port: int) -> None:
-        self.config, self.process, self.smarthost_port = config, process, smarthost_port
+    def __init__(self, config: Config, process: "subprocess.Popen[str]", smarthost_port: int, issuer: Issuer) -> None:
+        self.config, self.process, self.smarthost_port, self.issuer = config, process, smarthost_port, issuer
         self._people = itertools.count(1)
 
     @property
@@ -123,11 +125,14 @@ def standing(directory: Any) -> Iterator[Place]:
     live.configure(config, "plaintext_networks = []", f'plaintext_networks = ["{PLAINTEXT_ADDRESS}/32"]')
     live.configure(config, "# message_bytes_max = 52428800", f"message_bytes_max = {MESSAGE_BYTES_MAX}")
     smarthost = live.port_base()
-    text = f'[smarthost]\nhost = "127.0.0.1"\nport = {smarthost}\ntls = "none"'
+    text = f'[smarthost]\nhost = "127.0.0.1"\nport = {smarthost}\ntls = "none"\n\n'
+    issuer = Issuer(time())
+    (config.dir / "keys.json").write_bytes(issuer.jwks())
+    text += f'[oauth]\nissuer = "{issuing.NAME}"\naudience = "{issuing.AUDIENCE}"\njwks = "keys.json"'
     live.configure(config, "# [smarthost]", text + "\n#")
     config = load(directory)
     with live.running(config) as process:
-        yield Place(config, process, smarthost)
+        yield Place(config, process, smarthost, issuer)
 
 
 def found(command: str, package: str) -> str:

@@ -87,3 +87,25 @@ def test_passwords_go_under_tls_only(ask: Ask, place: Place) -> None:
 
 def test_a_wrong_password_is_refused(curl: str, place: Place, person: Person) -> None:
     said(curl, "-sS", "--cacert", place.ca, "-u", f"{person.address}:wrong", imaps(place), status=LOGIN_DENIED)
+
+
+@pytest.mark.parametrize("mechanism", ["OAUTHBEARER", "XOAUTH2"])
+def test_tokens(curl: str, place: Place, person: Person, tmp_path: Path, mechanism: str) -> None:
+    """RFC 7628, in three languages; with one that has expired, refused."""
+    file, ports = tmp_path / "message", place.config.ports
+    file.write_bytes(MESSAGE)
+    ends = ("--mail-from", person.address, "--mail-rcpt", person.address, "-T", str(file))
+
+    def run(token: str, *arguments: str, status: int = 0) -> str:
+        who = ("-u", f"{person.address}:", "--oauth2-bearer", token, "--login-options", f"AUTH={mechanism}")
+        return said(curl, "-sS", "--max-time", "30", "--cacert", place.ca, *who, *arguments, status=status)
+
+    good, old = place.issuer.token(person.address), place.issuer.token(person.address, exp=1)
+    run(good, *ends, f"smtps://localhost:{ports.submissions}/me.example")
+    with place.imap(person) as client:
+        place.until(client, 1)
+    assert run(good, imaps(place, "INBOX?ALL")).strip() == "* SEARCH 1"
+    assert "by curl" in run(good, f"pop3s://localhost:{ports.pop3s}/1")
+    run(old, *ends, f"smtps://localhost:{ports.submissions}/me.example", status=LOGIN_DENIED)
+    for url in (imaps(place), f"pop3s://localhost:{ports.pop3s}/"):
+        run(old, url, status=LOGIN_DENIED)

@@ -55,7 +55,7 @@ def test_what_submission_offers(talk: Talk, place: Place, person: Person) -> Non
     heard = talk(*tls(place, place.config.ports.submission), "--quit-after", "EHLO")
     clear, _, secured = heard.partition("=== TLS started")
     assert "STARTTLS" in clear and "AUTH" not in clear
-    assert "AUTH SCRAM-SHA-256 PLAIN LOGIN" in secured and "STARTTLS" not in secured
+    assert "AUTH PLAIN SCRAM-SHA-256 OAUTHBEARER XOAUTH2 LOGIN" in secured and "STARTTLS" not in secured
     heard = talk(*tls(place, place.config.ports.submission), *login(person, "CRAM-MD5"), "-t", STRANGER, status=AUTH_REFUSED)
     assert "*** Auth not attempted" in heard
 

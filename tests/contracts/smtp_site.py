@@ -15,7 +15,7 @@ from cluster.domain.outbox.decide import decide
 from cluster.domain.outbox.events import AnyEvent
 from cluster.domain.outbox.state import OutboxState, Queued, evolve
 from cluster.domain.refusal import Reason, Refusal
-from protocols.port import Account, Done, Recipient, ScramKeys, Site
+from protocols.port import Account, Done, Recipient, ScramKeys, Site, TokensTaken
 
 NOW = 1_790_000_000
 
@@ -113,12 +113,20 @@ class SmallSite:
     away_still: list[str] = field(default_factory=list)
     scram: dict[str, ScramKeys] = field(default_factory=dict)
     throttled: list[bool] = field(default_factory=list)
+    tokens: TokensTaken | None = None
+    issued: dict[str, str] = field(default_factory=dict)  # token → whose it is
 
     async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
         self.throttled.append(throttled)
         if self.passwords.get(address) != password:
             return Refusal(Reason.WRONG_PASSWORD)
         return Account(self.people[address], address, address)
+
+    async def sign_in_by_token(self, address: str, token: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
+        named = self.issued.get(token, "")
+        if not named or address not in ("", named):
+            return Refusal(Reason.WRONG_PASSWORD)
+        return Account(self.people[named], named, named, credential="token")
 
     async def scram_keys(self, address: str) -> ScramKeys | Refusal:
         return self.scram[address]

@@ -1,18 +1,14 @@
 """Paths, parameters, replies, trace fields, SCRAM: pure functions."""
 
-import base64
 import email
 import email.policy
-import hashlib
-import hmac
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.domain.refusal import Reason, Refusal
-from protocols.port import ScramKeys
-from protocols.smtp import bounce, errors, paths, sasl, trace
+from protocols.smtp import bounce, errors, paths, trace
 from protocols.smtp.model import Path, Reply, SyntaxRefused
 from protocols.smtp.writer import written
 
@@ -129,31 +125,6 @@ def test_submission_mends_a_header() -> None:
     )
 
 
-def scram_keys(password: str) -> ScramKeys:
-    salt = b"W\x22\x9c\xa7\xb5"
-    salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 4096)
-    client_key = hmac.digest(salted, b"Client Key", "sha256")
-    return ScramKeys(salt, 4096, hashlib.sha256(client_key).digest(), hmac.digest(salted, b"Server Key", "sha256"), None)
-
-
-def test_scram_by_the_book() -> None:
-    """RFC 7677 §3: its example, byte for byte."""
-    salted = hashlib.pbkdf2_hmac("sha256", b"pencil", base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096)
-    stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-    server = hmac.digest(salted, b"Server Key", "sha256")
-    keys = ScramKeys(base64.b64decode("W22ZaJ0SNY7soEsUEjb6gQ=="), 4096, stored, server, None)
-    first = sasl.scram_first(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
-    assert first.name == "user"
-    challenge = sasl.scram_challenge(first, keys, "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0")
-    assert challenge == "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
-    final = (
-        b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ="
-    )
-    assert sasl.scram_proved(first, keys, challenge, final) == "v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="
-    assert sasl.scram_proved(first, scram_keys("pencils"), challenge, final) is None
-    assert sasl.scram_proved(first, keys, challenge.replace("r=rO", "r=rP"), final) is None
-
-
 TEXTS = st.text(st.sampled_from("a.é \r\n\t:-=\0\u2028"), max_size=20)
 
 
@@ -181,35 +152,3 @@ def test_a_notification_is_what_it_says(text: str, recipient: str, code: int, ex
 def test_the_status_of_a_failure_is_permanent(code: int, text: str, status: str) -> None:
     """RFC 3464 §2.3.4."""
     assert bounce.Failure("x@y.example", code, text).status == status
-
-
-@pytest.mark.parametrize(
-    "message", [b"", b"n", b"p=tls-unique,,n=u,r=123456789", b"n,a=other,n=u,r=123456789", b"n,,m=x,n=u,r=123456789",
-                b"n,,n=a=b,r=123456789", b"n,,n=u,r=1", b"\xff", b"n,,n=,r=123456789"]
-)  # fmt: skip
-def test_what_is_no_first_message_of_scram(message: bytes) -> None:
-    with pytest.raises(SyntaxRefused):
-        sasl.scram_first(message)
-
-
-@given(st.binary(max_size=60))
-def test_any_final_message_proves_nothing(message: bytes) -> None:
-    first = sasl.scram_first(b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO")
-    keys = scram_keys("pencil")
-    challenge = sasl.scram_challenge(first, keys, "abc")
-    try:
-        assert sasl.scram_proved(first, keys, challenge, b"c=biws," + message) is None
-    except SyntaxRefused:
-        return
-
-
-def test_plain_and_a_secret_that_does_not_show() -> None:
-    """RFC 4616 §2."""
-    password = sasl.plain(b"\0alice\0secret")
-    assert password is not None and (password.name, password.password) == ("alice", "secret")
-    assert "secret" not in repr(password)
-    assert sasl.plain(b"bob\0alice\0secret") is None
-    assert sasl.plain(b"alice\0alice\0secret") == password
-    for wrong in (b"", b"alice\0secret", b"\0\0x", b"\0a\0", b"\xff\0a\0b"):
-        with pytest.raises(SyntaxRefused):
-            sasl.plain(wrong)

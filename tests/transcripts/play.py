@@ -3,6 +3,8 @@
     # a comment; cites the RFC
     -- person anna                a new account; <anna> is its address, its password is "secret"
     -- setting NAME=NUMBER        of protocols.imap.settings, before the first client
+    -- tls                        clients that come from now on speak TLS
+    -- token TOKEN anna           is anna's; !REASON instead of a name: it is refused for that (at a site in memory only)
     -- untrusted                  clients come from a network in which passwords need TLS
     -- login A anna [MAILBOX]     client A connects, signs in and, if told, selects; what it hears is dropped
     -- append A MAILBOX COUNT     A appends so many small messages (Subject: message 1…), dropped too
@@ -25,7 +27,8 @@ import msgspec
 
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings
-from protocols.port import Site
+from protocols.port import Site, TokensTaken
+from tests.memory_site import MemorySite
 from tests.transcripts.wire import MemoryTransport
 
 WAYS = ("whole", "bytes", "ragged")
@@ -42,8 +45,8 @@ class Stage(NamedTuple):
 
 
 class Client:
-    def __init__(self, server: ImapServer) -> None:
-        self.wire = server.door()
+    def __init__(self, server: ImapServer, *, tls: bool = False) -> None:
+        self.wire = server.door(tls=tls)
         self.transport = MemoryTransport(self.wire)
         self.wire.connection_made(self.transport)
 
@@ -80,6 +83,7 @@ class Player:
         self.stage, self.how = stage, how
         self.settings = Settings(hostname="mail.example.org", plaintext_networks=(ipaddress.ip_network("127.0.0.0/8"),))
         self.server: ImapServer | None = None
+        self.tls = False
         self.clients: dict[str, Client] = {}
         self.names: dict[str, str] = {}
         self.passwords: dict[str, str] = {}
@@ -118,7 +122,7 @@ class Player:
     async def client(self, name: str) -> Client:
         if name not in self.clients:
             self.server = self.server or ImapServer(self.stage.site, self.settings)
-            self.clients[name] = Client(self.server)
+            self.clients[name] = Client(self.server, tls=self.tls)
         return self.clients[name]
 
     def bytes_of(self, text: str, where: str) -> bytes:
@@ -166,6 +170,12 @@ class Player:
                 name, _, value = pair.partition("=")
                 limits = msgspec.structs.replace(self.settings.limits, **{name: int(value)})
                 self.settings = msgspec.structs.replace(self.settings, limits=limits)
+            case ["tls"]:
+                self.tls = True
+            case ["token", token, whose]:
+                assert isinstance(self.stage.site, MemorySite), f"{where}: no site of which tokens can be told"
+                self.stage.site.tokens = TokensTaken("mail", "https://id.example/.well-known/openid-configuration")
+                self.stage.site.issued[token] = self.names.get(whose, whose)
             case ["untrusted"]:
                 self.settings = msgspec.structs.replace(self.settings, plaintext_networks=())
             case ["login", who, person, *mailbox]:

@@ -9,8 +9,8 @@ ANSWER_S_MAX = 10.0
 class MemoryTransport(asyncio.Transport):
     """What the session writes is kept; what the client sends is given to the protocol."""
 
-    def __init__(self, protocol: asyncio.Protocol) -> None:
-        super().__init__({"peername": ("127.0.0.1", 9)})
+    def __init__(self, protocol: asyncio.Protocol, *, tls: bool = False) -> None:
+        super().__init__({"peername": ("127.0.0.1", 9), "ssl_object": object() if tls else None})
         self._protocol = protocol
         self._closing = False
         self.written = bytearray()

@@ -4,6 +4,7 @@ from protocols.imap.commands.compress import offered as compress_offered
 from protocols.imap.commands.unauthenticate import offered as unauthenticate_offered
 from protocols.imap.model import Reply, Request
 from protocols.imap.state import Talk
+from protocols.sasl import offered
 
 ANYTIME = ("IMAP4rev1", "IMAP4rev2", "LITERAL+", "SASL-IR", "ID", "ENABLE")
 SIGNED_IN = (
@@ -12,7 +13,6 @@ SIGNED_IN = (
     "MULTISEARCH", "CONTEXT=SEARCH", "INPROGRESS", "PARTIAL", "REPLACE", "CATENATE", "UIDONLY", "BINARY", "STATUS=SIZE", "CONDSTORE",
     "QRESYNC", "OBJECTID", "SAVEDATE", "PREVIEW", "UTF8=ACCEPT",
 )  # fmt: skip
-MECHANISMS = ("PLAIN", "SCRAM-SHA-256")
 
 
 def words(talk: Talk) -> str:
@@ -31,9 +31,7 @@ def words(talk: Talk) -> str:
     if not talk.secure and talk.settings.tls() is not None:
         found.append("STARTTLS")
     if talk.may_sign_in:
-        found += [f"AUTH={mechanism}" for mechanism in MECHANISMS]
-        if talk.end_point:
-            found.append("AUTH=SCRAM-SHA-256-PLUS")  # RFC 5802 §6: only where it can be bound
+        found += [f"AUTH={name}" for name in offered(talk.site, secure=talk.secure, end_point=talk.end_point)]
     else:
         found.append("LOGINDISABLED")  # RFC 9051 §6.2.3
     return " ".join(found)

@@ -7,8 +7,7 @@ from protocols.imap.errors import refused
 from protocols.imap.model import Login, Reply, Request
 from protocols.imap.state import Talk
 from protocols.port import Account
-
-WRONG = Refusal(Reason.WRONG_PASSWORD)
+from protocols.sasl import Channel, by_password
 
 
 async def login(talk: Talk, request: Request) -> Reply:
@@ -16,20 +15,16 @@ async def login(talk: Talk, request: Request) -> Reply:
     assert isinstance(given, Login)
     if not talk.may_sign_in:
         return privacy_required()
-    return await sign_in(talk, given.user, given.password)
+    return await outcome(talk, await by_password(channel(talk), given.user, given.password))
+
+
+def channel(talk: Talk) -> Channel:
+    return Channel(talk.site, talk.actor, talk.ask, talk.secure, not talk.trusted, talk.end_point)
 
 
 def privacy_required() -> Reply:
     # RFC 5530 §3; RFC 9051 §6.2.3: with LOGINDISABLED a password is never looked at
     return Reply("NO", "Passwords are taken only under TLS.", "PRIVACYREQUIRED")
-
-
-async def sign_in(talk: Talk, user: bytes, password: bytes) -> Reply:
-    try:
-        address, secret = user.decode("utf-8"), password.decode("utf-8")
-    except UnicodeDecodeError:
-        return await outcome(talk, WRONG)
-    return await outcome(talk, await talk.site.sign_in(address, secret, talk.actor, throttled=not talk.trusted))
 
 
 async def outcome(talk: Talk, found: Account | Refusal) -> Reply:

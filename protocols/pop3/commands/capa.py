@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 from protocols.pop3 import writer
-from protocols.pop3.commands.auth import MECHANISMS
 from protocols.pop3.model import Reply
 from protocols.pop3.state import Talk, When
+from protocols.sasl import offered
 
 
 async def capa(talk: Talk, argument: bytes) -> None:
@@ -23,7 +23,7 @@ def capabilities(talk: Talk) -> Iterator[str]:
     yield "EXPIRE NEVER"  # RFC 2449 §6.7: nothing is deleted here but by who reads it
     if talk.may_sign_in:
         yield "USER"
-        yield f"SASL {' '.join(MECHANISMS)}"  # RFC 5034 §3
+        yield f"SASL {' '.join(offered(talk.site, secure=talk.secure))}"  # RFC 5034 §3
     # RFC 2595 §4: in the AUTHORIZATION state, until it was done
     if talk.when is When.AUTHORIZATION and not talk.secure and talk.settings.tls() is not None:
         yield "STLS"

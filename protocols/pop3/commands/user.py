@@ -1,13 +1,13 @@
 """USER and PASS (RFC 1939 §7), and what every way of signing in ends with."""
 
-from cluster.domain.refusal import Reason, Refusal
+from cluster.domain.refusal import Refusal
 from protocols.pop3.errors import TEMPORARY, refused
 from protocols.pop3.maildrop import opened
 from protocols.pop3.model import Reply
 from protocols.pop3.state import Talk
 from protocols.port import Account
+from protocols.sasl import Channel, by_password
 
-WRONG = Refusal(Reason.WRONG_PASSWORD)
 PRIVACY_REQUIRED = Reply(False, "Passwords are taken only under TLS: say STLS, or come to the port of POP3S.")
 USER_FIRST = Reply(False, "Say USER first.")
 
@@ -28,16 +28,12 @@ async def password(talk: Talk, argument: bytes) -> Reply:
     name, talk.user = talk.user, None
     if name is None:
         return USER_FIRST
-    return await sign_in(talk, name, argument)
+    # RFC 6856 §2.2: UTF-8, of which ASCII is a part
+    return await outcome(talk, await by_password(channel(talk), name, argument))
 
 
-async def sign_in(talk: Talk, name: bytes, secret: bytes) -> Reply:
-    try:
-        # RFC 6856 §2.2: UTF-8, of which ASCII is a part
-        address, text = name.decode("utf-8"), secret.decode("utf-8")
-    except UnicodeDecodeError:
-        return await outcome(talk, WRONG)
-    return await outcome(talk, await talk.site.sign_in(address, text, talk.actor, throttled=not talk.trusted))
+def channel(talk: Talk) -> Channel:
+    return Channel(talk.site, talk.actor, talk.ask, talk.secure, not talk.trusted)
 
 
 async def outcome(talk: Talk, found: Account | Refusal) -> Reply:

@@ -1,6 +1,7 @@
 """EHLO, HELO (RFC 5321 §4.1.1.1), LHLO (RFC 2033 §4.1)."""
 
-from protocols.smtp import paths, sasl
+from protocols.sasl import offered
+from protocols.smtp import paths
 from protocols.smtp.model import Reply
 from protocols.smtp.state import Conversation
 
@@ -35,5 +36,5 @@ def extensions(talk: Conversation) -> tuple[str, ...]:
     if talk.tls_context is not None and not talk.wire.secured:
         announced.append("STARTTLS")
     if talk.may_sign_in and talk.account is None:
-        announced.append("AUTH " + " ".join(sasl.MECHANISMS))
+        announced.append(f"AUTH {' '.join(offered(talk.site, secure=talk.wire.secured))} LOGIN")
     return tuple(announced)

@@ -16,6 +16,8 @@ FILES = sorted(Path(__file__).parent.glob("*.txt"))
 NOT_CARRIED = ("unauthenticate",)  # not offered there (carried/not_offered.txt)
 CARRIED = [path for path in FILES if path.stem not in NOT_CARRIED] + sorted(Path(__file__).parent.glob("carried/*.txt"))
 
+TOKENS = sorted(Path(__file__).parent.glob("tokens/*.txt"))
+
 
 class Carried(Player):
     """The people of these conversations sign in at a site that has none of their mail."""
@@ -62,7 +64,7 @@ def memory_stage() -> Stage:
 
 
 @pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES + TOKENS, ids=lambda path: path.stem)
 async def test_conversation(path: Path, how: str) -> None:
     await Player(memory_stage(), how).play(path)
 

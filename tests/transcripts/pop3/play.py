@@ -24,8 +24,8 @@ ARRIVED_AT = 1_700_000_000
 
 
 class PopClient(Client):
-    def __init__(self, server: Pop3Server) -> None:
-        self.wire = server.door()
+    def __init__(self, server: Pop3Server, *, tls: bool = False) -> None:
+        self.wire = server.door(tls=tls)
         self.transport = MemoryTransport(self.wire)
         self.wire.connection_made(self.transport)
 
@@ -41,7 +41,7 @@ class PopPlayer(Player):
     async def client(self, name: str) -> Client:
         if name not in self.clients:
             self.pop3 = self.pop3 or Pop3Server(self.stage.site, self.pop3_settings)
-            self.clients[name] = PopClient(self.pop3)
+            self.clients[name] = PopClient(self.pop3, tls=self.tls)
         return self.clients[name]
 
     async def close(self) -> None:
@@ -76,7 +76,7 @@ class PopPlayer(Player):
                 found = await self.stage.site.select(await self.account(person), "INBOX")
                 assert not isinstance(found, Refusal) and len(found.uids) == int(count), f"{where}: {found}"
             case _:
-                assert words[0] in ("person", "closed"), f"{where}: what is this?"
+                assert words[0] in ("person", "closed", "tls", "token"), f"{where}: what is this?"
                 await super().direct(words, where)
 
     async def account(self, person: str) -> int:

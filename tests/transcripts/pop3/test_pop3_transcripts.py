@@ -11,6 +11,7 @@ from tests.transcripts.play import WAYS, Stage
 from tests.transcripts.pop3.play import PopPlayer
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
+TOKENS = sorted(Path(__file__).parent.glob("tokens/*.txt"))
 
 
 def memory_stage() -> Stage:
@@ -25,7 +26,7 @@ def memory_stage() -> Stage:
 
 
 @pytest.mark.parametrize("how", WAYS)
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES + TOKENS, ids=lambda path: path.stem)
 async def test_conversation(path: Path, how: str) -> None:
     await PopPlayer(memory_stage(), how).play(path)
 

@@ -1,7 +1,7 @@
 """Plays a conversation from a text file against a server without a socket, the client's bytes cut as asked.
 
 # a comment; cites the RFC
--- role lmtp | setting NAME=VALUE | trusted | elsewhere ALIAS ADDRESS | unavailable | available
+-- role lmtp | setting NAME=VALUE | tls | trusted | token TOKEN ADDRESS | elsewhere ALIAS ADDRESS | unavailable | available
 A> what the client sends; \\r \\n \\0 \\xNN as in Python, a CRLF follows unless the line ends in \\c
 A< what must come back; * stands for anything
 -- delivered ADDRESS COUNT | queued COUNT | closed
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster.domain.refusal import Reason, Refusal
-from protocols.port import Recipient
+from protocols.port import Recipient, TokensTaken
 from protocols.smtp.model import Role
 from protocols.smtp.server import Server, Settings
 from tests.contracts.smtp_site import SmallSite
@@ -42,6 +42,7 @@ class Player:
         self.transport: MemoryTransport | None = None
         self.wire: asyncio.Protocol | None = None
         self.pending = b""
+        self.tls = False
 
     async def play(self, path: Path) -> None:
         for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
@@ -70,7 +71,7 @@ class Player:
         if self.transport is None:
             self.server = Server(self.site.port, Settings(**self.settings), self.role, None)
             self.wire = self.server.protocol()
-            self.transport = MemoryTransport(self.wire)
+            self.transport = MemoryTransport(self.wire, tls=self.tls)
             self.wire.connection_made(self.transport)
         return self.transport
 
@@ -92,6 +93,11 @@ class Player:
             case ["setting", pair]:
                 name, _, value = pair.partition("=")
                 self.settings[name] = int(value) if value.isdigit() else value
+            case ["tls"]:
+                self.tls = True
+            case ["token", token, address]:
+                self.site.tokens = TokensTaken("mail", "https://id.example/.well-known/openid-configuration")
+                self.site.issued[token] = address
             case ["trusted"]:
                 self.settings["plaintext_networks"] = (ipaddress.ip_network("127.0.0.0/8"),)
             case ["elsewhere", alias, address]:

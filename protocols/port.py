@@ -33,6 +33,7 @@ from storage.shapes import (
     Status,
     TokensTaken,
 )
+from storage.uids import Uids
 
 __all__ = [
     "Account",
@@ -51,6 +52,7 @@ __all__ = [
     "Spooled",
     "Status",
     "TokensTaken",
+    "Uids",
     "Verdict",
     "Watch",
     "World",

@@ -54,6 +54,7 @@ class Hub:
         self._waiting: dict[str, list[Waiting]] = {}
         self._watches: dict[int, set[Watch]] = {}
         self._hooks: list[tuple[str, Callable[[], None]]] = []
+        self._forgetting: list[Callable[[], None]] = []
         self._rolled_back: dict[str, int] = {}  # partition → times, as far as this process has heard
         self._fell_to: dict[str, tuple[int, int]] = {}  # position, and the epoch of which nothing comes beyond it
         self._listened = False
@@ -70,6 +71,10 @@ class Hub:
     def on_change(self, partition: str, hook: Callable[[], None]) -> None:
         """Calls `hook` whenever events of the partition were folded: for who keeps copies of rows."""
         self._hooks.append((partition, hook))
+
+    def on_renewal(self, forget: Callable[[], None]) -> None:
+        """Calls `forget` when the tables may be others than those that grew event by event: for who keeps what it read."""
+        self._forgetting.append(forget)
 
     async def reached(self, partition: str, position: int, timeout_s: float) -> bool:
         """Whether the tables came to `position` in time. False at once when it is not in history any more."""
@@ -179,6 +184,7 @@ class Hub:
 
     def _fell(self, partition: str, was: int, position: int, lost: Sequence[int] | None) -> None:
         """The tables were taken back from `was` to `position`: nothing of those epochs comes any more beyond it."""
+        self._renewed()
         self._fell_to[partition] = position, split(was).epoch
         if self.positions.get(partition, 0) > position:
             self.positions[partition] = position
@@ -201,6 +207,11 @@ class Hub:
             self._gone = 0
 
     def _wake_all(self) -> None:
+        self._renewed()
         for watches in self._watches.values():
             for watch in watches:
                 watch.wake()
+
+    def _renewed(self) -> None:
+        for forget in self._forgetting:
+            forget()

@@ -1,11 +1,10 @@
 """The shapes in which a site answers questions: what views give and sessions take. protocols/port.py hands them on."""
 
-from array import array
-
 import msgspec
 
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges
+from storage.uids import Uids
 
 
 class Account(msgspec.Struct, frozen=True):
@@ -76,7 +75,7 @@ class Selected(msgspec.Struct, frozen=True):
     """A mailbox as it stands at `highestmodseq`: all its UIDs, ascending; `keywords` in use."""
 
     status: Status
-    uids: "array[int]"
+    uids: Uids
     keywords: tuple[str, ...]
     first_unseen: int
 

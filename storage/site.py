@@ -44,6 +44,7 @@ from storage.shapes import (
     TokensTaken,
 )
 from storage.sign_in import SignIn
+from storage.together import Together
 from storage.whereabouts import Whereabouts, refusal
 
 NO_SUCH_MAILBOX = Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.")
@@ -218,7 +219,11 @@ class Site:
     async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
         if (absent := await self._absent(account)) is not None:
             return absent
-        return await answered(self._mail.changes(account, mailbox, since))
+        partition = await answered(self.directory.partition_of(account))
+        if isinstance(partition, Refusal):
+            return partition
+        at = self._stores.hub.position(partition) if partition is not None else 0
+        return await self._stores.together.changes((account, mailbox, since), at)
 
     async def looked_up(self, account: int, mailbox: int, asked: Sequence[Lookup]) -> list[Verdict | None]:
         uidvalidity = await answered(self._stores.searched.uidvalidity(account, mailbox))
@@ -297,6 +302,9 @@ class Stores:
         self.searched = SearchView(mail.database)
         self.handing = handing
         self.mail = mail
+        self.together = Together(lambda account, mailbox, since: answered(mail.changes(account, mailbox, since)))
+        hub.on_renewal(mail.forget)
+        hub.on_renewal(self.together.forget)
         self.blobs = blobs
         self.spool = spool
         self.hub = hub

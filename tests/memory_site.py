@@ -38,6 +38,7 @@ from protocols.port import (
     Spooled,
     Status,
     TokensTaken,
+    Uids,
     Verdict,
     World,
 )
@@ -322,7 +323,7 @@ class MemorySite:
             self._recent[box.id] = box.uidnext
         keywords = sorted({keyword for one in box.messages.values() for keyword in one.keywords})
         unseen = min((uid for uid, one in box.messages.items() if not one.flags & SEEN), default=0)
-        return Selected(status, array("I", sorted(box.messages)), tuple(keywords), unseen)
+        return Selected(status, Uids(array("I", sorted(box.messages))), tuple(keywords), unseen)
 
     async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
         box = self._box(account, mailbox)

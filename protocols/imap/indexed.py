@@ -4,7 +4,7 @@ It speaks for stretches of UIDs. There a message surely has the text, or has it 
 nothing.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterator
 
 from protocols.imap.model import Key
@@ -72,7 +72,7 @@ def _open(verdict: Verdict, uids: frozenset[int], view: View) -> Spans:
     places = spans_of(place for uid in sorted(uids) if (place := view.place(uid)) is not None)
     at = 0
     for first, last in verdict.spans:
-        places.append((at, bisect_left(view.uids, first)))
-        at = bisect_right(view.uids, last)
+        places.append((at, view.uids.left_of(first)))
+        at = view.uids.up_to(last)
     places.append((at, len(view)))
     return merged([span for span in places if span[0] < span[1]])

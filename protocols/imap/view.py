@@ -1,21 +1,20 @@
 """A selected mailbox as one session sees it: its UIDs in order, and what it still has to be told.
 
 A message's sequence number is its place among the UIDs. Messages that others expunged stay in the view until the client
-may be told (RFC 9051 §7.5.1). UIDs are 4 bytes each: a mailbox of a million messages costs a session 4 MB.
+may be told (RFC 9051 §7.5.1). The UIDs are shared with the sessions that see the same (storage/uids.py).
 
 A `Spans` is a set of places: half-open (start, stop), ascending, not touching.
 """
 
 from array import array
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import Ranges
 from protocols.imap.model import STAR, Partial, SequenceSet
+from protocols.port import Uids
 
 Spans = list[tuple[int, int]]
-SINGLES_MAX = 1024  # removed one by one; more, and the array is made anew
 
 
 class NoSuchMessage(Exception):
@@ -29,7 +28,7 @@ class View:
         self,
         mailbox: int,
         name: str,
-        uids: "array[int]",
+        uids: Uids,
         modseq: int,
         *,
         uidvalidity: int,
@@ -38,7 +37,7 @@ class View:
         keywords: Iterable[str] = (),
     ) -> None:
         self.mailbox, self.name, self.modseq, self.uidvalidity = mailbox, name, modseq, uidvalidity
-        self.uids = array("I", uids)
+        self.uids = uids.copy()
         self.writable, self.recent_from = writable, recent_from
         self.keywords = set(keywords)
         self.saved: array[int] = array("I")  # "$", RFC 5182
@@ -53,12 +52,12 @@ class View:
         return self.uids[-1] if self.uids else 0
 
     def place(self, uid: int) -> int | None:
-        at = bisect_left(self.uids, uid)
+        at = self.uids.left_of(uid)
         return at if at < len(self.uids) and self.uids[at] == uid else None
 
     def recent(self) -> int:
         """How many are \\Recent."""
-        return len(self.uids) - bisect_left(self.uids, self.recent_from)
+        return len(self.uids) - self.uids.left_of(self.recent_from)
 
     # -- sets --------------------------------------------------------------------------------------------------------------
     def spans(self, asked: SequenceSet, uid: bool, *, lenient: bool = False) -> Spans:
@@ -73,7 +72,7 @@ class View:
             if uid:
                 # RFC 9051 §9: "*" is the highest UID, so that 559:* always holds the last message
                 low, high = sorted((first or self.last, last or self.last))
-                start, stop = bisect_left(self.uids, low), bisect_right(self.uids, high)
+                start, stop = self.uids.left_of(low), self.uids.up_to(high)
             else:
                 low, high = sorted((first or total, last or total))
                 if (high > total or low < 1) and not lenient:
@@ -105,7 +104,7 @@ class View:
 
     def absent(self, uids: Ranges) -> Ranges:
         """Those of them that are not in the view; costs what is there of them, not what is there."""
-        spans = ((bisect_left(self.uids, first), bisect_right(self.uids, last)) for first, last in uids)
+        spans = ((self.uids.left_of(first), self.uids.up_to(last)) for first, last in uids)
         there = self.exact([span for span in spans if span[0] < span[1]])
         return ranges.subtract(uids, there) if there else uids
 
@@ -122,7 +121,7 @@ class View:
     def lose(self, vanished: Ranges) -> None:
         """Others expunged these: to be told when that is allowed."""
         for first, last in vanished:
-            start, stop = bisect_left(self.uids, first), bisect_right(self.uids, last)
+            start, stop = self.uids.left_of(first), self.uids.up_to(last)
             self._gone.update(self.uids[start:stop])
 
     def is_lost(self, uid: int) -> bool:
@@ -140,12 +139,7 @@ class View:
         self._gone.clear()
         places = [place for uid in lost if (place := self.place(uid)) is not None]
         uids = [self.uids[place] for place in places]
-        if len(places) > SINGLES_MAX:
-            gone = set(uids)
-            self.uids = array("I", (uid for uid in self.uids if uid not in gone))
-        else:
-            for place in reversed(places):
-                del self.uids[place]
+        self.uids.remove(uids)
         return [place + 1 for place in reversed(places)], uids
 
 

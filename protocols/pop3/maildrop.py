@@ -5,7 +5,7 @@ expunge meanwhile can be read for some time, so that nobody has to be kept out o
 """
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -14,7 +14,7 @@ from cluster.domain.mailbox.events import Ranges
 from cluster.domain.mailbox.names import INBOX
 from cluster.domain.refusal import Refusal
 from cluster.formats import mime
-from protocols.port import Account, Message, Site
+from protocols.port import Account, Message, Site, Uids
 
 ROWS_AHEAD_MAX = 32  # of messages that are likely to be asked for next, fetched with the one that is
 ROWS_AT_ONCE = 1000
@@ -27,7 +27,7 @@ class Maildrop:
     """`uids`: of the messages that are offered, in order; a message's number is its place from 1 on. `deleted`: numbers.
     Methods that ask the site raise SiteUnavailable."""
 
-    def __init__(self, account: int, mailbox: int, uidvalidity: int, uids: "array[int]") -> None:
+    def __init__(self, account: int, mailbox: int, uidvalidity: int, uids: Sequence[int]) -> None:
         self.account, self.mailbox, self.uidvalidity, self.uids = account, mailbox, uidvalidity, uids
         self.deleted: set[int] = set()
         self._sizes = array("q", [NOT_KNOWN]) * len(uids)
@@ -102,7 +102,7 @@ async def opened(site: Site, account: Account) -> Maildrop | Refusal:
     uids = selected.uids
     if account.pop3_since and len(uids):
         # The day on which it arrived, also of mail that was moved in from elsewhere afterwards.
-        uids = array("I")
+        uids = Uids()
         async for rows in site.messages(account.id, box.id, ranges.compress(selected.uids)):
-            uids.extend(row.uid for row in rows if row.internal_at >= account.pop3_since)
+            uids.extend([row.uid for row in rows if row.internal_at >= account.pop3_since])
     return Maildrop(account.id, box.id, box.uidvalidity, uids)

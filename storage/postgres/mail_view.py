@@ -14,12 +14,16 @@ from cluster.domain.mailbox.state import Entry, MessagesState, Tree
 from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
 from storage.shapes import Changes, Flags, Mailbox, Message, Selected, Status
+from storage.uids import Uids
 
 NUL = "\0"  # which the database's text cannot hold: no mailbox has it in its name (modified UTF-7 can spell it)
 ROWS_A_BATCH = 1000
 FLAGS_AT_ONCE = 5_000
 CONTENT_ROWS_A_BATCH = 200  # descriptions are some KB each
 COUNTED = "m.uidnext, m.modseq, m.messages, m.unseen, m.deleted, m.bytes"
+KEPT_UIDS_MAX = 4_000_000  # 4 bytes each
+KEPT_MAILBOXES_MAX = 5_000
+KEPT_UIDS_MIN = 256  # of a mailbox: fewer are read as soon
 SUBSCRIBED = "EXISTS (SELECT 1 FROM subscription s WHERE s.account = m.account AND s.name = m.name)"
 MAILBOX = f"m.id, m.name, m.uidvalidity, m.special_use, {SUBSCRIBED}"
 
@@ -48,9 +52,21 @@ class Row(NamedTuple):
         )
 
 
+class Kept(NamedTuple):
+    """What was read of a mailbox when it stood at `modseq`. A mailbox comes to that only once, with what was in it then."""
+
+    mailbox: int
+    uidvalidity: int
+    modseq: int
+    uids: Uids
+    first_unseen: int
+
+
 class MailView:
     def __init__(self, database: Database) -> None:
         self.database = database
+        self._kept: dict[tuple[int, str], Kept] = {}  # by account and name, the last used last
+        self._kept_uids = 0
 
     async def mailboxes(self, account: int) -> list[Mailbox]:
         rows = await self.database.fetch(
@@ -84,29 +100,42 @@ class MailView:
         return [Row(*row[:-1]).status(row[-1]) for row in rows]
 
     async def select(self, account: int, name: str, *, recent: bool) -> Selected | None:
-        """One statement, one state of the tables."""
+        """One statement, one state of the tables. Its UIDs are those that were read before, if nothing has changed since."""
         if NUL in name:
             return None
-        row = await self.database.row(
-            f"SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) AS recent_from, m.keywords, "
-            "(SELECT array_agg(f.uid ORDER BY f.uid) FROM flag f WHERE f.mailbox = m.id) AS uids, "
-            "CASE WHEN m.unseen > 0 THEN "
-            f"(SELECT min(f.uid) FROM flag f WHERE f.mailbox = m.id AND f.flags & {SEEN} = 0) END AS first_unseen "
-            "FROM mailbox m LEFT JOIN recent r ON r.mailbox = m.id WHERE m.account = $1 AND m.name = $2",
-            account,
-            name,
-        )
+        kept = self._kept.get((account, name))
+        known = (kept.mailbox, kept.uidvalidity, kept.modseq) if kept is not None else (0, 0, 0)
+        row = await self.database.row(SELECTED, account, name, *known)
         if row is None:
             return None
         mailbox = Row(*row[:11])
-        if recent:
+        if recent and row["recent_from"] < mailbox.uidnext:
             await self.database.run(
                 "INSERT INTO recent AS r VALUES ($1, $2) ON CONFLICT (mailbox) DO UPDATE SET uid = greatest(r.uid, $2)",
                 mailbox.id,
                 mailbox.uidnext,
             )
-        uids = array("I", row["uids"] or ())
-        return Selected(mailbox.status(row["recent_from"]), uids, tuple(row["keywords"]), row["first_unseen"] or 0)
+        if kept is None or not row["known"]:
+            like = kept.uids if kept is not None else None
+            uids = Uids(array("I", row["uids"] or ()), like)
+            kept = Kept(mailbox.id, mailbox.uidvalidity, mailbox.modseq, uids, row["first_unseen"] or 0)
+        self._keep((account, name), kept)
+        status = mailbox.status(row["recent_from"])
+        return Selected(status, kept.uids.copy(), tuple(row["keywords"]), kept.first_unseen)
+
+    def forget(self) -> None:
+        self._kept.clear()
+        self._kept_uids = 0
+
+    def _keep(self, key: tuple[int, str], kept: "Kept") -> None:
+        """As the last used."""
+        if len(kept.uids) < KEPT_UIDS_MIN:
+            return
+        before = self._kept.pop(key, None)
+        self._kept_uids += len(kept.uids) - (len(before.uids) if before is not None else 0)
+        self._kept[key] = kept
+        while self._kept_uids > KEPT_UIDS_MAX or len(self._kept) > KEPT_MAILBOXES_MAX:
+            self._kept_uids -= len(self._kept.pop(next(iter(self._kept))).uids)
 
     async def flags(self, account: int, mailbox: int, uids: Ranges, since: int) -> list[Flags]:
         firsts, lasts = columns(uids)
@@ -239,6 +268,16 @@ def _message(row: Any) -> Message:
         uid, flags, tuple(keywords), modseq, size, at, zone, saved, sent, email_id, thread, description or b"", content
     )
 
+
+SELECTED = f"""
+SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) AS recent_from, m.keywords, k.known,
+    CASE WHEN NOT k.known THEN (SELECT array_agg(f.uid ORDER BY f.uid) FROM flag f WHERE f.mailbox = m.id) END AS uids,
+    CASE WHEN NOT k.known AND m.unseen > 0 THEN
+        (SELECT min(f.uid) FROM flag f WHERE f.mailbox = m.id AND f.flags & {SEEN} = 0) END AS first_unseen
+FROM mailbox m LEFT JOIN recent r ON r.mailbox = m.id
+    CROSS JOIN LATERAL (SELECT m.id = $3 AND m.uidvalidity = $4 AND m.modseq = $5 AS known) k
+WHERE m.account = $1 AND m.name = $2
+"""
 
 FLAGS = f"""
 SELECT f.uid, f.flags, f.keywords, f.modseq FROM {RANGES.format("$2", "$3")}

@@ -49,7 +49,7 @@ async def search(site: Site) -> list[Value]:
     values = [await _unindexed(imap)]
     began, before = time.perf_counter(), await _waiting(site)
     during, left = await _rate(site), await _waiting(site)
-    await _indexed(site)
+    await indexed(site)
     took = time.perf_counter() - began
     after = await _rate(site)
     values.append(Value("search index level after the last append", took, "s", notes=f"{before:,} messages waited"))
@@ -147,10 +147,11 @@ async def _waiting(site: Site) -> int:
     return int(state["search"]["waiting"])
 
 
-async def _indexed(site: Site) -> None:
+async def indexed(site: Site, messages: int = MESSAGES) -> None:
+    """Returns when that many at least are in the index, and none waits."""
     async with asyncio.timeout(WAIT_S_MAX):
         while True:
             (state,) = await api(site, "GET", "/state")
-            if not state["search"]["waiting"] and state["search"]["indexed"] >= MESSAGES:
+            if not state["search"]["waiting"] and state["search"]["indexed"] >= messages:
                 return
             await asyncio.sleep(LOOK_EVERY_S)

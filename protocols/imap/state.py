@@ -71,6 +71,7 @@ class Talk:
         self.told: dict[int, int] = {}
         self.tries = self.bad_commands = 0
         self.closing = False
+        self._sign_in_until = site.world.monotonic() + settings.sign_in_s_max
         self._out: list[bytes] = []
         self._out_bytes = self._flushes = 0
 
@@ -143,6 +144,7 @@ class Talk:
         """RFC 8437 §3: all is as in the beginning, but for TLS and what went wrong."""
         assert self.view is None
         self.account = None
+        self._sign_in_until = self.site.world.monotonic() + self.settings.sign_in_s_max
         self.enabled.clear()
         self.told.clear()
         self.parser.names_utf8 = False
@@ -232,13 +234,19 @@ class Talk:
             await asyncio.sleep(0)  # what grows long keeps nobody else waiting
             self._inflate(deflate, b"")
             return
-        data = await self.wire.read(self.settings.idle_s_max if self.account else self.settings.sign_in_s_max)
+        data = await self.wire.read(self._patience_s())
         if not data:
             raise WireClosed("the peer is gone")
         if deflate is None:
             self.parser.feed(data)
         else:
             self._inflate(deflate, data)
+
+    def _patience_s(self) -> float:
+        """How long more is waited for. Who ought to sign in has not for ever to do so, whatever it says meanwhile."""
+        if self.account is not None:
+            return self.settings.idle_s_max
+        return max(self._sign_in_until - self.site.world.monotonic(), 0.0)
 
     def _inflate(self, deflate: Deflate, data: bytes) -> None:
         if deflate.ended:

@@ -17,11 +17,11 @@ from tests.clients.place import CLIENT_S_MAX, Person, Place, found, said
 HERE = Path(__file__).parent
 PLAIN = b"From: =?utf-8?q?Zo=C3=AB?= <zoe@elsewhere.example>\r\nSubject: number %d\r\nMessage-ID: <n%d@x>\r\n\r\nText %d.\r\n"
 WITH_PARTS = (
-    "From: a@x\r\nSubject: parts\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
-    "--b\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nna=EFve\r\n"
-    "--b\r\nContent-Type: text/plain; name=a.txt\r\nContent-Disposition: attachment; filename=a.txt\r\n"
-    "Content-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n--b--\r\n"
-).encode()
+    b"From: a@x\r\nSubject: parts\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"
+    b"--b\r\nContent-Type: text/plain; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\nna=EFve\r\n"
+    b"--b\r\nContent-Type: text/plain; name=a.txt\r\nContent-Disposition: attachment; filename=a.txt\r\n"
+    b"Content-Transfer-Encoding: base64\r\n\r\naGVsbG8=\r\n--b--\r\n"
+)
 
 
 class Flow:

@@ -99,6 +99,10 @@ class Spooled(Protocol):
 
     content: Content
 
+    def pieces(self) -> AsyncIterator[bytes]:
+        """The message's bytes, in order, until `release`. Raises OSError."""
+        ...
+
     def release(self) -> None: ...
 
 

@@ -278,5 +278,6 @@ def _account(entry: Entry, usage: tuple[int | None, int | None]) -> AccountRow:
         entry.verifier is not None,
         tuple(sorted(entry.app_passwords)),
         entry.pop3_since,
+        entry.file_sent,
         *usage,
     )

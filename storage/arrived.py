@@ -11,6 +11,7 @@ from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.line import Line, Thing
 from cluster.domain.mailbox.salvage import Told
 from cluster.formats import mime
+from storage.alike import message_id
 from storage.blobs import BlobCorrupt, BlobMissing, Blobs
 
 # RFC 5321 §4.4: trace fields; RFC 9228: Delivered-To.
@@ -29,15 +30,23 @@ class Arrived:
     async def meanwhile(self, told: Told, now: Line, then: Line) -> Thing | None:
         """The message in history that is this delivery's, in the same mailbox. Raises BlobsUnavailable."""
         ours = told.event
-        mailbox = told.effect.target
-        if now.box(told.account, mailbox) is None:
-            mailbox = now.account(told.account).names.get(told.effect.names.get(mailbox, ""), 0)
-        for thing, content in now.delivered.get((told.account, mailbox), ()):
+        for thing, content in now.delivered.get((told.account, _mailbox(told, now)), ()):
             # What the tail made itself is another delivery of it.
             if thing not in then.made and thing not in self._matched and await self._is_same(ours.content, content):  # type: ignore[union-attr]
                 self._matched.add(thing)
                 return thing
         return None
+
+    def sent_again(self, told: Told, now: Line, then: Line) -> list[tuple[Thing, bool]]:
+        """Of what a client brought, or was filed for it: the messages with its Message-ID that came meanwhile into the same
+        mailbox and are there, and whether they were filed."""
+        ours = message_id(told.event.content.description)  # type: ignore[union-attr]
+        came = now.brought.get((told.account, _mailbox(told, now)), ()) if ours else ()
+        return [
+            (thing, filed)
+            for thing, content, filed in came
+            if thing not in then.made and thing in now.places and message_id(content.description) == ours
+        ]
 
     async def _is_same(self, one: Content, other: Content) -> bool:
         if one.hash == other.hash:
@@ -59,6 +68,14 @@ class Arrived:
         async for piece in self._blobs.read(content.segments, header_bytes):
             digest.update(piece)
         return digest.digest()
+
+
+def _mailbox(told: Told, now: Line) -> int:
+    """Into which it came, as history knows it."""
+    mailbox = told.effect.target
+    if now.box(told.account, mailbox) is not None:
+        return mailbox
+    return now.account(told.account).names.get(told.effect.names.get(mailbox, ""), 0)
 
 
 def without_trace(header: bytes) -> bytes:

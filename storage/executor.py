@@ -325,7 +325,7 @@ class Executor:
         decisions: list[Decision | Refusal] = []
         for command in commands:
             match command:
-                case Deliver():
+                case Deliver() if not command.sent:
                     tree, at = await self._delivery_tree(command, read_at, fresh=fresh)
                     read_at = min(read_at, at)
                     decisions.append(mailbox.decide(tree, command))
@@ -358,11 +358,12 @@ class Executor:
                 mailbox.tree_ids(command),
                 subscriptions=isinstance(command, Subscribe),
             )
-            reads = mailbox.tree_reads(command)
-            if reads is None:
-                return tree
-            messages = await self.views.mail.messages_state(command.account, *reads, modseqs=True)
-            return msgspec.structs.replace(tree, messages=messages)
+            if (reads := mailbox.tree_reads(command)) is not None:
+                messages = await self.views.mail.messages_state(command.account, *reads, modseqs=True)
+                tree = msgspec.structs.replace(tree, messages=messages)
+            if (sent := mailbox.sent_again(tree, command)) is not None:
+                tree = msgspec.structs.replace(tree, alike=await self.views.mail.alike(*sent))
+            return tree
         return await self.views.mail.messages_state(
             command.account, command.mailbox, command.uids, modseqs=mailbox.reads_modseqs(command)
         )

@@ -237,6 +237,13 @@ class SpooledMessage:
                 yield Blob(segment.hash, await self._source.read(at, at + segment.size))
             at += segment.size
 
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """See protocols.port.Spooled."""
+        for start in range(0, self.content.size, WRITE_BYTES):
+            if self._source is None:
+                raise OSError("the message was released")
+            yield await self._source.read(start, min(start + WRITE_BYTES, self.content.size))
+
     async def inline(self) -> tuple[Blob, ...] | None:
         """All blobs, or None where they are too much for an append. Raises as `blobs` does."""
         if self.inline_bytes > INLINE_BYTES_MAX:

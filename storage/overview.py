@@ -14,8 +14,8 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class AccountRow(msgspec.Struct, frozen=True):
-    """`app_passwords`: labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `messages` and `size_bytes`: what its
-    mailboxes hold now, None where not counted."""
+    """`app_passwords`: labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what its owner
+    submits is filed. `messages` and `size_bytes`: what its mailboxes hold now, None where not counted."""
 
     id: int
     address: str
@@ -26,6 +26,7 @@ class AccountRow(msgspec.Struct, frozen=True):
     has_password: bool
     app_passwords: tuple[str, ...]
     pop3_since: int = 0
+    file_sent: bool = False
     messages: int | None = None
     size_bytes: int | None = None
 

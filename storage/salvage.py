@@ -20,9 +20,18 @@ from cluster.domain.decision import Decision
 from cluster.domain.directory import salvage as directory
 from cluster.domain.directory.events import changes as directory_changes
 from cluster.domain.mailbox import salvage as mailbox
-from cluster.domain.mailbox.events import PARTITION_ENTITY, MessageAppended, SalvageReported, TailSalvaged, uids_given
+from cluster.domain.mailbox.events import (
+    PARTITION_ENTITY,
+    MessageAppended,
+    MessagesExpunged,
+    SalvageReported,
+    TailSalvaged,
+    messages_key,
+    uids_given,
+)
 from cluster.domain.mailbox.events import changes as mailbox_changes
 from cluster.domain.mailbox.line import Thing
+from cluster.domain.mailbox.names import FILED
 from cluster.domain.mailbox.salvage import Conflict, Told
 from cluster.domain.outbox import salvage as outbox
 from cluster.domain.outbox.events import MessageQueued
@@ -280,14 +289,27 @@ class _Tail:
         self._same |= mailbox.same_copies(told, facts[0].command, self._same)
 
     async def _again(self, facts: Sequence[Fact], told: Sequence[Told]) -> mailbox.Again:
+        now, then, filed = self._now.mail, self._then.mail, list[tuple[int, Thing]]()
         for one in told:
-            if isinstance(one.event, MessageAppended) and one.event.delivered and one.effect.things:
-                thing = one.effect.things[0]
-                if thing not in self._same:
-                    found = await self._arrived.meanwhile(one, self._now.mail, self._then.mail)
-                    if found is not None:
-                        self._same[thing] = found
-        again = mailbox.decided_again(self._now.mail, told, self._same, self._world.new_id)
+            if not isinstance(one.event, MessageAppended) or not one.effect.things or one.effect.things[0] in self._same:
+                continue
+            thing = one.effect.things[0]
+            if one.event.delivered:
+                found = await self._arrived.meanwhile(one, now, then)
+                if found is not None:
+                    self._same[thing] = found
+            elif came := self._arrived.sent_again(one, now, then):
+                if FILED in one.event.keywords:
+                    self._same[thing] = came[0][0]
+                else:
+                    filed += [(one.account, other) for other, was_filed in came if was_filed]
+        again = mailbox.decided_again(now, told, self._same, self._world.new_id)
+        for account, other in filed:
+            # What the client brought takes the place of what was filed for it, in this order too.
+            place = now.places[other]
+            gone = MessagesExpunged(place.mailbox, ((place.uid, place.uid),), only_deleted=False)
+            again.events.append((account, gone))
+            again.depends[messages_key(account, place.mailbox)] = None
         for n, fact in enumerate(facts):
             if fact.envelope is None:
                 again.conflicts.append(Conflict(n, "An event that this release cannot read", fact.why))

@@ -9,7 +9,7 @@ from storage.uids import Uids
 
 class Account(msgspec.Struct, frozen=True):
     """`credential`: how it signed in: password, token, or the label of an app password. `pop3_since`: unix seconds, only mail
-    that arrived then or later is offered by POP3; 0 = all."""
+    that arrived then or later is offered by POP3; 0 = all. `file_sent`: what it submits is filed in \\Sent."""
 
     id: int
     address: str
@@ -17,6 +17,7 @@ class Account(msgspec.Struct, frozen=True):
     administrator: bool = False
     credential: str = "password"
     pop3_since: int = 0
+    file_sent: bool = False
 
 
 class ScramKeys(msgspec.Struct, frozen=True):

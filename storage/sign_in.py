@@ -154,7 +154,7 @@ def _name(address: str) -> str:
 
 
 def _account(entry: Entry, label: str) -> Account:
-    return Account(entry.id, entry.address, entry.name, entry.administrator, label, entry.pop3_since)
+    return Account(entry.id, entry.address, entry.name, entry.administrator, label, entry.pop3_since, entry.file_sent)
 
 
 def _slow_down(wait_s: float) -> Refusal:

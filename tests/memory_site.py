@@ -19,7 +19,7 @@ from cluster.domain.actor import Actor
 from cluster.domain.mailbox import names, ranges
 from cluster.domain.mailbox.commands import AnyCommand, ChangeFlags, Deliver, Expunge, OpenAccount
 from cluster.domain.mailbox.content import Content, Segment
-from cluster.domain.mailbox.decide import decide, tree_reads
+from cluster.domain.mailbox.decide import decide, sent_again, tree_reads
 from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, Ranges
 from cluster.domain.mailbox.state import AccountMail, Box, MailState, Msg, Unappliable, evolve, messages_of, tree_of
 from cluster.domain.refusal import Reason, Refusal
@@ -42,6 +42,7 @@ from protocols.port import (
     Verdict,
     World,
 )
+from storage.alike import message_id, message_ids
 from storage.search.index import Place, SearchIndex
 
 READ_PIECE_BYTES = 256 * 1024
@@ -72,6 +73,9 @@ class MemoryWorld:
 class _Spooled(msgspec.Struct):
     content: Content
     data: bytes
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        yield self.data
 
     def release(self) -> None:
         pass
@@ -200,7 +204,10 @@ class MemorySite:
         if isinstance(command, ChangeFlags | Expunge):
             decision = decide(messages_of(self.state, account, command.mailbox, command.uids), command)
         else:
-            decision = decide(tree_of(self.state, account, tree_reads(command)), command)
+            tree = tree_of(self.state, account, tree_reads(command))
+            if (sent := sent_again(tree, command)) is not None:
+                tree = msgspec.structs.replace(tree, alike=self._alike(account, *sent))
+            decision = decide(tree, command)
         if isinstance(decision, Refusal):
             return decision
         done = Done(0, modified=decision.modified)
@@ -210,6 +217,14 @@ class MemorySite:
             for watch in self._watches.get(account, ()):
                 watch.news.set()
         return done
+
+    def _alike(self, account: int, mailbox: int, contents: Sequence[Content]) -> tuple[tuple[int, bool], ...]:
+        wanted, messages = message_ids(contents), self._mail(account).boxes[mailbox].messages
+        return tuple(
+            (uid, names.FILED in one.keywords)
+            for uid, one in messages.items()
+            if message_id(one.content.description) in wanted
+        )
 
     def _fold(self, account: int, event: object, done: Done) -> Done:
         before = self._mail(account)

@@ -78,6 +78,7 @@ def show(directory: Path, address: str, as_json: bool) -> None:
         ("password", "set" if item["has_password"] else "none: nobody can sign in with it"),
         ("app passwords", ", ".join(item["app_passwords"]) or "none"),
         ("POP3 offers", f"what arrived since {_day(item['pop3_since'])}" if item["pop3_since"] else "all"),
+        ("sent mail", "filed in Sent" if item["file_sent"] else "left to the mail program to file"),
         ("id", item["id"]),
         ("partition", item["partition"]),
     ]
@@ -94,17 +95,30 @@ def show(directory: Path, address: str, as_json: bool) -> None:
     metavar="DATE",
     help="POP3 offers only mail that arrived on this day (UTC, YYYY-MM-DD) or later; none = all.",
 )
+@click.option(
+    "--file-sent",
+    type=click.Choice(["on", "off"]),
+    default=None,
+    help="File mail that is submitted in the Sent mailbox; what the mail program files itself takes its place.",
+)
 @json_option
 @click.pass_obj
 def change(  # click gives every option a parameter of its own
-    directory: Path, address: str, name: str | None, admin: bool | None, pop3_since: str | None, as_json: bool
+    directory: Path,
+    address: str,
+    name: str | None,
+    admin: bool | None,
+    pop3_since: str | None,
+    file_sent: str | None,
+    as_json: bool,
 ) -> None:
-    """Change the name, who is an administrator, or what POP3 offers."""
+    """Change the name, who is an administrator, what POP3 offers, or whether sent mail is filed."""
     since = None if pop3_since is None else _midnight(pop3_since)
-    wanted = (("name", name), ("administrator", admin), ("pop3_since", since))
+    filed = None if file_sent is None else file_sent == "on"
+    wanted = (("name", name), ("administrator", admin), ("pop3_since", since), ("file_sent", filed))
     body = {key: value for key, value in wanted if value is not None}
     if not body:
-        raise click.UsageError("nothing to change: give --name, --admin, --no-admin or --pop3-since")
+        raise click.UsageError("nothing to change: give --name, --admin, --no-admin, --pop3-since or --file-sent")
     _change(directory, address, body, as_json, "changed")
 
 

@@ -81,6 +81,7 @@ class AccountChange(Asked, frozen=True):
     administrator: bool | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
     pop3_since: UnixSeconds | UnsetType = UNSET
+    file_sent: bool | UnsetType = UNSET
 
 
 class NewPassword(Asked, frozen=True):
@@ -228,8 +229,8 @@ class Dns(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True):
-    """`app_passwords`: their labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `messages` and
-    `size_bytes`: what the mailboxes hold; null where not counted."""
+    """`app_passwords`: their labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what is
+    submitted is filed in the Sent mailbox. `messages` and `size_bytes`: what the mailboxes hold; null where not counted."""
 
     id: str
     address: str
@@ -240,6 +241,7 @@ class Account(msgspec.Struct, frozen=True):
     has_password: bool
     app_passwords: tuple[str, ...]
     pop3_since: int
+    file_sent: bool
     messages: int | None
     size_bytes: int | None
 

@@ -2,10 +2,14 @@
 
 from typing import NamedTuple
 
+import structlog
+
 from cluster.domain.mailbox.commands import Deliver
+from cluster.domain.outbox import handing
 from cluster.domain.outbox.commands import QueueMessage
+from cluster.domain.outbox.events import SENT_COPY
 from cluster.domain.refusal import Refusal
-from protocols.port import Done, Spooled
+from protocols.port import Account, Done, Spooled
 from protocols.smtp import trace
 from protocols.smtp.content import Incoming
 from protocols.smtp.errors import may_come, may_wait, passes, refused
@@ -14,6 +18,8 @@ from protocols.smtp.state import Conversation, Transaction
 
 LOOP = Reply(554, "5.4.6", ("Too many hops; the mail goes in circles",))
 STANDARD_MAILBOXES = 6  # for which an account's first mail brings ids
+
+log = structlog.get_logger()
 
 
 async def accept(talk: Conversation, transaction: Transaction, incoming: Incoming) -> list[Reply]:
@@ -32,8 +38,13 @@ async def accept(talk: Conversation, transaction: Transaction, incoming: Incomin
         return [refused(spooled)] * count
     try:
         if leaves:
-            return [await _queue(talk, transaction, incoming, spooled)] * count
-        return await _deliver(talk, transaction, incoming, spooled)
+            replies = [await _queue(talk, transaction, incoming, spooled)] * count
+        else:
+            replies = await _deliver(talk, transaction, incoming, spooled)
+        account = talk.account
+        if account is not None and account.file_sent and any(reply.accepted for reply in replies):
+            await _file(talk, account, transaction, spooled, trace.blind(head))
+        return replies
     finally:
         spooled.release()
 
@@ -87,6 +98,30 @@ async def _queue(
     )
     done = await talk.site.queue(talk.actor(), command, (spooled,))
     return refused(done) if isinstance(done, Refusal) else _accepted(transaction)
+
+
+async def _file(talk: Conversation, account: Account, transaction: Transaction, spooled: Spooled, blind: bytes) -> None:
+    """The sender's copy goes the way of the queue, which finds the mailbox wherever it is and waits where it cannot be reached.
+    The message itself is on its way: what fails here is no reason to have it sent again. `blind`: what only the sender sees."""
+    copy: Spooled | Refusal = spooled
+    try:
+        if blind:
+            ingest = talk.site.ingest(spooled.content.size)
+            async for piece in spooled.pieces():
+                await ingest.feed(piece)
+            copy = await ingest.finish(blind)
+        if not isinstance(copy, Refusal):
+            command = QueueMessage(
+                handing.sent_copy(transaction.id), SENT_COPY, (account.address,), copy.content, account.id
+            )
+            done = await talk.site.queue(talk.actor(), command, (copy,))
+        if isinstance(copy, Refusal) or isinstance(done, Refusal):
+            log.error("smtp.not_filed", session=talk.session, account=account.address, transaction=f"{transaction.id:x}")
+    except OSError as error:
+        log.error("smtp.not_filed", session=talk.session, account=account.address, error=str(error))
+    finally:
+        if not isinstance(copy, Refusal):
+            copy.release()
 
 
 async def _deliver(talk: Conversation, transaction: Transaction, incoming: Incoming, spooled: Spooled) -> list[Reply]:

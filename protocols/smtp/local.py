@@ -38,13 +38,13 @@ async def deliver(
 
 
 async def each(
-    site: Site, actor: Actor, spooled: Spooled, accounts: Iterable[int], transaction: int
+    site: Site, actor: Actor, spooled: Spooled, accounts: Iterable[int], transaction: int, *, sent: bool = False
 ) -> dict[int, Done | Refusal]:
-    """Each account gets it once, whoever asks how often for the same ones: `transaction`."""
+    """Each account gets it once, whoever asks how often for the same ones: `transaction`. `sent`: it is what they sent."""
     accounts = tuple(dict.fromkeys(accounts))
     at = int(site.world.now())
     deliveries = [
-        Deliver(account, spooled.content, at, tuple(site.world.new_id() for _ in range(STANDARD_MAILBOXES)))
+        Deliver(account, spooled.content, at, tuple(site.world.new_id() for _ in range(STANDARD_MAILBOXES)), sent=sent)
         for account in accounts
     ]
     return dict(zip(accounts, await site.deliver(actor, deliveries, (spooled,), transaction), strict=True))

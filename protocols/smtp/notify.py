@@ -8,6 +8,7 @@ import structlog
 
 from cluster.domain.actor import Actor
 from cluster.domain.outbox.commands import QueueMessage
+from cluster.domain.outbox.events import SENT_COPY
 from cluster.domain.outbox.state import Queued
 from cluster.domain.refusal import Reason, Refusal
 from protocols.port import Recipient, Site, SiteUnavailable
@@ -22,6 +23,9 @@ async def notify(
     site: Site, actor: Actor, hostname: str, message: Queued, queued_at: int, failures: Sequence[Failure]
 ) -> bool:
     """True when it is durable, or nobody is to be told; False = try again later. Doing it twice tells once."""
+    if message.sender == SENT_COPY:
+        log.error("relay.not_filed", queued=f"{message.queued:x}", account=message.account)
+        return True
     if not message.sender:
         return True  # RFC 5321 §4.5.5, §6.1: nothing answers a message with the null reverse-path
     found = await site.resolve(message.sender)

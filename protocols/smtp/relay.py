@@ -16,7 +16,7 @@ from cluster import partitions
 from cluster.domain.actor import Actor
 from cluster.domain.outbox import handing, retry
 from cluster.domain.outbox.commands import RecordAttempt
-from cluster.domain.outbox.events import Attempt
+from cluster.domain.outbox.events import SENT_COPY, Attempt
 from cluster.domain.outbox.state import Queued
 from cluster.domain.refusal import Reason, Refusal
 from protocols.port import Done, Site, SiteUnavailable
@@ -36,6 +36,7 @@ NO_ROUTE = Result(0, "No route: no smarthost is configured")
 NOT_READ = Result(0, "The message cannot be read here now")
 OUR_FAULT = Result(0, "We failed; it is in our log")
 IN_CIRCLES = Result(554, "5.4.6 The sites hand it on in a circle")
+NOT_THEIRS = Result(550, "5.1.1 The address is somebody else's by now")
 NOWHERE = "where its mail is kept"  # waits_for of what is known only when the control plane was heard
 
 log = structlog.get_logger()
@@ -263,6 +264,8 @@ class Relay:
             found = await self._site.resolve(one.recipient)
             if isinstance(found, Refusal):
                 results[one.recipient].append(local.refused(found))
+            elif message.sender == SENT_COPY and found.accounts != (message.account,):
+                results[one.recipient].append(NOT_THEIRS)
             elif found.local_domain and found.accounts:
                 # Its addresses elsewhere were queued for themselves.
                 target, addresses = await self._place(message, one.recipient, found.accounts)
@@ -337,14 +340,16 @@ class Relay:
     ) -> dict[str, Result]:
         try:
             pieces = self._site.read(message.content)
-            spooled = await local.taken_in(self._site, pieces, message.content.size, message.sender)
+            filed = message.sender == SENT_COPY
+            sender = None if filed else message.sender
+            spooled = await local.taken_in(self._site, pieces, message.content.size, sender)
         except SiteUnavailable:
             return dict.fromkeys(here, NOT_READ)
         if isinstance(spooled, Refusal):
             return dict.fromkeys(here, local.refused(spooled))
         try:
             people = [account for share in here.values() for account in share]
-            outcomes = await local.each(self._site, self._actor, spooled, people, message.queued)
+            outcomes = await local.each(self._site, self._actor, spooled, people, message.queued, sent=filed)
         finally:
             spooled.release()
         results = {}

@@ -68,6 +68,11 @@ def hops(head: bytes) -> int:
     return block.count(b"\nreceived:") + block.startswith(b"received:")
 
 
+def blind(head: bytes) -> bytes:
+    """The fields that `mended` takes out, each line with its end; empty = there are none."""
+    return header_fields(_header(head), BLIND).removesuffix(b"\r\n")
+
+
 class Mended(NamedTuple):
     """`added` goes before the message's header. `header`: what replaces it, None where it can stay."""
 

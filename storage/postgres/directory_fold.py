@@ -93,6 +93,7 @@ class DirectoryFold:
         db: Connection,
         event: e.AccountChanged
         | e.Pop3ThresholdChanged
+        | e.SentFilingChanged
         | e.AccountRemoved
         | e.PasswordChanged
         | e.AppPasswordAdded
@@ -110,6 +111,8 @@ class DirectoryFold:
                 )
             case e.Pop3ThresholdChanged():
                 await db.execute("UPDATE account SET pop3_since = $2 WHERE id = $1", event.account, event.since)
+            case e.SentFilingChanged():
+                await db.execute("UPDATE account SET file_sent = $2 WHERE id = $1", event.account, event.filed)
             case e.AccountRemoved():
                 await db.execute("DELETE FROM account WHERE id = $1", event.account)
                 await db.execute("DELETE FROM credential WHERE account = $1", event.account)

@@ -10,11 +10,11 @@ from cluster.domain.directory.state import Account, Alias, Domain, Entry, Group,
 from storage.postgres.pool import Connection, Database
 
 ENTRIES = """
-SELECT 1 AS kind, a.address, a.id, a.partition, a.name, a.administrator, a.suspended, a.pop3_since, NULL::text[] AS list,
+SELECT 1 AS kind, a.address, a.id, a.partition, a.name, a.administrator, a.suspended, a.pop3_since, a.file_sent, NULL::text[] AS list,
     (SELECT jsonb_object_agg(c.label, jsonb_build_array(c.argon2, c.scram_sha_256)) FROM credential c WHERE c.account = a.id) AS credentials
 FROM account a WHERE a.address = ANY ($1::text[])
-UNION ALL SELECT 2, address, 0, '', '', false, false, 0, targets, NULL FROM alias WHERE address = ANY ($1::text[])
-UNION ALL SELECT 3, address, 0, '', name, false, false, 0, members, NULL FROM distribution_group WHERE address = ANY ($1::text[])
+UNION ALL SELECT 2, address, 0, '', '', false, false, 0, false, targets, NULL FROM alias WHERE address = ANY ($1::text[])
+UNION ALL SELECT 3, address, 0, '', name, false, false, 0, false, members, NULL FROM distribution_group WHERE address = ANY ($1::text[])
 """
 
 # The rule is cluster.domain.directory.state.postmasters, in its order.
@@ -112,7 +112,7 @@ def _entry(row: Any) -> Entry:
             verifier = credentials.pop("", None)
             return Account(
                 row["id"], row["address"], row["partition"], row["name"], verifier,
-                row["administrator"], row["suspended"], credentials, row["pop3_since"],
+                row["administrator"], row["suspended"], credentials, row["pop3_since"], row["file_sent"],
             )  # fmt: skip
         case 2:
             return Alias(row["address"], tuple(row["list"]))

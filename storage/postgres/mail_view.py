@@ -10,7 +10,9 @@ import msgspec
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.content import Content, Segment
 from cluster.domain.mailbox.events import SEEN, Ranges
+from cluster.domain.mailbox.names import FILED
 from cluster.domain.mailbox.state import Entry, MessagesState, Tree
+from storage.alike import LOOKED_AT_MAX, message_id, message_ids
 from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
 from storage.shapes import Changes, Flags, Mailbox, Message, Selected, Status
@@ -219,6 +221,16 @@ class MailView:
             return MessagesState(exists=True)
         return MessagesState(True, {row.uid: row.modseq for row in await self.flags(account, mailbox, uids, 0)})
 
+    async def alike(self, mailbox: int, contents: Sequence[Content]) -> tuple[tuple[int, bool], ...]:
+        """(UID, whether it was filed for its sender) of the newest messages that have a Message-ID of one of these. By their
+        Date it is found out first which those may be: descriptions are large."""
+        wanted = message_ids(contents)
+        if not wanted:
+            return ()
+        dates = [content.sent for content in contents]
+        rows = await self.database.fetch(ALIKE, mailbox, LOOKED_AT_MAX, [date for date in dates if date is not None], None in dates)
+        return tuple((row["uid"], FILED in row["keywords"]) for row in rows if message_id(row["description"]) in wanted)
+
     async def made(
         self, account: int, name: str, first: int, last: int, expected: int
     ) -> tuple[int, list[int], list[int]]:
@@ -307,6 +319,14 @@ WITH wanted AS (
 )
 SELECT w.*, c.sent, EXTRA FROM wanted w
     LEFT JOIN LATERAL (SELECT * FROM content WHERE hash = w.content OFFSET 0) c ON true ORDER BY w.uid
+"""
+
+ALIKE = """
+SELECT n.uid, f.keywords, c.description
+FROM (SELECT uid, content FROM message WHERE mailbox = $1 ORDER BY uid DESC LIMIT $2) n
+    CROSS JOIN LATERAL (SELECT * FROM content WHERE hash = n.content OFFSET 0) c
+    CROSS JOIN LATERAL (SELECT * FROM flag WHERE mailbox = $1 AND uid = n.uid OFFSET 0) f
+WHERE c.sent = ANY ($3::bigint[]) OR ($4 AND c.sent IS NULL) ORDER BY n.uid
 """
 
 UIDS = f"""

@@ -203,6 +203,7 @@ def _row(entry: Entry) -> port.AccountRow:
         entry.verifier is not None,
         tuple(sorted(entry.app_passwords)),
         entry.pop3_since,
+        entry.file_sent,
         0,
         0,
     )

@@ -47,6 +47,9 @@ class Memo:
         self.content = Content(digest, len(data), (Segment(digest, len(data)),), b"")
         self.released = False
 
+    async def pieces(self) -> AsyncIterator[bytes]:
+        yield self.data
+
     def release(self) -> None:
         self.released = True
 
@@ -115,12 +118,14 @@ class SmallSite:
     throttled: list[bool] = field(default_factory=list)
     tokens: TokensTaken | None = None
     issued: dict[str, str] = field(default_factory=dict)  # token → whose it is
+    file_sent: bool = False  # for everybody
+    sent: list[int] = field(default_factory=list)  # of `delivered`, for whom it was filed
 
     async def sign_in(self, address: str, password: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
         self.throttled.append(throttled)
         if self.passwords.get(address) != password:
             return Refusal(Reason.WRONG_PASSWORD)
-        return Account(self.people[address], address, address)
+        return Account(self.people[address], address, address, file_sent=self.file_sent)
 
     async def sign_in_by_token(self, address: str, token: str, actor: Actor, *, throttled: bool = True) -> Account | Refusal:
         named = self.issued.get(token, "")
@@ -148,6 +153,7 @@ class SmallSite:
                 answers.append(self.seen[key])
             else:
                 self.delivered.append((one.account, _bytes(one.content, contents)))
+                self.sent += [one.account] * one.sent
                 self.seen[key] = Done(len(self.delivered))
                 answers.append(self.seen[key])
         return answers

@@ -60,8 +60,9 @@ async def test_an_account_from_first_to_last_day(door: Asking) -> None:
     assert made["has_password"] is True and isinstance(made["id"], str) and made["partition"] == "mail"
     status, changed = await door.ask("PATCH", "/api/v1/accounts/anna@example.org", {"suspended": True})
     assert (changed["suspended"], changed["name"]) == (True, "Anna")
-    status, changed = await door.ask("PATCH", "/api/v1/accounts/anna@example.org", {"pop3_since": 86400, "suspended": False})
-    assert (status, changed["pop3_since"], changed["suspended"]) == (200, 86400, False)
+    wanted = {"pop3_since": 86400, "suspended": False, "file_sent": True}
+    status, changed = await door.ask("PATCH", "/api/v1/accounts/anna@example.org", wanted)
+    assert (status, changed["pop3_since"], changed["suspended"], changed["file_sent"]) == (200, 86400, False, True)
     status, _ = await door.ask("PATCH", "/api/v1/accounts/anna@example.org", {"pop3_since": -1})
     assert status == 400
     assert (await door.ask("GET", "/api/v1/accounts/anna@example.org"))[1]["pop3_since"] == 86400

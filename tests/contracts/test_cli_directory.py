@@ -133,6 +133,8 @@ def test_accounts_by_hand(running: Running) -> None:
     assert running.json("account", "set", "anna@example.org", "--no-admin")["administrator"] is False
     assert running.json("account", "set", "anna@example.org", "--pop3-since", "2026-01-31")["pop3_since"] == 1769817600
     assert "what arrived since 2026-01-31" in running.ask("account", "show", "anna@example.org").stdout
+    assert running.json("account", "set", "anna@example.org", "--file-sent", "on")["file_sent"] is True
+    assert "filed in Sent" in running.ask("account", "show", "anna@example.org").output
     assert running.ask("account", "set", "anna@example.org", "--pop3-since", "yesterday").exit_code == 2
     assert running.json("account", "set", "anna@example.org", "--pop3-since", "none")["pop3_since"] == 0
     assert running.json("account", "suspend", "anna@example.org")["suspended"] is True

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from cluster.domain.mailbox.content import Content
 from cluster.domain.outbox import retry
 from cluster.domain.outbox.commands import QueueMessage
+from cluster.domain.outbox.events import SENT_COPY
 from cluster.domain.refusal import Reason, Refusal
 from node import certs
 from protocols.port import Recipient, SiteUnavailable
@@ -224,6 +225,30 @@ async def test_people_here_get_it_once_though_it_is_not_recorded() -> None:
     again = Relay(case.site.port, case.site, RelaySettings(hostname="h"), lambda: True, case._wait)
     await again.once()
     assert len(case.site.delivered) == 1 and not case.site.outbox.messages
+
+
+async def test_the_senders_copy_is_filed_and_nothing_else() -> None:
+    """As it is, for whom it is of; and nobody is told where that is not possible."""
+    case = Case(None)
+    await case.queue("alice@example.org", sender=SENT_COPY)
+    await case.queue("bob@example.org", sender=SENT_COPY, id=78)  # of account 1, and the address is another's by now
+    assert await case.relay.once()
+    assert case.site.delivered == [(1, MESSAGE)] and case.site.sent == [1]
+    assert case.outcomes() == {"alice@example.org": "sent", "bob@example.org": "failed"} and not case.site.outbox.messages
+
+
+async def test_the_senders_copy_waits_and_moves_as_mail_does() -> None:
+    case = Case(None)
+    case.site.refuse[1] = Refusal(Reason.UNAVAILABLE, "away", ("mail-north",))
+    await case.queue("alice@example.org", sender=SENT_COPY)
+    assert await case.relay.once()
+    assert case.outcomes() == {"alice@example.org": "deferred"}
+    del case.site.refuse[1]
+    case.site.away[1] = ("south",)
+    case.site.world.at += 3600
+    assert await case.relay.once()
+    assert case.outcomes() == {"alice@example.org": "sent"} and not case.site.delivered
+    assert [list(queue.values()) for queue in case.site.handed.values()] == [[("alice@example.org",)]]
 
 
 async def test_what_cannot_be_recorded_is_not_sent_again() -> None:

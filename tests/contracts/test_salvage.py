@@ -14,6 +14,7 @@ from cluster.domain.directory.state import DirectoryState
 from cluster.domain.directory.state import evolve as directory_evolve
 from cluster.domain.mailbox import events as m
 from cluster.domain.mailbox.content import Content, Segment
+from cluster.domain.mailbox.names import FILED, SENT
 from cluster.domain.outbox import events as o
 from cluster.formats import mime
 from cluster.log.model import INLINE_BYTES_MAX, Record
@@ -62,14 +63,22 @@ class Partition:
             self.log.put(entity, event, command, n)
         return command
 
-    def letter(self, data: bytes, mailbox: int = INBOX, *, delivered: bool = True, command: bytes = b"") -> bytes:
+    def letter(
+        self,
+        data: bytes,
+        mailbox: int = INBOX,
+        *,
+        delivered: bool = True,
+        command: bytes = b"",
+        keywords: tuple[str, ...] = (),
+    ) -> bytes:
         """With its content before it, as the log has it."""
         content = content_of(data)
         for number, segment in enumerate(content.segments):
             piece = data[number << 20 : (number + 1) << 20]
             assert len(piece) == segment.size
             self.log._keep("", str(ANNA), piece, segment.hash)
-        return self.tell(m.MessageAppended(mailbox, content, 5, delivered=delivered), command=command)
+        return self.tell(m.MessageAppended(mailbox, content, 5, delivered=delivered, keywords=keywords), command=command)
 
     def lose_after(self, count: int) -> None:
         """All but the first records of the present epoch."""
@@ -186,6 +195,22 @@ async def test_a_delivery_of_the_tail_is_not_taken_for_one_of_its_own(mail: Part
     await mail.salvage()
     state = Tables.of([record for record in mail.log.records() if record.noun]).state.accounts[ANNA]
     assert [one.flags for one in state.boxes[INBOX].messages.values()] == [m.SEEN, m.FLAGGED]
+
+
+@pytest.mark.parametrize("filed_first", [True, False])
+async def test_what_was_sent_is_there_once_whichever_copy_was_lost(mail: Partition, filed_first: bool) -> None:
+    """The copy that was filed for its sender, and the one of the mail program, of which one lies in the tail."""
+    mail.tell(m.MailboxesCreated((m.Made(75, "Sent", SENT),)))
+    kept = mail.end
+    filed, own = (FILED,), ()
+    mail.letter(LETTER, 75, delivered=False, keywords=filed if filed_first else own)
+    mail.letter(LETTER.replace(b"one@", b"two@"), 75, delivered=False, keywords=filed)
+    mail.lose_after(kept)
+    mail.letter(b"Received: once more\r\n" + LETTER, 75, delivered=False, keywords=own if filed_first else filed)
+    await mail.salvage()
+    state = Tables.of([record for record in mail.log.records() if record.noun]).state.accounts[ANNA]
+    assert sorted(one.keywords for one in state.boxes[75].messages.values()) == [own, filed]
+    assert not mail.reports()
 
 
 async def test_what_would_undo_what_people_did_is_reported(mail: Partition) -> None:

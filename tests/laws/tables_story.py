@@ -106,6 +106,7 @@ directory_events: st.SearchStrategy[Any] = st.one_of(
     * 2,
     st.builds(d.AccountChanged, people, addresses, st.just("B"), st.booleans(), st.booleans()),
     st.builds(d.Pop3ThresholdChanged, people, addresses, st.integers(0, 9)),
+    st.builds(d.SentFilingChanged, people, addresses, st.booleans()),
     st.builds(d.AccountRemoved, people, addresses),
     st.builds(d.PasswordChanged, people, addresses, verifiers),
     st.builds(d.AppPasswordAdded, people, addresses, labels, verifiers),

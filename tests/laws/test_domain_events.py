@@ -67,6 +67,7 @@ EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
     d.AccountAdded: st.builds(d.AccountAdded, ids, texts, texts, texts, st.none() | verifiers, st.booleans()),
     d.AccountChanged: st.builds(d.AccountChanged, ids, texts, texts, st.booleans(), st.booleans()),
     d.Pop3ThresholdChanged: st.builds(d.Pop3ThresholdChanged, ids, texts, whole),
+    d.SentFilingChanged: st.builds(d.SentFilingChanged, ids, texts, st.booleans()),
     d.AccountRemoved: st.builds(d.AccountRemoved, ids, texts),
     d.PasswordChanged: st.builds(d.PasswordChanged, ids, texts, verifiers),
     d.AppPasswordAdded: st.builds(d.AppPasswordAdded, ids, texts, texts, verifiers),

@@ -133,7 +133,9 @@ def expected_mail(model: Model) -> Rows:
 async def directory_rows(law: Tables) -> Rows:
     return {
         "domains": await law.rows("SELECT name, catch_all, plus FROM domain"),
-        "accounts": await law.rows("SELECT id, address, domain, name, partition, administrator, suspended, pop3_since FROM account"),
+        "accounts": await law.rows(
+            "SELECT id, address, domain, name, partition, administrator, suspended, pop3_since, file_sent FROM account"
+        ),
         "credentials": await law.rows("SELECT account, label, argon2, scram_sha_256 FROM credential"),
         "aliases": await law.rows("SELECT address, domain, array_to_string(targets, ' ') FROM alias"),
         "groups": await law.rows(
@@ -149,9 +151,8 @@ def expected_directory(model: Model) -> Rows:
         domain = address.partition("@")[2]
         match entry:
             case Account():
-                rows["accounts"].append(
-                    (entry.id, address, domain, entry.name, entry.partition, entry.administrator, entry.suspended, entry.pop3_since)
-                )
+                standing = (entry.administrator, entry.suspended, entry.pop3_since, entry.file_sent)
+                rows["accounts"].append((entry.id, address, domain, entry.name, entry.partition, *standing))
                 kept = {**entry.app_passwords, **({"": entry.verifier} if entry.verifier else {})}
                 rows["credentials"] += [(entry.id, label, v.argon2, v.scram_sha_256) for label, v in kept.items()]
             case Alias():

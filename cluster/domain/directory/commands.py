@@ -39,13 +39,15 @@ class AddAccount(Command, frozen=True):
 
 
 class ChangeAccount(Command, frozen=True):
-    """None = as it is. `pop3_since`: unix seconds, 0 = POP3 offers all mail."""
+    """None = as it is. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: mail that the person submits is filed in
+    their \\Sent mailbox."""
 
     address: str
     name: str | None = None
     administrator: bool | None = None
     suspended: bool | None = None
     pop3_since: int | None = None
+    file_sent: bool | None = None
 
 
 class RemoveAccount(Command, frozen=True):

@@ -45,6 +45,7 @@ from cluster.domain.directory.events import (
     GroupRemoved,
     PasswordChanged,
     Pop3ThresholdChanged,
+    SentFilingChanged,
     TopologyChanged,
     address_key,
     domain_key,
@@ -169,6 +170,8 @@ def change_account(known: Slice, command: ChangeAccount) -> Answer:
         events.append(AccountChanged(account.id, account.address, name, administrator, suspended))
     if since != account.pop3_since:
         events.append(Pop3ThresholdChanged(account.id, account.address, since))
+    if command.file_sent is not None and command.file_sent != account.file_sent:
+        events.append(SentFilingChanged(account.id, account.address, command.file_sent))
     return _of_address(account.address, *events) if events else Decision()
 
 

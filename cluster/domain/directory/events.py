@@ -62,6 +62,14 @@ class Pop3ThresholdChanged(Event, frozen=True, tag="Pop3ThresholdChanged.1"):
     since: int
 
 
+class SentFilingChanged(Event, frozen=True, tag="SentFilingChanged.1"):
+    """Whether mail that the account's owner submits is filed in the \\Sent mailbox."""
+
+    account: int
+    address: str
+    filed: bool
+
+
 class AccountRemoved(Event, frozen=True, tag="AccountRemoved.1"):
     account: int
     address: str
@@ -126,7 +134,7 @@ class TopologyChanged(Event, frozen=True, tag="TopologyChanged.1"):
 AnyEvent = (
     DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | Pop3ThresholdChanged | AccountRemoved
     | PasswordChanged | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded
-    | GroupMembersChanged | GroupRemoved | TopologyChanged
+    | GroupMembersChanged | GroupRemoved | TopologyChanged | SentFilingChanged
 )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ COMMANDS: dict[type, Callable[[Any], c.AnyCommand]] = {
     e.AccountAdded: lambda x: c.AddAccount(x.address, x.account, x.partition, x.name, x.verifier, x.administrator),
     e.AccountChanged: lambda x: c.ChangeAccount(x.address, x.name, x.administrator, x.suspended),
     e.Pop3ThresholdChanged: lambda x: c.ChangeAccount(x.address, pop3_since=x.since),
+    e.SentFilingChanged: lambda x: c.ChangeAccount(x.address, file_sent=x.filed),
     e.AccountRemoved: lambda x: c.RemoveAccount(x.address),
     e.PasswordChanged: lambda x: c.SetPassword(x.address, x.verifier),
     e.AppPasswordAdded: lambda x: c.AddAppPassword(x.address, x.label, x.verifier),
@@ -68,6 +69,8 @@ def _shown(state: DirectoryState, event: e.AnyEvent) -> Any:
             return entry.name, entry.administrator, entry.suspended
         case e.Pop3ThresholdChanged() if isinstance(entry, Account):
             return entry.pop3_since
+        case e.SentFilingChanged() if isinstance(entry, Account):
+            return entry.file_sent
         case e.PasswordChanged() if isinstance(entry, Account):
             return entry.verifier
     return None

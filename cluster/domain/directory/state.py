@@ -28,6 +28,7 @@ from cluster.domain.directory.events import (
     GroupRemoved,
     PasswordChanged,
     Pop3ThresholdChanged,
+    SentFilingChanged,
     TopologyChanged,
     Verifier,
 )
@@ -40,7 +41,7 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, tag=True):
-    """`app_passwords`: by label. `pop3_since`: unix seconds, 0 = POP3 offers all mail."""
+    """`app_passwords`: by label. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what is submitted is filed."""
 
     id: int
     address: str
@@ -51,6 +52,7 @@ class Account(msgspec.Struct, frozen=True, tag=True):
     suspended: bool = False
     app_passwords: Mapping[str, Verifier] = {}
     pop3_since: int = 0
+    file_sent: bool = False
 
 
 class Alias(msgspec.Struct, frozen=True, tag=True):
@@ -263,6 +265,7 @@ FOLDS: dict[type, Callable[[DirectoryState, Any], Folded]] = {
     AccountAdded: _account_added,
     AccountChanged: _account_changed,
     Pop3ThresholdChanged: lambda state, event: _changed(state, event.address, event.account, pop3_since=event.since),
+    SentFilingChanged: lambda state, event: _changed(state, event.address, event.account, file_sent=event.filed),
     AccountRemoved: _account_removed,
     PasswordChanged: _password_changed,
     AppPasswordAdded: _app_password_added,

@@ -65,12 +65,14 @@ class ReplaceMessage(Command, frozen=True):
 
 class Deliver(Command, frozen=True):
     """One account's share of a delivery. `mailbox` falls back to INBOX if it is not there. `ids`: six, for the
-    mailboxes of an account that gets its first mail (INBOX and the special-use ones)."""
+    mailboxes of an account that gets its first mail (INBOX and the special-use ones). `sent`: its owner has sent it, and it is
+    filed in the \\Sent mailbox, unless it is there."""
 
     content: Content
     internal_at: int
     ids: tuple[int, ...]
     mailbox: str = "INBOX"
+    sent: bool = False
 
 
 class OpenAccount(Command, frozen=True):

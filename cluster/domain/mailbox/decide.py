@@ -1,7 +1,7 @@
 """What may be done with an account's mail. `decide(state, command)` answers with facts or a refusal, and never raises.
 
 Who calls loads the state first: for a command in TREE_COMMANDS a `Tree` with the mailboxes that `tree_needs` and
-`tree_ids` name and the messages that `tree_reads` names, for the others a `MessagesState` (`modseqs` only if
+`tree_ids` name and the messages that `tree_reads` and `sent_again` name, for the others a `MessagesState` (`modseqs` only if
 `reads_modseqs`). Whether the actor may do it at all is asked elsewhere.
 """
 
@@ -28,6 +28,7 @@ from cluster.domain.mailbox.commands import (
     SetRights,
     Subscribe,
 )
+from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     ANSWERED,
     DELETED,
@@ -46,6 +47,8 @@ from cluster.domain.mailbox.events import (
     Ranges,
     RightsChanged,
     Subscribed,
+    appended_key,
+    filed_key,
     messages_key,
     rights_key,
     tree_key,
@@ -167,7 +170,7 @@ def append(tree: Tree, command: AppendMessage) -> Answer:
         if isinstance(event, Refusal):
             return event
         events.append(event)
-    return _of_tree(command.account, *events)
+    return _own_copy(tree, command.account, entry, *events)
 
 
 def replace(tree: Tree, command: ReplaceMessage) -> Answer:
@@ -184,7 +187,7 @@ def replace(tree: Tree, command: ReplaceMessage) -> Answer:
     if isinstance(event, Refusal):
         return event
     gone = MessagesExpunged(command.source, ((command.uid, command.uid),), only_deleted=False)
-    decision = _of_tree(command.account, event, gone)
+    decision = _own_copy(tree, command.account, entry, event, gone)
     return Decision(decision.events, (*decision.depends, messages_key(command.account, command.source)))
 
 
@@ -196,7 +199,31 @@ def _appended(mailbox: int, message: NewMessage) -> MessageAppended | Refusal:
     return MessageAppended(mailbox, message.content, message.internal_at, message.internal_zone, flags, keywords)
 
 
+def _own_copy(tree: Tree, account: int, entry: Entry, *events: msgspec.Struct) -> Decision:
+    """What the sender's mail program files takes the place of what was filed for it. `events`: of a client, for `entry`."""
+    if entry.special_use != names.SENT:
+        return _of_tree(account, *events)
+    filed = ranges.compress(uid for uid, is_filed in tree.alike if is_filed)
+    gone = (MessagesExpunged(entry.id, filed, only_deleted=False),) if filed else ()
+    return _of_tree(account, *events, *gone, depends=(filed_key(account),))
+
+
+def _file(tree: Tree, command: Deliver) -> Answer:
+    """Nothing, where it is there already, or the account has no \\Sent mailbox."""
+    made = _standard(tree, command.ids)
+    sent = next((entry.id for entry in tree.entries.values() if entry.special_use == names.SENT), 0)
+    sent = sent or next((one.mailbox for one in made if one.special_use == names.SENT), 0)
+    depends = (appended_key(command.account, sent),)
+    if tree.alike or not sent:
+        return Decision((), depends)
+    first = (MailboxesCreated(made),) if made else ()
+    filed = MessageAppended(sent, command.content, command.internal_at, flags=SEEN, keywords=(names.FILED,))
+    return _of_tree(command.account, *first, filed, depends=depends)
+
+
 def deliver(tree: Tree, command: Deliver) -> Answer:
+    if command.sent:
+        return _file(tree, command)
     made = _standard(tree, command.ids)
     ids = {name: entry.id for name, entry in tree.entries.items()} | {one.name: one.mailbox for one in made}
     mailbox = ids.get(names.canonical(command.mailbox), ids[INBOX])
@@ -308,7 +335,7 @@ def tree_needs(command: AnyCommand) -> tuple[str, ...] | None:
             return (names.canonical(command.mailbox),)
         case CopyMessages():
             return (names.canonical(command.target),)
-        case Deliver():
+        case Deliver() if not command.sent:
             return tuple({name: None for name, _ in STANDARD} | {names.canonical(command.mailbox): None})
         case OpenAccount():
             return tuple(name for name, _ in STANDARD)
@@ -326,6 +353,24 @@ def tree_ids(command: AnyCommand) -> tuple[int, ...]:
 def tree_reads(command: AnyCommand) -> tuple[int, Ranges] | None:
     """(mailbox, UIDs) of the messages that a command's Tree must have, with their MODSEQs; None = none."""
     return (command.source, ((command.uid, command.uid),)) if isinstance(command, ReplaceMessage) else None
+
+
+def sent_again(tree: Tree, command: AnyCommand) -> tuple[int, tuple[Content, ...]] | None:
+    """(mailbox, messages): those of the mailbox that have the Message-ID of one of these messages are `Tree.alike`."""
+    match command:
+        case AppendMessage():
+            contents = tuple(message.content for message in command.messages)
+        case ReplaceMessage():
+            contents = (command.message.content,)
+        case Deliver() if command.sent:
+            contents = (command.content,)
+        case _:
+            return None
+    if isinstance(command, Deliver):
+        entry = next((one for one in tree.entries.values() if one.special_use == names.SENT), None)
+    else:
+        entry = tree.entries.get(names.canonical(command.mailbox))
+    return (entry.id, contents) if entry is not None and entry.special_use == names.SENT else None
 
 
 def reads_modseqs(command: AnyCommand) -> bool:

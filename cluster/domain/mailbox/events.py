@@ -10,6 +10,7 @@ from enum import IntEnum
 import msgspec
 
 from cluster.domain.mailbox.content import Content
+from cluster.domain.mailbox.names import FILED
 
 SEEN, ANSWERED, FLAGGED, DELETED, DRAFT = 1, 2, 4, 8, 16
 SYSTEM_FLAGS: dict[str, int] = {
@@ -210,6 +211,9 @@ def changes(account: int, event: AnyEvent) -> tuple[str, ...]:
             return (messages_key(account, event.mailbox),)
         case MessagesCopied():
             return (messages_key(account, event.source),)
+        case MessageAppended() if not event.delivered:
+            appended = appended_key(account, event.mailbox)
+            return (appended, filed_key(account)) if FILED in event.keywords else (appended,)
         case RightsChanged():
             return (rights_key(account, event.mailbox),)
         case SalvageReported() | SalvageSettled():
@@ -236,6 +240,16 @@ def tree_key(account: int) -> str:
 
 def messages_key(account: int, mailbox: int) -> str:
     return f"messages/{account}/{mailbox}"
+
+
+def appended_key(account: int, mailbox: int) -> str:
+    """Changes with what clients bring, not with what is delivered."""
+    return f"appended/{account}/{mailbox}"
+
+
+def filed_key(account: int) -> str:
+    """Changes when a message is filed for its sender."""
+    return f"filed/{account}"
 
 
 def rights_key(account: int, mailbox: int) -> str:

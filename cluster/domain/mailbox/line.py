@@ -35,7 +35,7 @@ from cluster.domain.mailbox.events import (
     TailDestroyed,
     TailSalvaged,
 )
-from cluster.domain.mailbox.names import INBOX
+from cluster.domain.mailbox.names import FILED, INBOX
 from cluster.position import SEQUENCE_MAX
 
 Thing = bytes  # the name of a message, equal in all lines: 16 bytes
@@ -100,7 +100,8 @@ class Account:
 class Line:
     """Of the accounts named. `commands`: those that they were told, with how many events. `flags`: of each
     message that is there. `made`: every message that ever was. `delivered`: content of mail delivered above position
-    `since`, by the mailbox that it came into."""
+    `since`, by the mailbox that it came into; `brought`: likewise of what clients brought, or was filed for them, and whether
+    it was filed."""
 
     def __init__(self, accounts: Iterable[int], since: int = 0) -> None:
         self._wanted = frozenset(accounts)
@@ -113,6 +114,7 @@ class Line:
         self.flags: dict[Thing, int] = {}
         self.made: set[Thing] = set()
         self.delivered: dict[tuple[int, int], list[tuple[Thing, Content]]] = {}
+        self.brought: dict[tuple[int, int], list[tuple[Thing, Content, bool]]] = {}
         self.salvaged: dict[int, int] = {}
         self.reported: set[int] = set()
 
@@ -157,6 +159,9 @@ class Line:
         uid = self._put(mail, box, thing, event.flags)
         if event.delivered and position > self._since:
             self.delivered.setdefault((mail.id, box.id), []).append((thing, event.content))
+        elif position > self._since:
+            filed = FILED in event.keywords
+            self.brought.setdefault((mail.id, box.id), []).append((thing, event.content, filed))
         return Effect((thing,), (_touched(box, [uid]),), box.id, {box.id: box.name})
 
     def flags_changed(self, mail: Account, event: FlagsChanged, command: bytes, position: int) -> Effect:

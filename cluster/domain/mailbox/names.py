@@ -33,6 +33,9 @@ STANDARD: tuple[tuple[str, str], ...] = (
     ("Archive", ARCHIVE),
 )
 
+# Of what was filed for its sender: the sender's own copy takes its place when it comes.
+FILED = "$filed"
+
 # Registered (RFC 5788) and of widespread clients: keywords that people read in this spelling. All others are kept in lower case.
 SPELLINGS = {
     keyword.lower(): keyword

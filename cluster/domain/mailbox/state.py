@@ -125,13 +125,15 @@ class Tree(msgspec.Struct, frozen=True):
     """What structural commands are decided on. `entries` has the mailboxes that `decide.tree_needs` and `tree_ids` name
     (more does no harm). `count`: mailboxes of the account, wanted by CREATE and RENAME. `subscriptions`: all of the
     account's, wanted by Subscribe. `messages`: what `decide.tree_reads` names. `rights`: of each mailbox of `entries` that
-    anybody has rights to, by identifier; wanted where `decide.reads_rights`."""
+    anybody has rights to, by identifier; wanted where `decide.reads_rights`. `alike`: what `decide.sent_again` asks for, as
+    (UID, whether it was filed)."""
 
     entries: Mapping[str, Entry]
     count: int
     subscriptions: frozenset[str] = frozenset()
     messages: "MessagesState | None" = None
     rights: Mapping[int, Mapping[str, str]] = {}
+    alike: tuple[tuple[int, bool], ...] = ()
 
 
 class MessagesState(msgspec.Struct, frozen=True):

@@ -3,7 +3,7 @@
 from cluster.domain.decision import Decision
 from cluster.domain.directory import addresses
 from cluster.domain.outbox.commands import AnyCommand, QueueMessage, RecordAttempt
-from cluster.domain.outbox.events import DeliveryAttempted, MessageQueued, queued_key
+from cluster.domain.outbox.events import SENT_COPY, DeliveryAttempted, MessageQueued, queued_key
 from cluster.domain.outbox.state import OUTCOMES, Queued
 from cluster.domain.refusal import Reason, Refusal
 
@@ -41,7 +41,7 @@ def queue(message: Queued | None, command: QueueMessage) -> Answer:
     if len(recipients) > RECIPIENTS_PER_MESSAGE_MAX:
         return Refusal(Reason.OVER_LIMIT, f"A message has at most {RECIPIENTS_PER_MESSAGE_MAX} recipients.")
     # An empty sender is the null reverse-path (RFC 5321 §4.5.5).
-    sender = _sender(command.sender)
+    sender = SENT_COPY if command.sender == SENT_COPY else _sender(command.sender)
     if sender is None:
         return Refusal(Reason.ADDRESS_INVALID, "This is no address.", (command.sender,))
     event = MessageQueued(

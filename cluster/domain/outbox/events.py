@@ -4,16 +4,18 @@ import msgspec
 
 from cluster.domain.mailbox.content import Content
 
+SENT_COPY = "\\Sent"  # no address can be so
+
 
 class Event(msgspec.Struct, frozen=True, tag_field="type", omit_defaults=True):
     """Base of this noun's facts."""
 
 
 class MessageQueued(Event, frozen=True, tag="MessageQueued.1"):
-    """`sender` empty = null reverse-path. `recipients` may be local too: a message with both kinds is queued whole, so
-    that a retry by the client doubles nothing. `account`: who sent it, 0 = the system. `smtputf8`: RFC 6531.
-    `taken_at`: unix seconds when a site first took it in, 0 = at this event's time. `handed`: how many times it went from
-    one queue to another."""
+    """`sender` empty = null reverse-path, SENT_COPY = it goes nowhere but into the \\Sent mailbox of `account`, the recipient.
+    `recipients` may be local too: a message with both kinds is queued whole, so that a retry by the client doubles nothing.
+    `account`: who sent it, 0 = the system. `smtputf8`: RFC 6531. `taken_at`: unix seconds when a site first took it in, 0 = at
+    this event's time. `handed`: how many times it went from one queue to another."""
 
     queued: int
     sender: str

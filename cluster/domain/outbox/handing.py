@@ -18,12 +18,18 @@ COMMAND_ID_BYTES = 16
 SENT = 250  # RFC 5321 §4.2.3: what we record of a recipient that another queue answers for now
 
 _SPOOLED = 0x53706F6F6C656421  # tells a message's id in the spool from that in the queue; 63 bits
+_SENT_COPY = 0x53656E7420636F70  # likewise
 
 
 def spooled(queued: int) -> int:
     """The id in a spool of a message that is to be `queued` in the queue, and the other way round: the two never have the
     same, for a site folds both into one table."""
     return queued ^ _SPOOLED
+
+
+def sent_copy(queued: int) -> int:
+    """The id of the copy for its sender's \\Sent mailbox of a message that is `queued`, or delivered under this id."""
+    return queued ^ _SENT_COPY
 
 
 def command_of(queued: int) -> bytes:

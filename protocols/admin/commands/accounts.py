@@ -75,6 +75,7 @@ async def change(door: Door, call: Call) -> Answer:
         administrator=None if wanted.administrator is UNSET else wanted.administrator,
         suspended=None if wanted.suspended is UNSET else wanted.suspended,
         pop3_since=None if wanted.pop3_since is UNSET else wanted.pop3_since,
+        file_sent=None if wanted.file_sent is UNSET else wanted.file_sent,
     )
     return _refusal(await door.site.execute(call.actor, command)) or await _show(door, address)
 
@@ -130,6 +131,7 @@ def _shown(row: AccountRow) -> Account:
         has_password=row.has_password,
         app_passwords=row.app_passwords,
         pop3_since=row.pop3_since,
+        file_sent=row.file_sent,
         messages=row.messages,
         size_bytes=row.size_bytes,
     )

@@ -13,6 +13,12 @@ DO $$ BEGIN
     ) THEN
         ALTER TABLE account ADD COLUMN pop3_since bigint NOT NULL DEFAULT 0;
     END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'account' AND column_name = 'file_sent'
+    ) THEN
+        ALTER TABLE account ADD COLUMN file_sent boolean NOT NULL DEFAULT false;
+    END IF;
     IF to_regclass('mailbox_right') IS NULL THEN
         CREATE TABLE mailbox_right (
             mailbox     bigint NOT NULL,

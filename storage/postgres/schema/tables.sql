@@ -89,7 +89,8 @@ CREATE TABLE account (
     partition      text NOT NULL,
     administrator  boolean NOT NULL,
     suspended      boolean NOT NULL DEFAULT false,
-    pop3_since     bigint NOT NULL DEFAULT 0   -- unix seconds, only mail that arrived then or later is offered by POP3
+    pop3_since     bigint NOT NULL DEFAULT 0,  -- unix seconds, only mail that arrived then or later is offered by POP3
+    file_sent      boolean NOT NULL DEFAULT false  -- mail that it submits is filed in its \Sent mailbox
 );
 CREATE INDEX account_domain ON account (domain, address);
 

@@ -1,7 +1,7 @@
 """Plays a conversation from a text file against a server without a socket, the client's bytes cut as asked.
 
 # a comment; cites the RFC
--- role lmtp | setting NAME=VALUE | tls | trusted | token TOKEN ADDRESS | elsewhere ALIAS ADDRESS | unavailable | available
+-- role lmtp | setting NAME=VALUE | tls | trusted | filing | token TOKEN ADDRESS | elsewhere ALIAS ADDRESS | unavailable | available
 A> what the client sends; \\r \\n \\0 \\xNN as in Python, a CRLF follows unless the line ends in \\c
 A< what must come back; * stands for anything
 -- delivered ADDRESS COUNT | queued COUNT | closed
@@ -98,6 +98,8 @@ class Player:
             case ["token", token, address]:
                 self.site.tokens = TokensTaken("mail", "https://id.example/.well-known/openid-configuration")
                 self.site.issued[token] = address
+            case ["filing"]:
+                self.site.file_sent = True
             case ["trusted"]:
                 self.settings["plaintext_networks"] = (ipaddress.ip_network("127.0.0.0/8"),)
             case ["elsewhere", alias, address]:

@@ -26,6 +26,8 @@ class Directory(Protocol):
 
     async def sign_in(self, address: str, password: str, actor: Actor) -> Account | Refusal: ...
 
+    async def sign_in_by_token(self, address: str, token: str, actor: Actor) -> Account | Refusal: ...
+
 
 class Passwords(Protocol):
     """Makes what is kept of a password (storage/credentials.py). Both raise CredentialsBusy."""

@@ -1,4 +1,5 @@
-"""Who may come in: over TLS or from a trusted network, with the site's token or an administrator's own password."""
+"""Who may come in: over TLS or from a trusted network, with the site's token or an administrator's own password; to one's own
+settings with one's own password, or a token of the issuer that the site trusts."""
 
 import base64
 import binascii
@@ -7,6 +8,7 @@ import hmac
 import ipaddress
 from typing import NamedTuple
 
+import msgspec
 from aiohttp import web
 
 from cluster.domain.actor import Actor
@@ -14,6 +16,7 @@ from cluster.domain.refusal import Refusal
 from protocols.admin.door import Directory
 from protocols.admin.errors import Fault, of_fault, of_refusal
 from protocols.admin.model import Problem
+from protocols.port import Account
 
 CREDENTIALS_CHARS_MAX = 4096
 
@@ -42,7 +45,10 @@ def trusted(gate: Gate, request: web.Request) -> bool:
     return peer.is_loopback or any(peer in network for network in gate.plaintext_networks)
 
 
-async def admit(gate: Gate, site: Directory, request: web.Request, session: str) -> Actor | Problem:
+async def admit(
+    gate: Gate, site: Directory, request: web.Request, session: str, *, of_a_person: bool = False
+) -> Actor | Problem:
+    """`of_a_person`: whoever has an account, and nobody else."""
     if not trusted(gate, request):
         return of_fault(Fault.INSECURE, "use https: this network may not send a token in the clear")
     header = request.headers.get("Authorization", "")
@@ -59,18 +65,24 @@ async def admit(gate: Gate, site: Directory, request: web.Request, session: str)
     )
     if not credentials or len(credentials) > CREDENTIALS_CHARS_MAX:
         return of_fault(Fault.UNAUTHORIZED, "send `Authorization: Bearer` with the site's token (api_token in secrets.toml)")
-    match scheme.lower():  # RFC 9110 §11.1: schemes are case-insensitive
+    scheme = scheme.lower()  # RFC 9110 §11.1: schemes are case-insensitive
+    if of_a_person and scheme == "bearer":
+        if gate.token and _same(credentials, gate.token):
+            return of_fault(Fault.FORBIDDEN, "the site's token is nobody's own: use /accounts/{address}")
+        account = await site.sign_in_by_token("", credentials, msgspec.structs.replace(actor, name="", administrator=False))
+        return of_refusal(account) if isinstance(account, Refusal) else _as(actor, account)
+    match scheme:
         case "bearer":
             if gate.token and _same(credentials, gate.token):
                 return actor
             return of_fault(Fault.UNAUTHORIZED, "this is not the site's token (api_token in secrets.toml)")
         case "basic":
-            return await _administrator(site, actor, credentials)
+            return await _by_password(site, actor, credentials, of_a_person)
         case _:
             return of_fault(Fault.UNAUTHORIZED, "only Bearer and Basic are understood here")
 
 
-async def _administrator(site: Directory, actor: Actor, credentials: str) -> Actor | Problem:
+async def _by_password(site: Directory, actor: Actor, credentials: str, of_a_person: bool) -> Actor | Problem:
     """RFC 7617 §2: user-id ":" password in Base64; the charset is UTF-8."""
     try:
         name, colon, password = base64.b64decode(credentials, validate=True).decode().partition(":")
@@ -82,17 +94,14 @@ async def _administrator(site: Directory, actor: Actor, credentials: str) -> Act
     account = await site.sign_in(name, password, stranger)
     if isinstance(account, Refusal):
         return of_refusal(account)
-    if not account.administrator:
+    if not account.administrator and not of_a_person:
         return of_fault(Fault.FORBIDDEN, f"{account.address} is not an administrator")
-    return Actor(
-        name=account.address,
-        account=account.id,
-        administrator=True,
-        site=actor.site,
-        node=actor.node,
-        protocol="admin",
-        address=actor.address,
-        session=actor.session,
+    return _as(actor, account)
+
+
+def _as(actor: Actor, account: Account) -> Actor:
+    return msgspec.structs.replace(
+        actor, name=account.address, account=account.id, administrator=account.administrator
     )
 
 

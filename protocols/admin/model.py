@@ -84,6 +84,13 @@ class AccountChange(Asked, frozen=True):
     file_sent: bool | UnsetType = UNSET
 
 
+class MyChange(Asked, frozen=True):
+    """What people settle for themselves."""
+
+    pop3_since: UnixSeconds | UnsetType = UNSET
+    file_sent: bool | UnsetType = UNSET
+
+
 class NewPassword(Asked, frozen=True):
     password: Password
 
@@ -244,6 +251,15 @@ class Account(msgspec.Struct, frozen=True):
     file_sent: bool
     messages: int | None
     size_bytes: int | None
+
+
+class Me(msgspec.Struct, frozen=True):
+    """Whoever asks. As in Account."""
+
+    address: str
+    name: str
+    pop3_since: int
+    file_sent: bool
 
 
 class Accounts(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from protocols.admin.commands import (
     groups,
     imports,
     joining,
+    me,
     mending,
     moving,
     work,
@@ -24,6 +25,7 @@ from protocols.admin.door import Answer, Call, Door
 from protocols.admin.port import Alias, Domain, Group, Overview, Topology
 
 PREFIX = "/api/v1"
+ME_PATH = f"{PREFIX}/me"  # asks for a person's own credentials instead of an administrator's
 JOIN_PATH = f"{PREFIX}/cluster/join"  # asks for a token of its own kind instead of an administrator
 
 Answers = Callable[[Door, Call], Awaitable[Answer]]
@@ -77,6 +79,9 @@ ROUTES: tuple[Route, ...] = (
           streams=moving.contents),
     Route("POST", "/accounts/{address}/mailboxes/{mailbox}/messages", "Bring messages in from another system",
           arriving.Appended, moving.append, query=arriving.Command, body=bytes),
+
+    Route("GET", "/me", "One's own settings, with one's own password or token", model.Me, me.show),
+    Route("PATCH", "/me", "Change one's own settings", model.Me, me.change, body=model.MyChange),
 
     Route("GET", "/aliases", "Aliases, ordered by address", model.Aliases, aliases.show_all, query=model.Paging),
     Route("POST", "/aliases", "Add an alias", Alias, aliases.add, body=model.NewAlias, status=201),

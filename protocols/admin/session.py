@@ -20,7 +20,7 @@ from protocols.admin.metrics import CONTENT_TYPE, Metrics
 from protocols.admin.model import BODY_BYTES_MAX, IMPORT_BYTES_MAX, Problem
 from protocols.admin.moving import MESSAGES_TYPE
 from protocols.admin.openapi import CSV, JSON, LINES, PROBLEM, document
-from protocols.admin.routes import JOIN_PATH, PREFIX, ROUTES, Route
+from protocols.admin.routes import JOIN_PATH, ME_PATH, PREFIX, ROUTES, Route
 from protocols.admin.streams import closed
 from storage.credentials import CredentialsBusy
 
@@ -122,7 +122,7 @@ async def _admitted(parts: Parts, request: web.Request, handler: Handler, sessio
                 return _problem(of_fault(Fault.INSECURE, "use https: a token may not be sent in the clear"))
             request[ACTOR] = Actor("join token", site=parts.gate.site, protocol="admin", address=request.remote or "", session=session)
         elif not open_page:
-            actor = await admit(parts.gate, parts.door.site, request, session)
+            actor = await admit(parts.gate, parts.door.site, request, session, of_a_person=request.path == ME_PATH)
             if isinstance(actor, Problem):
                 log.warning("not admitted", reason=actor.reason, peer=request.remote, path=request.path)
                 return _problem(actor)

@@ -52,6 +52,29 @@ async def test_a_domain_twice_and_a_domain_in_use(door: Asking) -> None:
     assert (status, problem["reason"]) == (409, "domain-in-use")
 
 
+async def test_people_settle_what_is_their_own(door: Asking) -> None:
+    """With their own password or token; nothing else, and nobody else's."""
+    for name in ("anna", "ben"):
+        await door.ask("POST", "/api/v1/accounts", {"address": f"{name}@example.org", "password": GOOD, "name": name})
+    anna = {"headers": {"Authorization": basic("anna@example.org", GOOD)}}
+    settings = {"address": "anna@example.org", "name": "anna", "pop3_since": 0, "file_sent": False}
+    assert await door.ask("GET", "/api/v1/me", **anna) == (200, settings)
+    changed = settings | {"pop3_since": 86400, "file_sent": True}
+    assert await door.ask("PATCH", "/api/v1/me", {"pop3_since": 86400, "file_sent": True}, **anna) == (200, changed)
+    actor, _ = door.site.commands[-1]
+    assert (actor.name, actor.administrator, actor.protocol) == ("anna@example.org", False, "admin")
+    token = {"headers": {"Authorization": "Bearer token-of-anna@example.org"}}
+    assert await door.ask("PATCH", "/api/v1/me", {"file_sent": False}, **token) == (200, changed | {"file_sent": False})
+    for body in ({"administrator": True}, {"name": "x"}, {"suspended": False}, {"pop3_since": -1}):
+        assert (await door.ask("PATCH", "/api/v1/me", body, **anna))[0] in (400, 422), body
+    assert (await door.ask("GET", "/api/v1/accounts/ben@example.org", **anna))[0] == 403
+    assert (await door.ask("PATCH", "/api/v1/accounts/anna@example.org", {"name": "x"}, **anna))[0] == 403
+    assert (await door.ask("GET", "/api/v1/me"))[0] == 403, "the site's token is nobody"
+    for wrong in (basic("anna@example.org", "wrong"), "Bearer nonsense", ""):
+        assert (await door.ask("GET", "/api/v1/me", headers={"Authorization": wrong}))[0] == 401
+    assert (await door.ask("GET", "/api/v1/accounts", **token))[0] == 401, "a person's token is not the site's"
+
+
 async def test_an_account_from_first_to_last_day(door: Asking) -> None:
     new = {"address": "Anna@Example.org", "password": GOOD, "name": "Anna", "administrator": True}
     status, made = await door.ask("POST", "/api/v1/accounts", new)

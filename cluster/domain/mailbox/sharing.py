@@ -106,7 +106,7 @@ def _append(tree: Tree, command: AppendMessage, reader: Reader) -> Answer:
     if entry is None or not reader.may(entry.id, rights.INSERT):
         return reader.refusal(entry.id if entry else 0)
     allowed = tuple(_allowed(message, reader, entry.id) for message in command.messages)
-    answer = owners.append(tree, msgspec.structs.replace(command, messages=allowed))
+    answer = owners.append(_alone(tree), msgspec.structs.replace(command, messages=allowed))
     return _resting(_read_by(answer, command.messages, reader, entry.id), command.account, entry.id)
 
 
@@ -118,9 +118,14 @@ def _replace(tree: Tree, command: ReplaceMessage, reader: Reader) -> Answer:
     if not reader.may(command.source, GONE):
         return reader.refusal(command.source)
     message = _allowed(command.message, reader, entry.id)
-    answer = owners.replace(tree, msgspec.structs.replace(command, message=message))
+    answer = owners.replace(_alone(tree), msgspec.structs.replace(command, message=message))
     answer = _read_by(answer, (command.message,), reader, entry.id)
     return _resting(answer, command.account, entry.id, command.source)
+
+
+def _alone(tree: Tree) -> Tree:
+    """What was filed for its owner makes room for the owner's own copy, and for nobody else's."""
+    return msgspec.structs.replace(tree, alike=())
 
 
 def _allowed(message: NewMessage, reader: Reader, mailbox: int) -> NewMessage:

@@ -17,7 +17,7 @@ from node import roster
 from node.config import Config
 from storage.agreement import Tables, Watchman
 from storage.bearer import Issuer
-from storage.blobs.files import FileBlobs
+from storage.blobs.disk import DiskBlobs
 from storage.blobs.peers import Fetcher, OnDemand, small_source, source
 from storage.credentials import Credentials
 from storage.directory import Directory
@@ -82,7 +82,7 @@ class Assembly:
         )
         readmission = Readmission(self.log, self.partitions, self._known)
         self.database = Database(config.database_url, admit=readmission.admit)
-        self.blobs = FileBlobs(config.blob_dir)
+        self.blobs = DiskBlobs(config.blob_dir)
         self.peers = self.log.peers()
         others = () if backbone is None else tuple(site for site in backbone.sites if site != config.site)
         queued_s = config.limits.outbox_age_s_max + QUEUED_SPARE_S
@@ -230,7 +230,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
     await parts.database.start(START_S_MAX)
     await parts.log.start(START_S_MAX)
     await asyncio.to_thread(parts.spool.clean, world.now() - LEFTOVER_AGE_S)
-    await asyncio.to_thread(parts.blobs.files.clean, world.now() - LEFTOVER_AGE_S)
+    await asyncio.to_thread(parts.blobs.disk.clean, world.now() - LEFTOVER_AGE_S)
     tasks: list[asyncio.Task[None]] = []
     others = tuple(site for site in config.backbone.sites if site != config.site) if config.backbone is not None else ()
     try:

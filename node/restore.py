@@ -30,7 +30,7 @@ from node.world import SystemWorld
 from storage import archive
 from storage.archive import BackupFailed, Manifest, Part
 from storage.blobs import BlobsUnavailable
-from storage.blobs.files import FileBlobs
+from storage.blobs.disk import DiskBlobs
 from storage.overview import Progress
 from storage.postgres import exchange
 from storage.postgres.pool import AWAY, Database
@@ -229,7 +229,7 @@ async def _engines(config: Config) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _stores(config: Config) -> AsyncIterator[tuple[JetStreamLog, Database, FileBlobs]]:
+async def _stores(config: Config) -> AsyncIterator[tuple[JetStreamLog, Database, DiskBlobs]]:
     there = config.nats
     own = config.backbone if keeps_alone(config) else None
     source = JetStreamLog(
@@ -241,7 +241,7 @@ async def _stores(config: Config) -> AsyncIterator[tuple[JetStreamLog, Database,
         backbone=Backbone(BACKBONE_DOMAIN, own.replicas) if own is not None else None,
     )
     database = Database(config.database_url)
-    blobs = await asyncio.to_thread(FileBlobs, config.blob_dir)
+    blobs = await asyncio.to_thread(DiskBlobs, config.blob_dir)
     try:
         await source.start(ENGINES_S_MAX)
         await database.start(ENGINES_S_MAX)
@@ -257,7 +257,7 @@ async def _holds_data(database: Database) -> bool:
         return bool(await exchange.standings(connection, "live"))
 
 
-async def _contents(job: _Job, blobs: FileBlobs) -> None:
+async def _contents(job: _Job, blobs: DiskBlobs) -> None:
     intake = blobs.intake()
     done = 0
     try:

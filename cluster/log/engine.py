@@ -4,7 +4,6 @@ The client library's own JetStream layer waits for timeouts that we do not want 
 the requests are made here (NATS ADR-31 direct get, ADR-50 atomic batch, ADR-8 key-value).
 """
 
-import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -161,18 +160,18 @@ class Engine:
 
     async def write_chain(self, messages: Sequence[Message], last: int, chain_id: str) -> None:
         """One after the other without waiting in between, directly after sequence `last`. What is stored is a beginning
-        of `messages`, all of it if this returns: each also expects the one before by its id, else it could land on what
-        another writer put in the place of that one. Streams with one replica only, others compare too early."""
-        done = await asyncio.gather(
-            *(
-                self.write(message, {**_link(chain_id, index, len(messages)), LAST_SEQUENCE: str(last + index)})
-                for index, message in enumerate(messages)
-            ),
-            return_exceptions=True,
-        )
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        of `messages`, all of it if this returns: each expects the one before by its id too, else it could land on what
+        another writer put in the place of that one. So the last one's answer speaks for all. Streams with one replica only,
+        others compare too early."""
+        count = len(messages)
+        framed = [
+            {**message.headers, **_link(chain_id, index, count), LAST_SEQUENCE: str(last + index)}
+            for index, message in enumerate(messages)
+        ]
+        for message, headers in zip(messages[:-1], framed, strict=False):
+            await self.connection.publish(message.subject, message.data, headers)
+        stored = await self.write(messages[-1], framed[-1])
+        assert stored == last + count, f"a chain of {count} after {last} ended at {stored}"
 
     async def write_batch(self, messages: Sequence[Message], last: int, batch_id: str) -> None:
         """All or none, directly after sequence `last` (ADR-50: the expectation stands on the first message)."""

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +30,7 @@ class Sink(Protocol):
 
 
 class Shelf(Protocol):
+    def together(self) -> AbstractContextManager[None]: ...
     def put(self, hash: bytes, data: bytes) -> bool: ...
     def sink(self) -> Sink: ...
 
@@ -135,7 +137,7 @@ class ShelfIntake:
     def _take(self, contents: list[Record]) -> Taken:
         complete: list[bytes] = []
         corrupt: list[bytes] = []
-        with self._one:
+        with self._one, self._shelf.together():
             self._assembler.drop_old()
             for record in contents:
                 try:

@@ -5,6 +5,7 @@ import hashlib
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from itertools import islice
 from typing import Protocol, TypeVar
 
@@ -25,6 +26,10 @@ class Shelf(Protocol):
     """A store that blocks; any method may be called by several threads at once. All raise OSError. `name`: see Blobs."""
 
     name: str
+
+    def together(self) -> AbstractContextManager[None]:
+        """What is put within is there when the block has ended."""
+        ...
 
     def put(self, hash: bytes, data: bytes) -> bool:
         """Whether it is new (or was torn, and is mended). Raises BlobCorrupt."""
@@ -51,7 +56,7 @@ class ShelvedBlobs:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="blobs") if threads else None
 
     async def put(self, blobs: Sequence[Blob]) -> int:
-        return await self._hop(lambda: sum(self.shelf.put(blob.hash, blob.data) for blob in blobs)) if blobs else 0
+        return await self._hop(lambda: self._put(blobs)) if blobs else 0
 
     async def keep(self, hash: bytes, pieces: AsyncIterable[bytes]) -> None:
         incoming: _Incoming = await self._hop(lambda: _Incoming(self.shelf.sink()))
@@ -108,6 +113,10 @@ class ShelvedBlobs:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except OSError as error:
             raise BlobsUnavailable(str(error)) from error
+
+    def _put(self, blobs: Sequence[Blob]) -> int:
+        with self.shelf.together():
+            return sum(self.shelf.put(blob.hash, blob.data) for blob in blobs)
 
     def _get(self, hash: bytes) -> bytes | None:
         try:

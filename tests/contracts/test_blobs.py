@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from cluster.domain.mailbox.content import Segment
 from cluster.log.model import Blob, Record
 from storage.blobs import PIECE_BYTES_MAX, BlobCorrupt, BlobMissing, Blobs, BlobsUnavailable
+from storage.blobs.disk import DiskBlobs
 from storage.blobs.files import FileBlobs
 from storage.blobs.intake import UNFINISHED_MAX, UNFINISHED_S_MAX
 from storage.blobs.memory import MemoryBlobs
@@ -67,9 +68,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["files", "memory"])
+@pytest.fixture(params=["disk", "files", "memory"])
 async def blobs(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Blobs]:
-    store: Blobs = FileBlobs(tmp_path / "blobs", clock) if request.param == "files" else MemoryBlobs(clock)
+    stores = {"disk": lambda: DiskBlobs(tmp_path / "blobs", clock), "files": lambda: FileBlobs(tmp_path / "blobs", clock)}
+    store: Blobs = stores.get(request.param, lambda: MemoryBlobs(clock))()
     yield store
     await store.close()
 
@@ -178,7 +180,7 @@ OFFSETS = st.one_of(st.sampled_from(EDGES), st.integers(-len(WHOLE) - 10, len(WH
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_ranges_are_slices(tmp_path: Path, start: int, end: int | None, offset: int) -> None:
     async def both() -> None:
-        for blobs in (FileBlobs(tmp_path), MemoryBlobs()):
+        for blobs in (DiskBlobs(tmp_path), FileBlobs(tmp_path), MemoryBlobs()):
             await blobs.put(MESSAGE)
             segments = [Segment(one.hash, len(one.data)) for one in MESSAGE]
             assert await read(blobs, segments, start + offset, end) == WHOLE[start + offset : end]

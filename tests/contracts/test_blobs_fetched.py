@@ -22,7 +22,7 @@ from cluster.log.memory import MemoryLog
 from cluster.log.model import Append, Blob, NewEvent, Stored
 from node.config import Config
 from storage.blobs import BlobMissing
-from storage.blobs.files import FileBlobs
+from storage.blobs.disk import DiskBlobs
 from storage.blobs.peers import Fetcher, OnDemand, Outcome, small_source, source
 from storage.follower import Follower
 from storage.postgres.pool import Database
@@ -45,8 +45,8 @@ class Engine:
         self.url = url
         self.folder = folder
 
-    def store(self, site: str) -> FileBlobs:
-        return FileBlobs(self.folder / site)
+    def store(self, site: str) -> DiskBlobs:
+        return DiskBlobs(self.folder / site)
 
     @asynccontextmanager
     async def peers(self, site: str) -> AsyncIterator[Peers]:
@@ -498,7 +498,8 @@ async def test_a_store_that_was_emptied_is_filled_again(place: Place) -> None:
 
 
 async def test_processes_that_share_a_folder_find_one_name(tmp_path: Path) -> None:
-    made = await asyncio.gather(*(asyncio.to_thread(FileBlobs, tmp_path / "blobs") for _ in range(8)))
+    made = await asyncio.gather(*(asyncio.to_thread(DiskBlobs, tmp_path / "blobs") for _ in range(8)))
     assert len({blobs.name for blobs in made}) == 1 and made[0].name
-    assert FileBlobs(tmp_path / "others").name != made[0].name
-    assert [file.name for file in (tmp_path / "blobs").iterdir() if file.is_file()] == ["store"]
+    assert DiskBlobs(tmp_path / "others").name != made[0].name
+    kept = {file.name for file in (tmp_path / "blobs").rglob("*") if file.is_file()}
+    assert kept - {"small.sqlite-wal", "small.sqlite-shm"} == {"store", "small.sqlite", "small.made"}

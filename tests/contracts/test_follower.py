@@ -18,7 +18,7 @@ from cluster.log.memory import MemoryLog
 from cluster.log.model import CHUNK_BYTES_MAX, Append, Blob, NewEvent, Record, Stored
 from cluster.position import Position
 from node.config import Config
-from storage.blobs.files import FileBlobs
+from storage.blobs.disk import DiskBlobs
 from storage.follower import Follower
 from storage.postgres.pool import Database
 from tests.laws.tables_of_law import Site, site_tables
@@ -65,9 +65,9 @@ class Place:
         self.appended = 0
 
     @asynccontextmanager
-    async def follower(self, keep_every_s: float = NEVER_S) -> AsyncIterator[FileBlobs]:
+    async def follower(self, keep_every_s: float = NEVER_S) -> AsyncIterator[DiskBlobs]:
         """As a process of its own would: it knows of the blobs what is on disk."""
-        blobs = FileBlobs(self.folder)
+        blobs = DiskBlobs(self.folder)
         follower = Follower(self.partition, self.log, self.database, blobs, keep_every_s=keep_every_s)
         task = asyncio.create_task(follower.run())
         try:

@@ -12,7 +12,7 @@ from cluster.domain.mailbox import events as m
 from cluster.log.model import Append, NewEvent, Record, Stored
 from cluster.position import position
 from storage import follower
-from storage.blobs.files import FileBlobs
+from storage.blobs.disk import DiskBlobs
 from storage.follower import SLOW_TRIES_MAX, Follower
 from storage.postgres.folded import read_waiting
 from storage.postgres.pool import Database, Plain
@@ -133,7 +133,7 @@ async def test_an_event_that_takes_for_ever_holds_its_entity_and_nobody_else(pla
     await place.append(b"one")
     database = Impatient(place.database.url, schema=place.database.schema)
     await database.start()
-    blobs = FileBlobs(tmp_path / "slow")
+    blobs = DiskBlobs(tmp_path / "slow")
     slow = Follower(place.partition, place.log, database, blobs)
     task = asyncio.create_task(slow.run())
     lock = await asyncpg.connect(place.database.url)

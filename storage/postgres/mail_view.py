@@ -171,28 +171,23 @@ class MailView:
                 yield [_message(row) for row in rows]
 
     async def changes(self, account: int, mailbox: int, since: int) -> Changes:
-        """Of one state of the tables."""
-        async with self.database.connection() as db, db.transaction(isolation="repeatable_read", readonly=True):
-            row = await db.fetchrow(
-                "SELECT modseq, uidnext, uidvalidity FROM mailbox WHERE id = $1 AND account = $2", mailbox, account
-            )
-            if row is None:
-                return Changes(since, 0, 0, gone=True)
-            if row["modseq"] <= since:
-                return Changes(*row)
-            changed = await db.fetch(
-                CHANGED,
-                mailbox,
-                since,
-            )
-            gone = await db.fetch("SELECT uid FROM expunged WHERE mailbox = $1 AND modseq > $2", mailbox, since)
-            told = await db.fetch("SELECT first, last FROM vanished WHERE mailbox = $1 AND modseq > $2", mailbox, since)
+        """One statement, one state of the tables."""
+        rows = await self.database.fetch(CHANGES, mailbox, account, since)
+        if not rows:
+            return Changes(since, 0, 0, gone=True)
+        of: tuple[list[Any], ...] = ([], [], [], [])
+        for start in range(0, len(rows), FLAGS_AT_ONCE):
+            for kind, *columns in rows[start : start + FLAGS_AT_ONCE]:
+                of[kind].append(columns)
+            await asyncio.sleep(0)
+        box, there, gone, told = of
+        changed = await _shown(sorted(there))
         # Of what was reaffirmed, all that is there has changed.
-        reaffirmed = ranges.normalise((row["first"], row["last"]) for row in told)
-        absent = ranges.subtract(reaffirmed, ranges.compress(row["uid"] for row in changed)) if told else ()
-        vanished = ranges.union(ranges.compress(row["uid"] for row in gone), absent)
-        modseq, uidnext, uidvalidity = row
-        return Changes(modseq, uidnext, uidvalidity, tuple(await _shown(changed)), vanished)
+        reaffirmed = ranges.normalise((first, last) for first, last, _, _ in told)
+        absent = ranges.subtract(reaffirmed, ranges.compress(row.uid for row in changed)) if told else ()
+        vanished = ranges.union(ranges.compress(row[0] for row in gone), absent)
+        uidnext, uidvalidity, _, modseq = box[0]
+        return Changes(modseq, uidnext, uidvalidity, tuple(changed), vanished)
 
     # -- what commands are decided on ---------------------------------------------------------------------------------
 
@@ -296,7 +291,19 @@ SELECT f.uid, f.flags, f.keywords, f.modseq FROM {RANGES.format("$2", "$3")}
 WHERE f.modseq > $4 AND EXISTS (SELECT 1 FROM mailbox m WHERE m.id = $1 AND m.account = $5) ORDER BY f.uid
 """
 
-CHANGED = "SELECT uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND modseq > $2 ORDER BY uid"
+BOX, THERE, GONE, TOLD = range(4)
+# Asked whenever something happened in a mailbox, once by each session that has it selected: one round trip.
+NEWS = "EXISTS (SELECT FROM box WHERE modseq > $3)"
+CHANGES = f"""
+WITH box AS (SELECT modseq, uidnext, uidvalidity FROM mailbox WHERE id = $1 AND account = $2)
+SELECT {BOX}, uidnext, uidvalidity, NULL::text[], modseq FROM box
+UNION ALL
+SELECT {THERE}, uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND modseq > $3 AND {NEWS}
+UNION ALL
+SELECT {GONE}, uid, 0, NULL, 0 FROM expunged WHERE mailbox = $1 AND modseq > $3 AND {NEWS}
+UNION ALL
+SELECT {TOLD}, first, last, NULL, 0 FROM vanished WHERE mailbox = $1 AND modseq > $3 AND {NEWS}
+"""
 
 # Expunged ones too, for sessions that still hold their UIDs (RFC 2180 §4.1.2): with \Deleted.
 OWN = "(EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = {0}){1})"

@@ -70,8 +70,8 @@ def clock() -> Clock:
 
 @pytest.fixture(params=["disk", "files", "memory"])
 async def blobs(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> AsyncIterator[Blobs]:
-    stores = {"disk": lambda: DiskBlobs(tmp_path / "blobs", clock), "files": lambda: FileBlobs(tmp_path / "blobs", clock)}
-    store: Blobs = stores.get(request.param, lambda: MemoryBlobs(clock))()
+    on_disk = {"disk": DiskBlobs, "files": FileBlobs}.get(request.param)
+    store: Blobs = on_disk(tmp_path / "blobs", clock) if on_disk is not None else MemoryBlobs(clock)
     yield store
     await store.close()
 

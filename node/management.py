@@ -69,6 +69,7 @@ class Management:
         about = About(parts)
         self.metrics = Metrics(config.site, parts.name)
         parts.executor.observer = self.metrics
+        parts.executor.quotas.crossed = self.metrics.quota_reached
         parts.sign_in.observer = self.metrics
         self.administration = SiteAdministration(
             about,

@@ -16,6 +16,7 @@ from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.outbox.commands import QueueMessage
+from cluster.domain.quota import Held
 from cluster.domain.refusal import Refusal
 from cluster.world import World
 from storage.search.index import Lookup, Verdict
@@ -230,6 +231,19 @@ class Site(Protocol):
 
     def watch(self, account: int, mailbox: int | None = None) -> AbstractAsyncContextManager[Watch]:
         """One mailbox, or all and the tree of an account (None)."""
+        ...
+
+    # -- quota --------------------------------------------------------------------------------------------------------
+    async def quota(self, account: int, *, fresh: bool = True) -> Held | None | Refusal:
+        """What it may hold and holds; None = it has no quota. `fresh`: as the tables have it now, else a moment old."""
+        ...
+
+    async def room(self, accounts: Sequence[int], size: int) -> Refusal | None:
+        """Why a message of `size` bytes (0 = not known) would come into none of them now: OVER_QUOTA, ABOVE_QUOTA."""
+        ...
+
+    async def deleted_storage(self, account: int, mailbox: int) -> int | Refusal:
+        """Bytes of the messages with \\Deleted."""
         ...
 
     # -- contents -----------------------------------------------------------------------------------------------------

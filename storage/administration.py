@@ -8,8 +8,10 @@ from cluster import partitions
 from cluster.domain.directory import addresses
 from cluster.domain.directory.state import Account as Entry
 from cluster.domain.directory.state import Alias as AliasEntry
+from cluster.domain.directory.state import Domain as DomainEntry
 from cluster.domain.directory.state import Group as GroupEntry
 from cluster.domain.directory.state import Missing, Slice
+from cluster.domain.quota import Quota
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import LogUnavailable, Record
 from cluster.position import Position, split
@@ -93,7 +95,7 @@ class SiteAdministration:
 
     async def domains(self, *, after: str, limit: int) -> list[Domain] | Refusal:
         found = await answered(self._view.domains(after, limit))
-        return found if isinstance(found, Refusal) else [Domain(d.name, d.catch_all, d.plus) for d in found]
+        return found if isinstance(found, Refusal) else [domain_row(each) for each in found]
 
     async def domain(self, domain: str) -> Domain | Refusal:
         name = addresses.canonical_domain(domain) or domain
@@ -103,7 +105,7 @@ class SiteAdministration:
         found = known.domains[name]
         if found is None:
             return Refusal(Reason.NO_SUCH_DOMAIN, "There is no such domain here.", (domain,))
-        return Domain(found.name, found.catch_all, found.plus)
+        return domain_row(found)
 
     async def accounts(self, *, domain: str, after: str, limit: int) -> list[AccountRow] | Refusal:
         found = await self._page("account", domain, after, limit)
@@ -113,7 +115,10 @@ class SiteAdministration:
         usage = await answered(self._view.usage([entry.id for entry in entries]))
         if isinstance(usage, Refusal):
             return usage
-        return [_account(entry, self._counted(entry, usage)) for entry in entries]
+        known = await answered(self._view.look_up(Missing(domains=frozenset(_domain_of(entry) for entry in entries)), Slice()))
+        if isinstance(known, Refusal):
+            return known
+        return [self._account(entry, usage, known) for entry in entries]
 
     async def account(self, address: str) -> AccountRow | Refusal:
         entry = await self._entry(address)
@@ -122,11 +127,15 @@ class SiteAdministration:
         if not isinstance(entry, Entry):
             return Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.", (address,))
         usage = await answered(self._view.usage([entry.id]))
-        return usage if isinstance(usage, Refusal) else _account(entry, self._counted(entry, usage))
+        if isinstance(usage, Refusal):
+            return usage
+        known = await answered(self._view.look_up(Missing(domains=frozenset({_domain_of(entry)})), Slice()))
+        return known if isinstance(known, Refusal) else self._account(entry, usage, known)
 
-    def _counted(self, entry: Entry, usage: dict[int, tuple[int, int]]) -> tuple[int | None, int | None]:
+    def _account(self, entry: Entry, usage: dict[int, tuple[int, int]], known: Slice) -> AccountRow:
         """What is not kept here cannot be counted here."""
-        return usage.get(entry.id, (0, 0)) if entry.partition in self._about.partitions else (None, None)
+        counted = usage.get(entry.id, (0, 0)) if entry.partition in self._about.partitions else (None, None)
+        return account_row(entry, known.domains[_domain_of(entry)], *counted)
 
     async def aliases(self, *, domain: str, after: str, limit: int) -> list[Alias] | Refusal:
         found = await self._page("alias", domain, after, limit)
@@ -267,7 +276,15 @@ class SiteAdministration:
         return known if isinstance(known, Refusal) else known.entries[canonical]
 
 
-def _account(entry: Entry, usage: tuple[int | None, int | None]) -> AccountRow:
+def domain_row(found: DomainEntry) -> Domain:
+    return Domain(found.name, found.catch_all, found.plus, found.quota.storage, found.quota.messages, found.quota.soft)
+
+
+def _domain_of(entry: Entry) -> str:
+    return addresses.domain_of(entry.address)
+
+
+def account_row(entry: Entry, domain: DomainEntry | None, messages: int | None, size_bytes: int | None) -> AccountRow:
     return AccountRow(
         entry.id,
         entry.address,
@@ -279,5 +296,8 @@ def _account(entry: Entry, usage: tuple[int | None, int | None]) -> AccountRow:
         tuple(sorted(entry.app_passwords)),
         entry.pop3_since,
         entry.file_sent,
-        *usage,
+        messages,
+        size_bytes,
+        entry.quota.over(domain.quota if domain is not None else Quota()),
+        entry.quota,
     )

@@ -6,8 +6,9 @@ from typing import TypeVar
 from cluster import partitions
 from cluster.domain.directory.resolve import Resolution, resolve
 from cluster.domain.directory.state import Missing, Slice
+from cluster.domain.quota import Quota
 from storage.news import Hub
-from storage.postgres.directory_view import DirectoryView
+from storage.postgres.directory_view import DirectoryView, Place
 
 NAMES_KEPT_MAX = 100_000  # addresses and domains, also of whom there is nobody; then all is looked up anew
 ADDRESSES_KEPT_MAX = 20_000
@@ -21,7 +22,7 @@ class Directory:
     def __init__(self, view: DirectoryView, hub: Hub) -> None:
         self.view = view
         self._known = Slice()
-        self._partitions: dict[int, str] = {}
+        self._places: dict[int, Place] = {}
         self._resolved: dict[str, Resolution] = {}
         hub.on_change(partitions.DIRECTORY, self._forget)
 
@@ -52,15 +53,24 @@ class Directory:
 
     async def partition_of(self, account: int) -> str | None:
         """Where the account's mail is kept; None = no such account."""
-        partition = self._partitions.get(account)
-        if partition is None:
-            kept = self._partitions
-            partition = await self.view.partition_of(account)
-            if partition is not None and self._partitions is kept and len(kept) < ACCOUNTS_KEPT_MAX:
-                kept[account] = partition
-        return partition
+        place = await self._place(account)
+        return None if place is None else place.partition
+
+    async def quota_of(self, account: int) -> Quota | None:
+        """None where nothing is limited."""
+        place = await self._place(account)
+        return place.quota if place is not None and place.quota else None
+
+    async def _place(self, account: int) -> Place | None:
+        place = self._places.get(account)
+        if place is None:
+            kept = self._places
+            place = await self.view.place_of(account)
+            if place is not None and self._places is kept and len(kept) < ACCOUNTS_KEPT_MAX:
+                kept[account] = place
+        return place
 
     def _forget(self) -> None:
         self._known = Slice()
-        self._partitions = {}
+        self._places = {}
         self._resolved = {}

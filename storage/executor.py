@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Sequence
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -19,7 +19,6 @@ from cluster.domain.decision import Decision
 from cluster.domain.directory import decide as directory
 from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
 from cluster.domain.directory.commands import Command as DirectoryBase
-from cluster.domain.directory.events import changes as directory_changes
 from cluster.domain.directory.state import Slice
 from cluster.domain.mailbox import decide as mailbox
 from cluster.domain.mailbox import names, ranges
@@ -35,13 +34,10 @@ from cluster.domain.mailbox.commands import (
 )
 from cluster.domain.mailbox.commands import Command as MailboxBase
 from cluster.domain.mailbox.content import Content
-from cluster.domain.mailbox.events import changes as mailbox_changes
-from cluster.domain.mailbox.events import uids_given
 from cluster.domain.mailbox.state import MessagesState, Tree
 from cluster.domain.outbox import decide as outbox
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.outbox.commands import QueueMessage
-from cluster.domain.outbox.events import changes as outbox_changes
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import (
     APPEND_S_MAX,
@@ -62,8 +58,10 @@ from storage.postgres.directory_view import DirectoryView
 from storage.postgres.mail_view import MailView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import AWAY
+from storage.quotas import Accounts, Quotas, Taken
 from storage.reach import Reach, out_of_reach
 from storage.shapes import Done
+from storage.told import new_event
 
 TRIES_MAX = 5  # decisions on a state that turned out stale
 SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
@@ -134,6 +132,7 @@ class Executor:
         self.views = views
         self.observer: Observer | None = None
         self.reach = Reach(world.monotonic)
+        self.quotas = Quotas(views.mail, views.accounts, world.monotonic)
         # An account's standard mailboxes with the position they were read at: the log refuses what rests on an old one.
         self._trees: OrderedDict[int, tuple[Tree, int]] = OrderedDict()
 
@@ -169,10 +168,12 @@ class Executor:
         refused as storage.reach has it."""
         answers: list[Done | Refusal] = [NO_SUCH_ACCOUNT] * len(deliveries)
 
-        async def deliver(numbers: list[int]) -> None:
+        async def deliver(numbers: list[int], limited: bool) -> None:
             shares = [deliveries[n] for n in numbers]
-            command_id = _derived_id(transaction, shares) if transaction else b""
-            outcome = await self.decided(actor, shares, contents, command_id, DELIVER_S_MAX)
+            ids = self._ids(transaction, shares, limited=limited)
+            outcome = await self._observed(
+                actor, shares[0], contents, self._decided(actor, shares, contents, ids, DELIVER_S_MAX)
+            )
             for k, n in enumerate(numbers):
                 if isinstance(outcome, Refusal):
                     answers[n] = outcome
@@ -182,26 +183,35 @@ class Executor:
                     answers[n] = decision if isinstance(decision, Refusal) else Done(position)
 
         # One that nobody takes now keeps no other waiting.
-        await asyncio.gather(*(deliver(numbers) for numbers in await self._groups(deliveries)))
+        await asyncio.gather(*(deliver(*group) for group in await self._groups(deliveries)))
         return answers
 
-    async def _groups(self, deliveries: Sequence[Deliver]) -> list[list[int]]:
-        """What goes into one append: of one partition, in the order of accounts, bounded. Not those for nobody."""
-        of_partition: dict[str, list[int]] = {}
+    def _ids(self, transaction: int, shares: Sequence[Deliver], *, limited: bool) -> Sequence[bytes]:
+        """Who has a quota may be refused now and not later: then the same people asked again are not the same command, and
+        each has one of his own."""
+        if transaction and limited:
+            return [_derived_id(transaction, (share,)) for share in shares]
+        return [_derived_id(transaction, shares) if transaction else self.world.entropy(COMMAND_ID_BYTES)] * len(shares)
+
+    async def _groups(self, deliveries: Sequence[Deliver]) -> list[tuple[list[int], bool]]:
+        """What goes into one append: of one partition, in the order of accounts, bounded; those who have a quota (True) apart
+        from others. Not those for nobody."""
+        of_partition: dict[tuple[str, bool], list[int]] = {}
         for n, delivery in enumerate(deliveries):
             partition = await self.views.accounts.partition_of(delivery.account)
             if partition is not None:
-                of_partition.setdefault(partition, []).append(n)
-        groups: list[list[int]] = []
-        for found in of_partition.values():
+                limited = await self.views.accounts.quota_of(delivery.account) is not None
+                of_partition.setdefault((partition, limited), []).append(n)
+        groups: list[tuple[list[int], bool]] = []
+        for (_, limited), found in of_partition.items():
             room = 0
             for n in sorted(found, key=lambda n: deliveries[n].account):
                 content = deliveries[n].content
                 size = len(content.description) + SEGMENT_BYTES_MAX * len(content.segments) + EVENT_OVERHEAD_BYTES_MAX
-                if size > room or len(groups[-1]) == DELIVERIES_PER_APPEND_MAX:
-                    groups.append([])
+                if size > room or len(groups[-1][0]) == DELIVERIES_PER_APPEND_MAX:
+                    groups.append(([], limited))
                     room = EVENT_BYTES_MAX
-                groups[-1].append(n)
+                groups[-1][0].append(n)
                 room -= size
         return groups
 
@@ -215,9 +225,9 @@ class Executor:
     ) -> Outcome | Refusal:
         """Commands of one partition, decided and appended together. Refused as a whole only for the outside's sake; at
         once where nobody took an append just now, if `patience_s` is less than usual."""
-        command_id = command_id or self.world.entropy(COMMAND_ID_BYTES)
+        ids = [command_id or self.world.entropy(COMMAND_ID_BYTES)] * len(commands)
         return await self._observed(
-            actor, commands[0], contents, self._decided(actor, commands, contents, command_id, patience_s)
+            actor, commands[0], contents, self._decided(actor, commands, contents, ids, patience_s)
         )
 
     async def queued(
@@ -255,7 +265,7 @@ class Executor:
         decision = outbox.decide(None, command)
         if isinstance(decision, Refusal):
             return Outcome(None, partition, (decision,))
-        events = self._encoded(actor, command_id, [decision])
+        events = self._encoded(actor, [(command_id, decision)])
         patience_s = QUEUE_S_MAX
         carried = await self._asked(
             partition, patience_s, self._carry(partition, events[0].entity, contents, patience_s)
@@ -270,9 +280,10 @@ class Executor:
         actor: Actor,
         commands: Sequence[AnyOf],
         contents: Sequence[Carried],
-        command_id: bytes,
+        ids: Sequence[bytes],
         patience_s: float,
     ) -> Outcome | Refusal:
+        """`ids`: of each command the id that the fold knows it by; those of one id are one command."""
         carried: tuple[tuple[Blob, ...], tuple[bytes, ...]] | None = None
         partition = await self._partition(commands[0])
         if partition is None:
@@ -280,18 +291,21 @@ class Executor:
         if patience_s < APPEND_S_MAX and self.reach.is_away(partition):
             return out_of_reach(partition)
         for attempt in range(TRIES_MAX):
-            decisions, read_at = await self._decide(commands, self.hub.position(partition), fresh=attempt > 0)
-            made = [decision for decision in decisions if isinstance(decision, Decision)]
-            events = self._encoded(actor, command_id, made)
+            asked = _Asked(commands, ids, partition, [])
+            decisions, read_at = await self._decide(asked, self.hub.position(partition), fresh=attempt > 0)
+            made = [(id, one) for id, one in zip(ids, decisions, strict=True) if isinstance(one, Decision)]
+            events = self._encoded(actor, made)
             if not events:
                 return Outcome(None, partition, tuple(decisions))
             if carried is None:
                 carrying = self._carry(partition, events[0].entity, contents, patience_s)
                 carried = await self._asked(partition, patience_s, carrying)
-            depends = tuple(dict.fromkeys(key for decision in made for key in decision.depends))
-            append = Append(partition, command_id, events, depends, read_at, *carried)
+            depends = tuple(dict.fromkeys(key for _, decision in made for key in decision.depends))
+            append = Append(partition, _together(made), events, depends, read_at, *carried)
             answer = await self._asked(partition, patience_s, self.source.append(append, patience_s))
             if isinstance(answer, Stored):
+                if asked.taken and not answer.repeated:
+                    self.quotas.stored(asked.taken, answer.last)
                 return Outcome(answer, partition, tuple(decisions))
             if not await self.hub.reached(partition, answer.changed_at, CATCH_UP_S_MAX):
                 return out_of_reach(partition) if patience_s < APPEND_S_MAX else UNAVAILABLE
@@ -319,18 +333,22 @@ class Executor:
     # -- state and decision -------------------------------------------------------------------------------------------
 
     async def _decide(
-        self, commands: Sequence[AnyOf], read_at: int, *, fresh: bool
+        self, asked: "_Asked", read_at: int, *, fresh: bool
     ) -> tuple[list[Decision | Refusal], int]:
         """The decisions, and the oldest position that they rest on."""
         decisions: list[Decision | Refusal] = []
-        for command in commands:
+        for command, id in zip(asked.commands, asked.ids, strict=True):
             match command:
                 case Deliver() if not command.sent:
                     tree, at = await self._delivery_tree(command, read_at, fresh=fresh)
                     read_at = min(read_at, at)
-                    decisions.append(mailbox.decide(tree, command))
+                    decisions.append(await self.quotas.decide(tree, command, asked.partition, id, asked.taken))
                 case MailboxBase():
-                    decisions.append(mailbox.decide(await self._mail_state(command), command))
+                    state = await self._mail_state(command)
+                    if isinstance(state, Tree):
+                        decisions.append(await self.quotas.decide(state, command, asked.partition, id, asked.taken))
+                    else:
+                        decisions.append(mailbox.decide(state, command))
                 case DirectoryBase():
                     decisions.append(directory.decide(await self._directory_state(command), command))
                 case _:
@@ -377,15 +395,15 @@ class Executor:
             known = await self.views.directory.look_up(missing, known)
         raise RuntimeError("a directory command never had enough")
 
-    def _encoded(self, actor: Actor, command_id: bytes, decisions: Sequence[Decision]) -> tuple[NewEvent, ...]:
+    def _encoded(self, actor: Actor, made: Sequence[tuple[bytes, Decision]]) -> tuple[NewEvent, ...]:
         at_us = int(self.world.now() * 1_000_000)
         events: list[NewEvent] = []
-        for decision in decisions:
+        counted: dict[bytes, int] = {}
+        for id, decision in made:
             for entity, event in decision.events:
-                payload = codec.encode(event, at_us=at_us, by=actor, command=command_id, n=len(events))
-                noun = codec.noun_of(event)
-                uids = uids_given(event) if noun == "mailbox" else 0  # type: ignore[arg-type]
-                events.append(NewEvent(noun, entity, payload, _changes(entity, event), uids))
+                n = counted[id] = counted.get(id, -1) + 1
+                payload = codec.encode(event, at_us=at_us, by=actor, command=id, n=n)
+                events.append(new_event(entity, event, payload))
         return tuple(events)
 
     async def _asked(self, partition: str, patience_s: float, work: Awaitable[T]) -> T:
@@ -449,10 +467,6 @@ class Executor:
         return Done(stored.last, uidvalidity, tuple(uids), tuple(sources))
 
 
-class Accounts(Protocol):
-    async def partition_of(self, account: int) -> str | None: ...
-
-
 class Views:
     """The tables, as commands read them."""
 
@@ -463,16 +477,24 @@ class Views:
         self.accounts = accounts
 
 
+class _Asked(NamedTuple):
+    """Commands of one partition, each with its id, and what of them is `taken` by accounts that have a quota."""
+
+    commands: Sequence[AnyOf]
+    ids: Sequence[bytes]
+    partition: str
+    taken: list[Taken]
+
+
+def _together(made: Sequence[tuple[bytes, Decision]]) -> bytes:
+    """The id of an append. It names those commands that were not refused, so that the log never answers for one that is not
+    in it."""
+    ids = dict.fromkeys(id for id, _ in made)
+    if len(ids) == 1:
+        return made[0][0]
+    return hashlib.sha256(b"".join(ids)).digest()[:COMMAND_ID_BYTES]
+
+
 def _derived_id(transaction: int, deliveries: Sequence[Deliver]) -> bytes:
     whom = ",".join(str(delivery.account) for delivery in deliveries)
     return hashlib.sha256(f"{transaction}/{whom}".encode()).digest()[:COMMAND_ID_BYTES]
-
-
-def _changes(entity: str, event: msgspec.Struct) -> tuple[str, ...]:
-    match codec.noun_of(event):
-        case "mailbox":
-            return mailbox_changes(int(entity), event)  # type: ignore[arg-type]
-        case "directory":
-            return directory_changes(event)  # type: ignore[arg-type]
-        case _:
-            return outbox_changes(event)  # type: ignore[arg-type]

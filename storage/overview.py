@@ -2,20 +2,27 @@
 
 import msgspec
 
+from cluster.domain.quota import Override, Quota
 from cluster.log.model import Record
 
 
 class Domain(msgspec.Struct, frozen=True):
-    """`catch_all`: the address that takes mail for unknown names, or empty. `plus`: anna+x@ reaches anna@."""
+    """`catch_all`: the address that takes mail for unknown names, or empty. `plus`: anna+x@ reaches anna@. `quota_…`: what
+    its accounts may hold that have no limits of their own; 0 = no limit. `quota_soft_percent`: where they count as filling
+    up."""
 
     domain: str
     catch_all: str
     plus: bool
+    quota_storage_bytes: int = 0
+    quota_messages: int = 0
+    quota_soft_percent: tuple[int, ...] = ()
 
 
 class AccountRow(msgspec.Struct, frozen=True):
     """`app_passwords`: labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what its owner
-    submits is filed. `messages` and `size_bytes`: what its mailboxes hold now, None where not counted."""
+    submits is filed. `messages` and `size_bytes`: what its mailboxes hold now, None where not counted. `quota`: what they
+    may hold; `own`: what of that it does not have from its domain."""
 
     id: int
     address: str
@@ -29,6 +36,8 @@ class AccountRow(msgspec.Struct, frozen=True):
     file_sent: bool = False
     messages: int | None = None
     size_bytes: int | None = None
+    quota: Quota = Quota()
+    own: Override = Override()
 
 
 class Alias(msgspec.Struct, frozen=True):

@@ -18,7 +18,6 @@ from cluster import codec
 from cluster.domain.actor import SYSTEM, Actor
 from cluster.domain.decision import Decision
 from cluster.domain.directory import salvage as directory
-from cluster.domain.directory.events import changes as directory_changes
 from cluster.domain.mailbox import salvage as mailbox
 from cluster.domain.mailbox.events import (
     PARTITION_ENTITY,
@@ -27,15 +26,12 @@ from cluster.domain.mailbox.events import (
     SalvageReported,
     TailSalvaged,
     messages_key,
-    uids_given,
 )
-from cluster.domain.mailbox.events import changes as mailbox_changes
 from cluster.domain.mailbox.line import Thing
 from cluster.domain.mailbox.names import FILED
 from cluster.domain.mailbox.salvage import Conflict, Told
 from cluster.domain.outbox import salvage as outbox
 from cluster.domain.outbox.events import MessageQueued
-from cluster.domain.outbox.events import changes as outbox_changes
 from cluster.log.model import (
     APPEND_S_MAX,
     BATCH_MESSAGES_MAX,
@@ -55,6 +51,7 @@ from cluster.world import World
 from storage.arrived import Arrived
 from storage.blobs import Blobs
 from storage.lines import Fact, Known, Stretch, began_after, holding
+from storage.told import new_event
 
 TRIES_MAX = 20  # decisions on a history that went on meanwhile
 CATCH_UP_S_MAX = 30.0
@@ -400,8 +397,7 @@ class _Tail:
         new: list[NewEvent] = []
         for by, (entity, event) in events:
             payload = codec.encode(event, at_us=at_us, by=by, command=command, n=len(new))
-            noun = codec.noun_of(event)
-            new.append(NewEvent(noun, entity, payload, _changes(noun, entity, event), _uids(noun, event)))
+            new.append(new_event(entity, event, payload))
         return tuple(new)
 
     async def _carried(self, events: Sequence[tuple[str, Any]]) -> tuple[tuple[Blob, ...], tuple[bytes, ...]]:
@@ -432,17 +428,3 @@ def _report(fact: Fact, conflict: Conflict) -> SalvageReported:
     record = fact.record
     kept = record.payload if len(record.payload) <= REPORTED_BYTES_MAX else b""
     return SalvageReported(record.position, record.noun, record.entity, conflict.what, conflict.why, kept)
-
-
-def _changes(noun: str, entity: str, event: Any) -> tuple[str, ...]:
-    match noun:
-        case "mailbox":
-            return mailbox_changes(int(entity), event)
-        case "directory":
-            return directory_changes(event)
-        case _:
-            return outbox_changes(event)
-
-
-def _uids(noun: str, event: Any) -> int:
-    return uids_given(event) if noun == "mailbox" else 0

@@ -15,6 +15,7 @@ from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.outbox.commands import AnyCommand as OutboxCommand
 from cluster.domain.outbox.commands import QueueMessage
+from cluster.domain.quota import Held
 from cluster.domain.refusal import Reason, Refusal
 from cluster.world import World
 from storage.answers import UNAVAILABLE, answered
@@ -235,6 +236,21 @@ class Site:
     async def watch(self, account: int, mailbox: int | None = None) -> AsyncIterator[Watch]:
         with self._stores.hub.watch(account, mailbox) as watch:
             yield watch
+
+    # -- quota --------------------------------------------------------------------------------------------------------
+
+    async def quota(self, account: int, *, fresh: bool = True) -> Held | None | Refusal:
+        if (absent := await self._absent(account)) is not None:
+            return absent
+        return await answered(self._executor.quotas.held(account, fresh=fresh))
+
+    async def room(self, accounts: Sequence[int], size: int) -> Refusal | None:
+        # Where the tables are away nothing is known to be full.
+        refused = await answered(self._executor.quotas.refused(accounts, size))
+        return None if refused is UNAVAILABLE else refused
+
+    async def deleted_storage(self, account: int, mailbox: int) -> int | Refusal:
+        return await answered(self._mail.deleted_storage(account, mailbox))
 
     # -- contents -----------------------------------------------------------------------------------------------------
 

@@ -43,7 +43,14 @@ class Live:
         self.site = parts.site
         self.world = parts.world
 
-    async def person(self, name: str = "anna", *, domain: str = "", password: str = "correct horse battery") -> Person:
+    async def person(
+        self,
+        name: str = "anna",
+        *,
+        domain: str = "",
+        password: str = "correct horse battery",
+        administrator: bool = False,
+    ) -> Person:
         """A new account, in a domain of its own unless one is named."""
         domain = domain or f"{self.world.new_id():x}.example"
         added = await self.site.execute(ACTOR, AddDomain(domain))
@@ -51,7 +58,7 @@ class Live:
         address, account = f"{name}@{domain}", self.world.new_id()
         verifier = await self.parts.credentials.make(password)
         partition = partitions.mail(self.parts.config.site)
-        answer = await self.site.execute(ACTOR, AddAccount(address, account, partition, name, verifier))
+        answer = await self.site.execute(ACTOR, AddAccount(address, account, partition, name, verifier, administrator))
         assert not isinstance(answer, Refusal), answer
         return Person(account, address, password)
 

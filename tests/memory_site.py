@@ -10,18 +10,20 @@ import hmac
 import random
 import time
 from array import array
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import msgspec
 
 from cluster.domain.actor import Actor
+from cluster.domain.directory.commands import ChangeAccount
 from cluster.domain.mailbox import names, ranges
 from cluster.domain.mailbox.commands import AnyCommand, ChangeFlags, Deliver, Expunge, OpenAccount
 from cluster.domain.mailbox.content import Content, Segment
-from cluster.domain.mailbox.decide import decide, sent_again, tree_reads
+from cluster.domain.mailbox.decide import decide, sent_again, tree_reads, weighs
 from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, Ranges
 from cluster.domain.mailbox.state import AccountMail, Box, MailState, Msg, Unappliable, evolve, messages_of, tree_of
+from cluster.domain.quota import Held, Quota, Usage
 from cluster.domain.refusal import Reason, Refusal
 from cluster.formats import mime
 from protocols.port import (
@@ -139,6 +141,7 @@ class MemorySite:
         self.world: World = world or MemoryWorld()
         self.state = MailState()
         self._people: dict[str, tuple[Account, str]] = {}
+        self.quotas: dict[int, Quota] = {}
         self.kept_at: dict[int, tuple[str, ...]] = {}  # whose mail is at other sites only
         self.introductions: list[tuple[str, str, Actor]] = []  # (address, by which site, who)
         self.tokens: TokensTaken | None = None
@@ -151,8 +154,8 @@ class MemorySite:
         self._recent: dict[int, int] = {}
         self._watches: dict[int, set[_Watch]] = {}
 
-    async def account(self, address: str, password: str) -> Account:
-        account = Account(self.world.new_id(), address, address.partition("@")[0])
+    async def account(self, address: str, password: str, *, administrator: bool = False) -> Account:
+        account = Account(self.world.new_id(), address, address.partition("@")[0], administrator)
         self._people[address] = (account, password)
         await self.execute(Actor("system"), OpenAccount(account.id, self._ids(6)))
         return account
@@ -195,8 +198,12 @@ class MemorySite:
 
     # -- changing ------------------------------------------------------------------------------------------------------
     async def execute(self, actor: Actor, command: object, contents: Sequence[Spooled] = ()) -> Done | Refusal:
-        assert isinstance(command, AnyCommand)
         await asyncio.sleep(0)
+        if isinstance(command, ChangeAccount):
+            assert isinstance(command.quota_storage, int) and isinstance(command.quota_messages, int)
+            self.quotas[self._people[command.address][0].id] = Quota(command.quota_storage, command.quota_messages)
+            return Done(self._position)
+        assert isinstance(command, AnyCommand)
         for spooled in contents:
             assert isinstance(spooled, _Spooled)
             self._data[spooled.content.hash] = spooled.data
@@ -207,7 +214,11 @@ class MemorySite:
             tree = tree_of(self.state, account, tree_reads(command))
             if (sent := sent_again(tree, command)) is not None:
                 tree = msgspec.structs.replace(tree, alike=self._alike(account, *sent))
-            decision = decide(tree, command)
+            held, weighed = await self.quota(account), weighs(command)
+            assert not isinstance(held, Refusal)
+            source, uids = weighed or (0, ())
+            weight = self._usage(account, lambda box, uid, _: box == source and ranges.contains(uids, uid))
+            decision = decide(msgspec.structs.replace(tree, held=held, weight=weight), command)
         if isinstance(decision, Refusal):
             return decision
         done = Done(0, modified=decision.modified)
@@ -421,6 +432,33 @@ class MemorySite:
             yield watch
         finally:
             watches.discard(watch)
+
+    # -- quota ---------------------------------------------------------------------------------------------------------
+    async def quota(self, account: int, *, fresh: bool = True) -> Held | None | Refusal:
+        quota = self.quotas.get(account)
+        return Held(quota, self._usage(account, lambda *_: True)) if quota else None
+
+    async def room(self, accounts: Sequence[int], size: int) -> Refusal | None:
+        refusal = None
+        for account in accounts:
+            held = await self.quota(account)
+            assert not isinstance(held, Refusal)
+            refusal = held.refuses(Usage(max(size, 1), 1)) if held else None
+            if refusal is None:
+                return None
+        return refusal
+
+    async def deleted_storage(self, account: int, mailbox: int) -> int | Refusal:
+        return self._usage(account, lambda box, _, one: box == mailbox and bool(one.flags & DELETED)).storage
+
+    def _usage(self, account: int, counts: Callable[[int, int, Msg], bool]) -> Usage:
+        sizes = [
+            one.content.size
+            for box in self._mail(account).boxes.values()
+            for uid, one in box.messages.items()
+            if counts(box.id, uid, one)
+        ]
+        return Usage(sum(sizes), len(sizes))
 
     # -- contents ------------------------------------------------------------------------------------------------------
     async def read(self, content: Content, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:

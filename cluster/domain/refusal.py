@@ -28,6 +28,8 @@ class Reason(Enum):
     NOT_PERMITTED = "not-permitted"
     TOO_BIG = "too-big"
     OVER_LIMIT = "over-limit"
+    OVER_QUOTA = "over-quota"  # the account is full; less in it, and the same is welcome
+    ABOVE_QUOTA = "above-quota"  # more than the account may ever hold
     NO_SUCH_ENTRY = "no-such-entry"
     CONFLICT = "conflict"
     UNAVAILABLE = "unavailable"

@@ -8,6 +8,7 @@ from typing import IO, Any
 
 import click
 
+from node.cli import quota
 from node.cli.client import Api, path, run
 from node.cli.output import Work, show_list
 from node.cli.shape import Complaint, answer, json_option
@@ -75,6 +76,7 @@ def show(directory: Path, address: str, as_json: bool) -> None:
         ("name", item["name"]),
         ("standing", _standing(item) or "person"),
         ("mail", _amount(item) or "not counted: it is kept at other sites"),
+        ("quota", quota.shown_of_account(item)),
         ("password", "set" if item["has_password"] else "none: nobody can sign in with it"),
         ("app passwords", ", ".join(item["app_passwords"]) or "none"),
         ("POP3 offers", f"what arrived since {_day(item['pop3_since'])}" if item["pop3_since"] else "all"),
@@ -101,24 +103,27 @@ def show(directory: Path, address: str, as_json: bool) -> None:
     default=None,
     help="File mail that is submitted in the Sent mailbox; what the mail program files itself takes its place.",
 )
+@quota.quota_options("none, or domain: as its domain has it")
 @json_option
 @click.pass_obj
 def change(  # click gives every option a parameter of its own
     directory: Path,
+    /,
     address: str,
     name: str | None,
     admin: bool | None,
     pop3_since: str | None,
     file_sent: str | None,
     as_json: bool,
+    **limits: str | None,
 ) -> None:
-    """Change the name, who is an administrator, what POP3 offers, or whether sent mail is filed."""
+    """Change the name, who is an administrator, what POP3 offers, whether sent mail is filed, or how much mail there may be."""
     since = None if pop3_since is None else _midnight(pop3_since)
     filed = None if file_sent is None else file_sent == "on"
     wanted = (("name", name), ("administrator", admin), ("pop3_since", since), ("file_sent", filed))
-    body = {key: value for key, value in wanted if value is not None}
+    body = {key: value for key, value in wanted if value is not None} | quota.wanted(limits)
     if not body:
-        raise click.UsageError("nothing to change: give --name, --admin, --no-admin, --pop3-since or --file-sent")
+        raise click.UsageError("nothing to change: give --name, --admin, --no-admin, --pop3-since, --file-sent or a --quota")
     _change(directory, address, body, as_json, "changed")
 
 
@@ -280,9 +285,4 @@ def _standing(item: dict[str, Any]) -> str:
 def _amount(item: dict[str, Any]) -> str:
     if item["messages"] is None:
         return ""
-    size = float(item["size_bytes"] or 0)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{item['messages']} messages, {size:.{0 if unit == 'B' else 1}f} {unit}"
+    return f"{item['messages']} messages, {quota.size(item['size_bytes'] or 0)}"

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from node.cli import quota
 from node.cli.client import path, run
 from node.cli.output import show_list
 from node.cli.shape import answer, json_option
@@ -56,6 +57,7 @@ def show(directory: Path, domain: str, as_json: bool) -> None:
         f"domain    {item['domain']}",
         f"catch-all {item['catch_all'] or 'none'}",
         f"plus      {'yes' if item['plus'] else 'no'}",
+        f"quota     {quota.shown(item)}",
     )
     answer(as_json, item, "\n".join(lines))
 
@@ -64,13 +66,16 @@ def show(directory: Path, domain: str, as_json: bool) -> None:
 @click.argument("domain")
 @catch_all_option
 @plus_option
+@quota.quota_options("none; for accounts that have none of their own")
 @json_option
 @click.pass_obj
-def change(directory: Path, domain: str, catch_all: str | None, plus: bool | None, as_json: bool) -> None:
+def change(
+    directory: Path, /, domain: str, catch_all: str | None, plus: bool | None, as_json: bool, **limits: str | None
+) -> None:
     """Change a domain's settings."""
-    body = _settings(catch_all, plus)
+    body = _settings(catch_all, plus) | quota.wanted(limits)
     if not body:
-        raise click.UsageError("nothing to change: give --catch-all, --plus or --no-plus")
+        raise click.UsageError("nothing to change: give --catch-all, --plus, --no-plus or a --quota")
     item = run(directory, lambda api: api.ask("PATCH", path("domains", domain), body))
     answer(as_json, item, f"{item['domain']} changed." if item else "")
 

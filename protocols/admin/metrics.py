@@ -53,6 +53,12 @@ class Metrics:
         self.sign_ins = Counter(
             "angarium_sign_ins", "Sign-ins by protocol and outcome", ("protocol", "outcome"), registry=registry
         )
+        self.quota_thresholds_reached = Counter(
+            "angarium_quota_thresholds_reached",
+            "Thresholds of quotas (percent) that accounts reached by what this worker took in; 100 = they are full",
+            ("percent",),
+            registry=registry,
+        )
         self.projection_lag_events = Gauge(
             "angarium_projection_lag_events", "Events that the tables lack", ("partition",), registry=registry
         )
@@ -109,6 +115,9 @@ class Metrics:
     def commanded(self, protocol: str, word: str, outcome: str, seconds: float) -> None:
         self.commands.labels(protocol, word, outcome).inc()
         self.command_seconds.labels(protocol).observe(seconds)
+
+    def quota_reached(self, percent: int) -> None:
+        self.quota_thresholds_reached.labels(str(percent)).inc()
 
     def accepted(self, protocol: str, size: int) -> None:
         self.messages_accepted.labels(protocol).inc()

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from cluster.domain.directory.decide import UNIX_S_MAX
+from cluster.domain.quota import MESSAGES_MAX, STORAGE_BYTES_MAX, THRESHOLDS_MAX
 from protocols.admin.port import Alias, Did, Domain, Engine, Group, Planned, Progress
 
 BODY_BYTES_MAX = 64 * 1024
@@ -33,6 +34,12 @@ Addresses = Annotated[tuple[Address, ...], Meta(max_length=MEMBERS_MAX)]
 Cursor = Annotated[str, Meta(max_length=ADDRESS_CHARS_MAX, description="the `next` of the page before")]
 SiteName = Annotated[str, Meta(min_length=1, max_length=63)]
 PartitionName = Annotated[str, Meta(min_length=1, max_length=63)]
+QuotaBytes = Annotated[int, Meta(ge=0, le=STORAGE_BYTES_MAX, description="bytes, 0 = no limit")]
+QuotaMessages = Annotated[int, Meta(ge=0, le=MESSAGES_MAX, description="0 = no limit")]
+QuotaSoft = Annotated[
+    tuple[Annotated[int, Meta(ge=1, le=99)], ...],
+    Meta(max_length=THRESHOLDS_MAX, description="percentages, ascending, where it counts as filling up"),
+]
 UnixSeconds = Annotated[int, Meta(ge=0, le=UNIX_S_MAX, description="unix seconds")]
 PositionText = Annotated[str, Meta(pattern=r"^\d{1,7}\.\d{1,13}$", description="epoch.sequence")]
 
@@ -62,8 +69,13 @@ class NewDomain(Asked, frozen=True):
 
 
 class DomainChange(Asked, frozen=True):
+    """`quota_…`: of accounts that have none of their own."""
+
     catch_all: str | UnsetType = UNSET
     plus: bool | UnsetType = UNSET
+    quota_storage_bytes: QuotaBytes | UnsetType = UNSET
+    quota_messages: QuotaMessages | UnsetType = UNSET
+    quota_soft_percent: QuotaSoft | UnsetType = UNSET
 
 
 class NewAccount(Asked, frozen=True):
@@ -77,11 +89,16 @@ class NewAccount(Asked, frozen=True):
 
 
 class AccountChange(Asked, frozen=True):
+    """`quota_…`: null = as the domain has it."""
+
     name: Name | UnsetType = UNSET
     administrator: bool | UnsetType = UNSET
     suspended: bool | UnsetType = UNSET
     pop3_since: UnixSeconds | UnsetType = UNSET
     file_sent: bool | UnsetType = UNSET
+    quota_storage_bytes: QuotaBytes | UnsetType | None = UNSET
+    quota_messages: QuotaMessages | UnsetType | None = UNSET
+    quota_soft_percent: QuotaSoft | UnsetType | None = UNSET
 
 
 class MyChange(Asked, frozen=True):
@@ -237,7 +254,10 @@ class Dns(msgspec.Struct, frozen=True):
 
 class Account(msgspec.Struct, frozen=True):
     """`app_passwords`: their labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what is
-    submitted is filed in the Sent mailbox. `messages` and `size_bytes`: what the mailboxes hold; null where not counted."""
+    submitted is filed in the Sent mailbox. `messages` and `size_bytes`: what the mailboxes hold; null where not counted.
+    `quota_…`: what they may hold, 0 = no limit; `quota_own`: which of these are its own and not its domain's.
+    `used_percent`: of the nearest limit, null without one or where not counted. `reached_percent`: the thresholds at or
+    beyond which it stands, 100 = it is full."""
 
     id: str
     address: str
@@ -251,6 +271,12 @@ class Account(msgspec.Struct, frozen=True):
     file_sent: bool
     messages: int | None
     size_bytes: int | None
+    quota_storage_bytes: int
+    quota_messages: int
+    quota_soft_percent: tuple[int, ...]
+    quota_own: tuple[str, ...]
+    used_percent: int | None
+    reached_percent: tuple[int, ...]
 
 
 class Me(msgspec.Struct, frozen=True):

@@ -7,12 +7,13 @@ THREAD=REFERENCES, RFC 5267 ESORT and CONTEXT=SEARCH, RFC 5530 response codes, R
 SCRAM-SHA-256-PLUS (tls-server-end-point), RFC 7628 OAUTHBEARER (where a site takes tokens),
 RFC 5819 LIST-STATUS, RFC 5957 SORT=DISPLAY, RFC 6154 SPECIAL-USE and
 CREATE-SPECIAL-USE, RFC 6851 MOVE, RFC 7162 CONDSTORE and QRESYNC, RFC 7377 MULTISEARCH, RFC 7888 LITERAL+, RFC 7889 APPENDLIMIT,
-RFC 8437 UNAUTHENTICATE, RFC 8438 STATUS=SIZE, RFC 8474 OBJECTID, RFC 8508 REPLACE, RFC 8514 SAVEDATE, RFC 8970 PREVIEW, RFC 9394
-PARTIAL, RFC 9585 INPROGRESS, RFC 9586 UIDONLY, RFC 9755 UTF8=ACCEPT.
+RFC 8437 UNAUTHENTICATE, RFC 8438 STATUS=SIZE, RFC 8474 OBJECTID, RFC 8508 REPLACE, RFC 8514 SAVEDATE, RFC 8970 PREVIEW, RFC 9208
+QUOTA and QUOTASET (STORAGE, MESSAGE), RFC 9394 PARTIAL, RFC 9585 INPROGRESS, RFC 9586 UIDONLY, RFC 9755
+UTF8=ACCEPT.
 
 Left out on purpose: LITERAL- (LITERAL+ says more, and a server may say only one of them), CONTEXT=SORT (sorted results are not
 kept in order), I18NLEVEL (SORT and THREAD collate by RFC 5051, SEARCH folds case more widely), tls-exporter (RFC 9266: the
-library cannot give it) and tls-unique (not defined for TLS 1.3), ACL, QUOTA and NOTIFY: not promised by CAPABILITY. AUTH=LOGIN is
+library cannot give it) and tls-unique (not defined for TLS 1.3), ACL and NOTIFY: not promised by CAPABILITY. AUTH=LOGIN is
 SMTP's; here the LOGIN command serves the same clients. A literal8 with NULs is refused by APPEND, as RFC 3516 §4.4 lets a server
 do: messages are kept and given byte for byte. URLs of CATENATE name one's own messages at this server, by an absolute path.
 COMPRESS and UNAUTHENTICATE are not offered to a session that is carried here from another site: the one in between follows the

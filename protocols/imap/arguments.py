@@ -20,8 +20,10 @@ from protocols.imap.model import (
     Nothing,
     Rename,
     Resync,
+    Root,
     Select,
     SequenceSet,
+    SetQuota,
     Status,
     Store,
     SyntaxRefused,
@@ -30,8 +32,10 @@ from protocols.imap.search_grammar import cancel_update, multi, search, sort, th
 
 ID_PAIRS_MAX = 30  # RFC 2971 §3.3
 PATTERNS_MAX = 100
+QUOTA_RESOURCES_MAX = 10
 STATUS_ITEMS = frozenset(
-    ("MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "MAILBOXID", "APPENDLIMIT")
+    ("MESSAGES", "RECENT", "UIDNEXT", "UIDVALIDITY", "UNSEEN", "DELETED", "SIZE", "HIGHESTMODSEQ", "MAILBOXID", "APPENDLIMIT",
+     "DELETED-STORAGE")
 )
 SELECTION_OPTIONS = frozenset(("SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"))
 RETURN_OPTIONS = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS"))
@@ -148,6 +152,27 @@ def create(at: Cursor) -> Create:
 def name(at: Cursor) -> Name:
     at.space()
     return Name(at.mailbox())
+
+
+def root(at: Cursor) -> Root:
+    at.space()
+    return Root(at.text())
+
+
+def setquota(at: Cursor) -> SetQuota:
+    """RFC 9208 §7 setquota-list."""
+    name = root(at).root
+    at.need(b" (")
+    limits: list[tuple[str, int]] = []
+    while not at.took(b")"):
+        if limits:
+            at.space()
+        resource = at.word()
+        at.space()
+        limits.append((resource, at.number64()))
+        if len(limits) > QUOTA_RESOURCES_MAX:
+            raise SyntaxRefused("too many resources")
+    return SetQuota(name, tuple(limits))
 
 
 def rename(at: Cursor) -> Rename:
@@ -289,6 +314,9 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "LIST": listing,
     "LSUB": lsub,
     "NAMESPACE": nothing,
+    "GETQUOTA": root,
+    "GETQUOTAROOT": name,
+    "SETQUOTA": setquota,
     "STATUS": status,
     "IDLE": nothing,
     "CHECK": nothing,

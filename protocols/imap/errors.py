@@ -28,6 +28,9 @@ WORDS: dict[Reason, tuple[str, str]] = {
     Reason.NOT_PERMITTED: ("NOPERM", "This is not permitted."),
     Reason.TOO_BIG: ("TOOBIG", "The message is too large."),
     Reason.OVER_LIMIT: ("LIMIT", "A limit is reached."),
+    # RFC 9208 §4.3.1
+    Reason.OVER_QUOTA: ("OVERQUOTA", "The account is full."),
+    Reason.ABOVE_QUOTA: ("OVERQUOTA", "It is more than the account may hold."),
     Reason.NO_SUCH_ENTRY: ("NONEXISTENT", "There is no such entry."),
     Reason.CONFLICT: ("INUSE", "Others change the same thing now: try again."),
     Reason.UNAVAILABLE: ("UNAVAILABLE", "This cannot be done now: try again."),

@@ -80,6 +80,19 @@ class Name(msgspec.Struct, frozen=True):
     mailbox: str
 
 
+class Root(msgspec.Struct, frozen=True):
+    """RFC 9208 §4.1.1: the name of a quota root."""
+
+    root: str
+
+
+class SetQuota(msgspec.Struct, frozen=True):
+    """RFC 9208 §4.1.3. `limits`: (resource in upper case, limit)."""
+
+    root: str
+    limits: tuple[tuple[str, int], ...]
+
+
 class Rename(msgspec.Struct, frozen=True):
     old: str
     new: str
@@ -210,7 +223,7 @@ class Thread(msgspec.Struct, frozen=True):
 
 Arguments = (
     Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
-    | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress
+    | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress | Root | SetQuota
 )  # fmt: skip
 
 

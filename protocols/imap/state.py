@@ -70,6 +70,7 @@ class Talk:
         self.contexts: dict[str, Searching] = {}  # by the tag of their search
         self.told: dict[int, int] = {}
         self.tries = self.bad_commands = 0
+        self.warned = 0  # the highest threshold of the quota (percent) that the client was told of
         self.closing = False
         self._sign_in_until = site.world.monotonic() + settings.sign_in_s_max
         self._out: list[bytes] = []
@@ -145,6 +146,7 @@ class Talk:
         assert self.view is None
         self.account = None
         self._sign_in_until = self.site.world.monotonic() + self.settings.sign_in_s_max
+        self.warned = 0
         self.enabled.clear()
         self.told.clear()
         self.parser.names_utf8 = False

@@ -32,6 +32,8 @@ WORDS: dict[Reason, tuple[str, str]] = {
     Reason.NOT_PERMITTED: (PERMANENT, "This is not permitted."),
     Reason.TOO_BIG: (PERMANENT, "It is too large."),
     Reason.OVER_LIMIT: (PERMANENT, "A limit is reached."),
+    Reason.OVER_QUOTA: (TEMPORARY, "The account is full."),
+    Reason.ABOVE_QUOTA: (PERMANENT, "It is more than the account may hold."),
     Reason.NO_SUCH_ENTRY: (PERMANENT, "There is no such entry."),
     Reason.CONFLICT: (TEMPORARY, "Others change the same thing now: try again."),
     Reason.UNAVAILABLE: (TEMPORARY, "This cannot be done now: try again."),

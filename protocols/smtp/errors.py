@@ -26,6 +26,9 @@ WORDS: dict[Reason, tuple[int, str, str]] = {
     Reason.NOT_PERMITTED: (550, "5.7.1", "Not permitted"),
     Reason.TOO_BIG: (552, "5.3.4", "The message is too big"),
     Reason.OVER_LIMIT: (452, "4.2.2", "The mailbox is over its limit"),
+    # RFC 3463 §3.3: X.2.2 mailbox full. What would fit into an emptier one is tried again (RFC 5321 §4.2.1).
+    Reason.OVER_QUOTA: (452, "4.2.2", "The mailbox is full; try again later"),
+    Reason.ABOVE_QUOTA: (552, "5.2.2", "The message is larger than the mailbox may become"),
     Reason.NO_SUCH_ENTRY: (554, "5.3.0", "No such entry"),
     Reason.CONFLICT: (451, "4.3.0", "It conflicts with another change; try again"),
     Reason.UNAVAILABLE: (451, "4.3.0", "Not available now; try again"),

@@ -21,10 +21,12 @@ class Accepted(NamedTuple):
 
 
 class Transaction:
-    """From MAIL to the end of the message. `id`: in trace fields and logs, and what makes a repeated delivery one."""
+    """From MAIL to the end of the message. `id`: in trace fields and logs, and what makes a repeated delivery one. `size`: as
+    SIZE declared it, 0 = not."""
 
-    def __init__(self, id: int, sender: Path, smtputf8: bool) -> None:
+    def __init__(self, id: int, sender: Path, smtputf8: bool, size: int = 0) -> None:
         self.id = id
+        self.size = size
         self.sender = sender
         self.smtputf8 = smtputf8
         self.recipients: list[Accepted] = []

@@ -20,7 +20,7 @@ class DirectoryFold:
     async def apply(self, db: Connection, event: e.AnyEvent, position: int) -> None:
         """Raises Unappliable, having written nothing of the event."""
         match event:
-            case e.DomainAdded() | e.DomainChanged() | e.DomainRemoved():
+            case e.DomainAdded() | e.DomainChanged() | e.DomainQuotaChanged() | e.DomainRemoved():
                 await self._domain(db, event)
             case e.AccountAdded():
                 await self._account_added(db, event, position)
@@ -46,7 +46,9 @@ class DirectoryFold:
                 if there is not None:
                     await self._account(db, event, position)
 
-    async def _domain(self, db: Connection, event: e.DomainAdded | e.DomainChanged | e.DomainRemoved) -> None:
+    async def _domain(
+        self, db: Connection, event: e.DomainAdded | e.DomainChanged | e.DomainQuotaChanged | e.DomainRemoved
+    ) -> None:
         match event:
             case e.DomainAdded():
                 added = await db.fetchval(
@@ -63,6 +65,14 @@ class DirectoryFold:
                     event.domain,
                     event.catch_all,
                     event.plus,
+                )
+            case e.DomainQuotaChanged():
+                await db.execute(
+                    "UPDATE domain SET quota_storage = $2, quota_messages = $3, quota_soft = $4 WHERE name = $1",
+                    event.domain,
+                    event.storage,
+                    event.messages,
+                    list(event.soft),
                 )
             case e.DomainRemoved():
                 await db.execute("DELETE FROM domain WHERE name = $1", event.domain)
@@ -94,6 +104,7 @@ class DirectoryFold:
         event: e.AccountChanged
         | e.Pop3ThresholdChanged
         | e.SentFilingChanged
+        | e.QuotaChanged
         | e.AccountRemoved
         | e.PasswordChanged
         | e.AppPasswordAdded
@@ -113,6 +124,14 @@ class DirectoryFold:
                 await db.execute("UPDATE account SET pop3_since = $2 WHERE id = $1", event.account, event.since)
             case e.SentFilingChanged():
                 await db.execute("UPDATE account SET file_sent = $2 WHERE id = $1", event.account, event.filed)
+            case e.QuotaChanged():
+                await db.execute(
+                    "UPDATE account SET quota_storage = $2, quota_messages = $3, quota_soft = $4 WHERE id = $1",
+                    event.account,
+                    event.storage,
+                    event.messages,
+                    None if event.soft is None else list(event.soft),
+                )
             case e.AccountRemoved():
                 await db.execute("DELETE FROM account WHERE id = $1", event.account)
                 await db.execute("DELETE FROM credential WHERE account = $1", event.account)

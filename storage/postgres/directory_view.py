@@ -1,20 +1,24 @@
 """Reads the noun directory from the tables."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from cluster.domain.directory.events import Verifier
 from cluster.domain.directory.state import Account, Alias, Domain, Entry, Group, Missing, Slice
+from cluster.domain.quota import Override, Quota
 from storage.postgres.pool import Connection, Database
 
 ENTRIES = """
-SELECT 1 AS kind, a.address, a.id, a.partition, a.name, a.administrator, a.suspended, a.pop3_since, a.file_sent, NULL::text[] AS list,
+SELECT 1 AS kind, a.address, a.id, a.partition, a.name, a.administrator, a.suspended, a.pop3_since, a.file_sent,
+    a.quota_storage, a.quota_messages, a.quota_soft, NULL::text[] AS list,
     (SELECT jsonb_object_agg(c.label, jsonb_build_array(c.argon2, c.scram_sha_256)) FROM credential c WHERE c.account = a.id) AS credentials
 FROM account a WHERE a.address = ANY ($1::text[])
-UNION ALL SELECT 2, address, 0, '', '', false, false, 0, false, targets, NULL FROM alias WHERE address = ANY ($1::text[])
-UNION ALL SELECT 3, address, 0, '', name, false, false, 0, false, members, NULL FROM distribution_group WHERE address = ANY ($1::text[])
+UNION ALL SELECT 2, address, 0, '', '', false, false, 0, false, 0, 0, NULL, targets, NULL
+FROM alias WHERE address = ANY ($1::text[])
+UNION ALL SELECT 3, address, 0, '', name, false, false, 0, false, 0, 0, NULL, members, NULL
+FROM distribution_group WHERE address = ANY ($1::text[])
 """
 
 # The rule is cluster.domain.directory.state.postmasters, in its order.
@@ -32,6 +36,23 @@ SELECT (SELECT count(*) FROM account WHERE domain = $1) + (SELECT count(*) FROM 
 """
 
 
+DOMAINS = "SELECT name, catch_all, plus, quota_storage, quota_messages, quota_soft FROM domain"
+
+# The rule is cluster.domain.quota.Override.over.
+PLACE = """
+SELECT a.partition, coalesce(a.quota_storage, d.quota_storage, 0) AS storage,
+    coalesce(a.quota_messages, d.quota_messages, 0) AS messages, coalesce(a.quota_soft, d.quota_soft, '{90}') AS soft
+FROM account a LEFT JOIN domain d ON d.name = a.domain WHERE a.id = $1
+"""
+
+
+class Place(NamedTuple):
+    """Where an account's mail is kept, and how much of it there may be."""
+
+    partition: str
+    quota: Quota
+
+
 class DirectoryView:
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -45,10 +66,8 @@ class DirectoryView:
                     entries[row["address"]] = _entry(row)
             domains: dict[str, Domain | None] = dict.fromkeys(missing.domains)
             if missing.domains:
-                rows = await db.fetch(
-                    "SELECT name, catch_all, plus FROM domain WHERE name = ANY ($1::text[])", list(missing.domains)
-                )
-                domains.update({row["name"]: Domain(*row) for row in rows})
+                rows = await db.fetch(f"{DOMAINS} WHERE name = ANY ($1::text[])", list(missing.domains))
+                domains.update({row["name"]: _domain(row) for row in rows})
             members = {domain: await db.fetchval(MEMBERS, domain) for domain in missing.members}
             postmasters = {domain: await _postmasters(db, domain) for domain in missing.postmasters}
         return Slice(
@@ -58,17 +77,17 @@ class DirectoryView:
             {**known.postmasters, **postmasters},
         )
 
-    async def partition_of(self, account: int) -> str | None:
-        row = await self.database.row("SELECT partition FROM account WHERE id = $1", account)
-        return None if row is None else str(row["partition"])
+    async def place_of(self, account: int) -> Place | None:
+        row = await self.database.row(PLACE, account)
+        return None if row is None else Place(row["partition"], Quota(row["storage"], row["messages"], tuple(row["soft"])))
 
     async def domains(self, after: str, limit: int) -> list[Domain]:
         rows = await self.database.fetch(
-            'SELECT name, catch_all, plus FROM domain WHERE name COLLATE "C" > $1 ORDER BY name COLLATE "C" LIMIT $2',
+            f'{DOMAINS} WHERE name COLLATE "C" > $1 ORDER BY name COLLATE "C" LIMIT $2',
             after,
             limit,
         )
-        return [Domain(*row) for row in rows]
+        return [_domain(row) for row in rows]
 
     async def addresses(self, kind: str, domain: str | None, after: str, limit: int) -> list[str]:
         """Addresses of a kind (account, alias, group) above `after`, in order."""
@@ -105,14 +124,21 @@ async def _postmasters(db: Connection, domain: str) -> tuple[int, ...]:
     return next((tuple(row["ids"]) for row in rows if row["ids"]), ())
 
 
+def _domain(row: Any) -> Domain:
+    quota = Quota(row["quota_storage"], row["quota_messages"], tuple(row["quota_soft"]))
+    return Domain(row["name"], row["catch_all"], row["plus"], quota)
+
+
 def _entry(row: Any) -> Entry:
     match row["kind"]:
         case 1:
             credentials = {label: Verifier(*kept) for label, kept in _json(row["credentials"]).items()}
             verifier = credentials.pop("", None)
+            soft = row["quota_soft"]
             return Account(
                 row["id"], row["address"], row["partition"], row["name"], verifier,
                 row["administrator"], row["suspended"], credentials, row["pop3_since"], row["file_sent"],
+                Override(row["quota_storage"], row["quota_messages"], None if soft is None else tuple(soft)),
             )  # fmt: skip
         case 2:
             return Alias(row["address"], tuple(row["list"]))

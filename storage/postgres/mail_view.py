@@ -12,6 +12,7 @@ from cluster.domain.mailbox.content import Content, Segment
 from cluster.domain.mailbox.events import SEEN, Ranges
 from cluster.domain.mailbox.names import FILED
 from cluster.domain.mailbox.state import Entry, MessagesState, Tree
+from cluster.domain.quota import Usage
 from storage.alike import LOOKED_AT_MAX, message_id, message_ids
 from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
@@ -226,6 +227,33 @@ class MailView:
         rows = await self.database.fetch(ALIKE, mailbox, LOOKED_AT_MAX, [date for date in dates if date is not None], None in dates)
         return tuple((row["uid"], FILED in row["keywords"]) for row in rows if message_id(row["description"]) in wanted)
 
+    async def usage(self, account: int, partition: str) -> tuple[Usage, int]:
+        """What all of its mailboxes hold, and the position at which that was so."""
+        row = await self.database.row(
+            "SELECT coalesce(sum(bytes), 0)::bigint AS bytes, coalesce(sum(messages), 0)::bigint AS messages, "
+            "coalesce((SELECT position FROM folded WHERE partition = $2), 0) AS position FROM mailbox WHERE account = $1",
+            account,
+            partition,
+        )
+        assert row is not None
+        return Usage(row["bytes"], row["messages"]), row["position"]
+
+    async def weight(self, account: int, mailbox: int, uids: Ranges) -> Usage:
+        """What these messages hold, of those that are there."""
+        row = await self.database.row(WEIGHT, mailbox, *columns(uids), account)
+        assert row is not None
+        return Usage(row["bytes"], row["messages"])
+
+    async def deleted_storage(self, account: int, mailbox: int) -> int:
+        """Bytes of the messages with \\Deleted."""
+        row = await self.database.row(DELETED_STORAGE, mailbox, account)
+        assert row is not None
+        return int(row["bytes"])
+
+    async def knows(self, partition: str, command: bytes) -> bool:
+        """Whether the tables have seen an event of that command."""
+        return await self.database.row("SELECT 1 FROM command WHERE partition = $1 AND id = $2", partition, command) is not None
+
     async def made(
         self, account: int, name: str, first: int, last: int, expected: int
     ) -> tuple[int, list[int], list[int]]:
@@ -291,6 +319,7 @@ SELECT f.uid, f.flags, f.keywords, f.modseq FROM {RANGES.format("$2", "$3")}
 WHERE f.modseq > $4 AND EXISTS (SELECT 1 FROM mailbox m WHERE m.id = $1 AND m.account = $5) ORDER BY f.uid
 """
 
+<<<<<<< HEAD
 BOX, THERE, GONE, TOLD = range(4)
 # Asked whenever something happened in a mailbox, once by each session that has it selected: one round trip.
 NEWS = "EXISTS (SELECT FROM box WHERE modseq > $3)"
@@ -304,6 +333,21 @@ SELECT {GONE}, uid, 0, NULL, 0 FROM expunged WHERE mailbox = $1 AND modseq > $3 
 UNION ALL
 SELECT {TOLD}, first, last, NULL, 0 FROM vanished WHERE mailbox = $1 AND modseq > $3 AND {NEWS}
 """
+=======
+WEIGHT = f"""
+SELECT coalesce(sum(m.size), 0)::bigint AS bytes, count(*) AS messages FROM {RANGES.format("$2", "$3")}
+    CROSS JOIN LATERAL (SELECT size FROM message WHERE mailbox = $1 AND uid = f.uid OFFSET 0) m
+WHERE EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $4)
+"""
+
+DELETED_STORAGE = """
+SELECT coalesce(sum(m.size), 0)::bigint AS bytes
+FROM flag f CROSS JOIN LATERAL (SELECT size FROM message WHERE mailbox = $1 AND uid = f.uid OFFSET 0) m
+WHERE f.mailbox = $1 AND f.flags & 8 <> 0 AND EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $2)
+"""
+
+CHANGED = "SELECT uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND modseq > $2 ORDER BY uid"
+>>>>>>> 5b79f59 (Quotas: how much mail an account may hold, by domain and by account, counted from the log's fold alone. Refused in decide, so by every way in; IMAP QUOTA (RFC 9208), SMTP and LMTP 452 4.2.2 at RCPT where it is known; whoever has a quota carries a command id of his own, so that a delivery asked twice neither doubles nor is lost)
 
 # Expunged ones too, for sessions that still hold their UIDs (RFC 2180 §4.1.2): with \Deleted.
 OWN = "(EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = {0}){1})"

@@ -20,6 +20,7 @@ from cluster.log.model import Record
 from cluster.position import position
 from protocols.admin import port
 from protocols.port import Account, Done
+from storage.administration import account_row, domain_row
 from storage.credentials import PASSWORD_LABEL, Credentials
 
 T = TypeVar("T")
@@ -113,11 +114,11 @@ class MemorySite:
         return self._domain(name)
 
     async def accounts(self, *, domain: str, after: str, limit: int) -> list[port.AccountRow] | Refusal:
-        return [_row(entry) for entry in self._page(Entry, domain, after, limit)]
+        return [self._row(entry) for entry in self._page(Entry, domain, after, limit)]
 
     async def account(self, address: str) -> port.AccountRow | Refusal:
         entry = self._entry(address, Entry)
-        return _row(entry) if entry else Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.", (address,))
+        return self._row(entry) if entry else Refusal(Reason.NO_SUCH_ACCOUNT, "There is no such account.", (address,))
 
     async def aliases(self, *, domain: str, after: str, limit: int) -> list[port.Alias] | Refusal:
         return [port.Alias(entry.address, entry.targets) for entry in self._page(Alias, domain, after, limit)]
@@ -169,7 +170,10 @@ class MemorySite:
 
     def _domain(self, name: str) -> port.Domain:
         there = self.state.domains[name]
-        return port.Domain(there.name, there.catch_all, there.plus)
+        return domain_row(there)
+
+    def _row(self, entry: Entry) -> port.AccountRow:
+        return account_row(entry, self.state.domains.get(addresses.domain_of(entry.address)), 0, 0)
 
     def _entry(self, address: str, kind: type[T]) -> T | None:
         entry = self.state.entries.get(addresses.canonical(address) or "")
@@ -196,20 +200,3 @@ class MemoryAdministration:
         self.place, self.log_tail = site.place, site.log_tail
         self.rebuild, self.backup = site.rebuild, site.backup
         self.state = site.state_now
-
-
-def _row(entry: Entry) -> port.AccountRow:
-    return port.AccountRow(
-        entry.id,
-        entry.address,
-        entry.name,
-        entry.partition,
-        entry.administrator,
-        entry.suspended,
-        entry.verifier is not None,
-        tuple(sorted(entry.app_passwords)),
-        entry.pop3_since,
-        entry.file_sent,
-        0,
-        0,
-    )

@@ -99,6 +99,8 @@ class SmallSite:
     queued: list[tuple[QueueMessage, bytes]] = field(default_factory=list)
     recorded: list[RecordAttempt] = field(default_factory=list)
     refuse: dict[int, Refusal] = field(default_factory=dict)  # deliveries to these accounts
+    full: dict[int, Refusal] = field(default_factory=dict)  # known at RCPT
+    holds: dict[int, int] = field(default_factory=dict)  # bytes at most
     refuse_queue: Refusal | None = None
     refuse_record: Refusal | None = None
     outbox: OutboxState = field(default_factory=OutboxState)
@@ -232,6 +234,11 @@ class SmallSite:
         if address.rpartition("@")[2] not in self.domains:
             return Recipient(address, (), (address,), local_domain=False)
         return Refusal(Reason.NO_SUCH_ADDRESS)
+
+    async def room(self, accounts: Sequence[int], size: int) -> Refusal | None:
+        too_big = Refusal(Reason.ABOVE_QUOTA)
+        found = [self.full.get(one) or (too_big if size > self.holds.get(one, size) else None) for one in accounts]
+        return found[0] if found and all(found) else None
 
     async def may_send_as(self, account: Account, address: str) -> bool | Refusal:
         return account.address == address

@@ -31,11 +31,12 @@ async def door() -> AsyncIterator[Asking]:
 
 async def test_domains(door: Asking) -> None:
     status, made = await door.ask("POST", "/api/v1/domains", {"domain": "Example.NET", "plus": False})
-    assert (status, made) == (201, {"domain": "example.net", "catch_all": "", "plus": False})
+    quota = {"quota_storage_bytes": 0, "quota_messages": 0, "quota_soft_percent": [90]}
+    assert (status, made) == (201, {"domain": "example.net", "catch_all": "", "plus": False} | quota)
     status, listed = await door.ask("GET", "/api/v1/domains")
     assert [item["domain"] for item in listed["items"]] == ["example.net", "example.org"] and listed["next"] is None
     status, changed = await door.ask("PATCH", "/api/v1/domains/example.net", {"catch_all": "anna@example.org"})
-    assert changed == {"domain": "example.net", "catch_all": "anna@example.org", "plus": False}
+    assert changed == {"domain": "example.net", "catch_all": "anna@example.org", "plus": False} | quota
     status, kept = await door.ask("PATCH", "/api/v1/domains/example.net", {"plus": True})
     assert kept["catch_all"] == "anna@example.org"
     assert await door.ask("DELETE", "/api/v1/domains/example.net") == (204, None)
@@ -92,6 +93,29 @@ async def test_an_account_from_first_to_last_day(door: Asking) -> None:
     assert await door.ask("DELETE", "/api/v1/accounts/anna@example.org") == (204, None)
     status, gone = await door.ask("GET", "/api/v1/accounts/anna@example.org")
     assert (status, gone["reason"]) == (404, "no-such-account")
+
+
+async def test_quotas_by_domain_and_by_account(door: Asking) -> None:
+    await door.ask("POST", "/api/v1/accounts", {"address": "anna@example.org"})
+    anna, domain = "/api/v1/accounts/anna@example.org", "/api/v1/domains/example.org"
+
+    def quota(item: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(item[f"quota_{name}"] for name in ("storage_bytes", "messages", "soft_percent"))
+
+    assert quota((await door.ask("GET", anna))[1]) == (0, 0, [90])
+    status, changed = await door.ask("PATCH", domain, {"quota_storage_bytes": 5000, "quota_soft_percent": [50, 80]})
+    assert (status, *quota(changed)) == (200, 5000, 0, [50, 80])
+    shown = (await door.ask("GET", anna))[1]
+    assert (*quota(shown), shown["quota_own"]) == (5000, 0, [50, 80], [])
+    assert (shown["used_percent"], shown["reached_percent"]) == (0, [])
+    status, changed = await door.ask("PATCH", anna, {"quota_messages": 7, "quota_soft_percent": []})
+    assert (*quota(changed), changed["quota_own"]) == (5000, 7, [], ["quota_messages", "quota_soft_percent"])
+    status, changed = await door.ask("PATCH", anna, {"quota_storage_bytes": 0, "quota_messages": None})
+    assert (*quota(changed), changed["quota_own"]) == (0, 0, [], ["quota_storage_bytes", "quota_soft_percent"])
+    assert changed["used_percent"] is None
+    for wrong in ({"quota_storage_bytes": -1}, {"quota_soft_percent": [100]}, {"quota_soft_percent": [90, 80]}):
+        status, problem = await door.ask("PATCH", anna, wrong)
+        assert status in (400, 403), problem
 
 
 async def test_the_password_given_is_the_one_that_fits(door: Asking) -> None:

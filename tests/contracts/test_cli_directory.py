@@ -137,6 +137,17 @@ def test_accounts_by_hand(running: Running) -> None:
     assert "filed in Sent" in running.ask("account", "show", "anna@example.org").output
     assert running.ask("account", "set", "anna@example.org", "--pop3-since", "yesterday").exit_code == 2
     assert running.json("account", "set", "anna@example.org", "--pop3-since", "none")["pop3_since"] == 0
+    assert running.json("domain", "set", "example.org", "--quota", "1.5GiB")["quota_storage_bytes"] == 3 << 29
+    assert "of 1.5 GiB; filling up at 90% (by its domain)" in running.ask("account", "show", "anna@example.org").stdout
+    options = ("--quota", "10GB", "--quota-messages", "20000", "--quota-soft", "95%,80%")
+    mine = running.json("account", "set", "anna@example.org", *options)
+    assert (mine["quota_storage_bytes"], mine["quota_messages"], mine["quota_soft_percent"]) == (10**10, 20000, [80, 95])
+    shown = running.ask("account", "show", "anna@example.org").stdout
+    assert "0% used, of 9.3 GiB, 20000 messages; filling up at 80%, 95% (its own)" in shown
+    mine = running.json("account", "set", "anna@example.org", "--quota", "none", "--quota-messages", "domain")
+    assert (mine["quota_storage_bytes"], mine["quota_messages"]) == (0, 0)
+    assert running.ask("account", "set", "anna@example.org", "--quota", "much").exit_code == 2
+    assert "quota     1.5 GiB" in running.ask("domain", "show", "example.org").stdout
     assert running.json("account", "suspend", "anna@example.org")["suspended"] is True
     assert running.ask("account", "list").stdout == "anna@example.org\tAnna\tsuspended\t0 messages, 0 B\n"
     assert running.json("account", "resume", "anna@example.org")["suspended"] is False

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import time
@@ -94,6 +95,15 @@ async def subjects(client: Imap) -> list[int]:
     return found
 
 
+async def quota(client: Imap) -> str:
+    """As soon as the site knows that there is one."""
+    async with asyncio.timeout(SHOWN_S_MAX):
+        while True:
+            for line in (await client.ask("GETQUOTAROOT INBOX")).untagged:
+                if line.startswith(b"* QUOTA "):
+                    return line.decode().partition("(")[2].partition(")")[0]
+
+
 async def until_all_there(client: Imap, acknowledged: list[int]) -> list[int]:
     found: list[int] = []
     try:
@@ -137,6 +147,10 @@ async def test_a_killed_home_is_followed_and_comes_back_as_a_copy(sites: list[Si
     after = await until_alike(clients, len(found[0]))
     assert after.uidvalidity == before.uidvalidity
     assert set(before.rows) <= set(after.rows), "what a client knew is as it was"
+    # RFC 9208 §4.2.1: how full it is comes from the log, and is the same at every site.
+    assert json.loads(await asyncio.to_thread(mumbai.cli, "account", "set", anna, "--quota-messages", "100000", "--json"))
+    roots = [await quota(client) for client in clients]
+    assert roots == [f"MESSAGE {len(found[0])} 100000"] * 3
     await log.stop()
 
 

@@ -96,6 +96,7 @@ domains = st.sampled_from(["a.org", "b.org"])
 addresses = st.sampled_from(["anna@a.org", "bo@a.org", "carl@b.org", "all@b.org"])
 people = st.integers(1, 3)
 verifiers = st.sampled_from(["$argon2id$1", "$argon2id$2"]).map(lambda text: d.Verifier(text, text[-1]))
+softs = st.sampled_from([None, (), (80, 95)])
 labels = st.sampled_from(["phone", "laptop"])
 several = st.lists(addresses, max_size=3).map(tuple)
 directory_events: st.SearchStrategy[Any] = st.one_of(
@@ -107,6 +108,8 @@ directory_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(d.AccountChanged, people, addresses, st.just("B"), st.booleans(), st.booleans()),
     st.builds(d.Pop3ThresholdChanged, people, addresses, st.integers(0, 9)),
     st.builds(d.SentFilingChanged, people, addresses, st.booleans()),
+    st.builds(d.QuotaChanged, people, addresses, st.sampled_from([None, 0, 7]), st.sampled_from([None, 3]), softs),
+    st.builds(d.DomainQuotaChanged, domains, st.integers(0, 9), st.integers(0, 9), st.sampled_from([(), (50, 90)])),
     st.builds(d.AccountRemoved, people, addresses),
     st.builds(d.PasswordChanged, people, addresses, verifiers),
     st.builds(d.AppPasswordAdded, people, addresses, labels, verifiers),

@@ -68,6 +68,10 @@ EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
     d.AccountChanged: st.builds(d.AccountChanged, ids, texts, texts, st.booleans(), st.booleans()),
     d.Pop3ThresholdChanged: st.builds(d.Pop3ThresholdChanged, ids, texts, whole),
     d.SentFilingChanged: st.builds(d.SentFilingChanged, ids, texts, st.booleans()),
+    d.QuotaChanged: st.builds(
+        d.QuotaChanged, ids, texts, st.none() | whole, st.none() | whole, st.none() | st.lists(whole).map(tuple)
+    ),
+    d.DomainQuotaChanged: st.builds(d.DomainQuotaChanged, texts, whole, whole, st.lists(whole).map(tuple)),
     d.AccountRemoved: st.builds(d.AccountRemoved, ids, texts),
     d.PasswordChanged: st.builds(d.PasswordChanged, ids, texts, verifiers),
     d.AppPasswordAdded: st.builds(d.AppPasswordAdded, ids, texts, texts, verifiers),

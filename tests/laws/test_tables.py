@@ -132,9 +132,12 @@ def expected_mail(model: Model) -> Rows:
 
 async def directory_rows(law: Tables) -> Rows:
     return {
-        "domains": await law.rows("SELECT name, catch_all, plus FROM domain"),
+        "domains": await law.rows(
+            "SELECT name, catch_all, plus, quota_storage, quota_messages, array_to_json(quota_soft)::text FROM domain"
+        ),
         "accounts": await law.rows(
-            "SELECT id, address, domain, name, partition, administrator, suspended, pop3_since, file_sent FROM account"
+            "SELECT id, address, domain, name, partition, administrator, suspended, pop3_since, file_sent, quota_storage, "
+            "quota_messages, array_to_json(quota_soft)::text FROM account"
         ),
         "credentials": await law.rows("SELECT account, label, argon2, scram_sha_256 FROM credential"),
         "aliases": await law.rows("SELECT address, domain, array_to_string(targets, ' ') FROM alias"),
@@ -146,13 +149,17 @@ async def directory_rows(law: Tables) -> Rows:
 
 def expected_directory(model: Model) -> Rows:
     rows: Rows = {"domains": [], "accounts": [], "credentials": [], "aliases": [], "groups": []}
-    rows["domains"] = [(one.name, one.catch_all, one.plus) for one in model.directory.domains.values()]
+    rows["domains"] = [
+        (one.name, one.catch_all, one.plus, one.quota.storage, one.quota.messages, _json(one.quota.soft))
+        for one in model.directory.domains.values()
+    ]
     for address, entry in model.directory.entries.items():
         domain = address.partition("@")[2]
         match entry:
             case Account():
                 standing = (entry.administrator, entry.suspended, entry.pop3_since, entry.file_sent)
-                rows["accounts"].append((entry.id, address, domain, entry.name, entry.partition, *standing))
+                quota = (entry.quota.storage, entry.quota.messages, _json(entry.quota.soft))
+                rows["accounts"].append((entry.id, address, domain, entry.name, entry.partition, *standing, *quota))
                 kept = {**entry.app_passwords, **({"": entry.verifier} if entry.verifier else {})}
                 rows["credentials"] += [(entry.id, label, v.argon2, v.scram_sha_256) for label, v in kept.items()]
             case Alias():
@@ -160,6 +167,10 @@ def expected_directory(model: Model) -> Rows:
             case Group():
                 rows["groups"].append((address, domain, entry.name, " ".join(entry.members)))
     return {name: sorted(row, key=repr) for name, row in rows.items()}
+
+
+def _json(soft: tuple[int, ...] | None) -> str | None:
+    return None if soft is None else "[" + ",".join(map(str, soft)) + "]"
 
 
 async def outbox_rows(law: Tables) -> Rows:

@@ -7,10 +7,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cluster.domain.directory.state import Missing, Slice, look_up
+from cluster.domain.directory.state import Account, Missing, Slice, look_up
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import DELETED, SEEN, Ranges
 from cluster.domain.mailbox.state import AccountMail, Box, Msg, messages_of, tree_of
+from cluster.domain.quota import Quota, Usage
 from node.config import Config
 from storage.postgres.directory_view import DirectoryView
 from storage.postgres.mail_view import MailView
@@ -66,6 +67,7 @@ async def _alike(views: Views, model: Model, cuts: list[int], asked: Ranges, sin
         await _mailbox(views.mail, account, mail, box)
         await _messages(views.mail, model, account, box, asked, since)
     await _made(views.mail, model)
+    await _usage(views.mail, model)
     await _directory(DirectoryView(views.database), model)
     await _outbox(OutboxView(views.database), model)
 
@@ -163,6 +165,22 @@ def _message(model: Model, uid: int, msg: Msg) -> Message:
     )  # fmt: skip
 
 
+async def _usage(view: MailView, model: Model) -> None:
+    """What an account holds is the sum over its messages, whatever befell them; and of which position that is true."""
+    position = model.records[-1].position if model.records else 0
+    for account in (*ACCOUNTS, NOBODY):
+        boxes = [box for of, box in model.boxes() if of == account]
+        there = [message for box in boxes for message in box.messages.values()]
+        whole = Usage(sum(message.content.size for message in there), len(there))
+        assert await view.usage(account, PARTITION) == (whole, position)
+        for box in boxes:
+            some = {uid: message.content.size for uid, message in box.messages.items() if 2 <= uid <= 5 or uid == 9}
+            assert await view.weight(account, box.id, ((2, 5), (9, 9))) == Usage(sum(some.values()), len(some))
+            assert await view.weight(NOBODY, box.id, ((1, ranges.UID_MAX),)) == Usage()
+            deleted = [message.content.size for message in box.messages.values() if message.flags & DELETED]
+            assert await view.deleted_storage(account, box.id) == sum(deleted)
+
+
 async def _made(view: MailView, model: Model) -> None:
     """What the last facts made in each mailbox, and is still there."""
     recent = model.records[-6:]
@@ -182,8 +200,10 @@ async def _directory(view: DirectoryView, model: Model) -> None:
     ):
         assert await view.look_up(missing, Slice()) == look_up(model.directory, missing, Slice())
     for account in (1, 2, 3):
-        known = account in model.directory.accounts
-        assert await view.partition_of(account) == ("law" if known else None)
+        address = model.directory.accounts.get(account, "")
+        entry, domain = model.directory.entries.get(address), model.directory.domains.get(address.partition("@")[2])
+        expected = isinstance(entry, Account) and ("law", entry.quota.over(domain.quota if domain else Quota()))
+        assert await view.place_of(account) == (expected or None)
     assert await view.is_empty() == (not model.directory.domains)
 
 

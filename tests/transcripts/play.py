@@ -1,7 +1,7 @@
 """Plays a conversation from a text file against IMAP sessions without a socket, the clients' bytes cut as asked.
 
     # a comment; cites the RFC
-    -- person anna                a new account; <anna> is its address, its password is "secret"
+    -- person anna                a new account; <anna> is its address, its password is "secret"; root is an administrator
     -- setting NAME=NUMBER        of protocols.imap.settings, before the first client
     -- tls                        clients that come from now on speak TLS
     -- token TOKEN anna           is anna's; !REASON instead of a name: it is refused for that (at a site in memory only)
@@ -31,6 +31,7 @@ from protocols.port import Site, TokensTaken
 from tests.memory_site import MemorySite
 from tests.transcripts.wire import MemoryTransport
 
+ADMINISTRATOR = "root"
 WAYS = ("whole", "bytes", "ragged")
 
 _NAME = re.compile(r"<([a-z][a-z0-9_]*)>")

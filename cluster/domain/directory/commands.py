@@ -1,6 +1,7 @@
 """What may be asked of the directory. Addresses as people type them; decide makes them canonical."""
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from cluster.domain.directory.events import Verifier
 
@@ -16,11 +17,14 @@ class AddDomain(Command, frozen=True):
 
 
 class ChangeDomain(Command, frozen=True):
-    """None = as it is."""
+    """None = as it is. `quota_storage`: bytes, `quota_messages`: 0 = no limit; `quota_soft`: percentages."""
 
     domain: str
     catch_all: str | None = None
     plus: bool | None = None
+    quota_storage: int | None = None
+    quota_messages: int | None = None
+    quota_soft: tuple[int, ...] | None = None
 
 
 class RemoveDomain(Command, frozen=True):
@@ -40,7 +44,7 @@ class AddAccount(Command, frozen=True):
 
 class ChangeAccount(Command, frozen=True):
     """None = as it is. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: mail that the person submits is filed in
-    their \\Sent mailbox."""
+    their \\Sent mailbox. Of the quota UNSET = as it is, None = as the domain has it."""
 
     address: str
     name: str | None = None
@@ -48,6 +52,9 @@ class ChangeAccount(Command, frozen=True):
     suspended: bool | None = None
     pop3_since: int | None = None
     file_sent: bool | None = None
+    quota_storage: int | UnsetType | None = UNSET
+    quota_messages: int | UnsetType | None = UNSET
+    quota_soft: tuple[int, ...] | UnsetType | None = UNSET
 
 
 class RemoveAccount(Command, frozen=True):

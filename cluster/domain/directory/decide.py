@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from cluster.domain.decision import Decision
 from cluster.domain.directory import addresses
@@ -39,12 +40,14 @@ from cluster.domain.directory.events import (
     AppPasswordRevoked,
     DomainAdded,
     DomainChanged,
+    DomainQuotaChanged,
     DomainRemoved,
     GroupAdded,
     GroupMembersChanged,
     GroupRemoved,
     PasswordChanged,
     Pop3ThresholdChanged,
+    QuotaChanged,
     SentFilingChanged,
     TopologyChanged,
     address_key,
@@ -54,6 +57,7 @@ from cluster.domain.directory.events import (
 )
 from cluster.domain.directory.resolve import expand
 from cluster.domain.directory.state import Account, Alias, Entry, Group, Missing, Slice
+from cluster.domain.quota import MESSAGES_MAX, STORAGE_BYTES_MAX, THRESHOLDS_MAX, Override, Quota
 from cluster.domain.refusal import Reason, Refusal
 
 NAME_BYTES_MAX = 256
@@ -127,9 +131,20 @@ def change_domain(known: Slice, command: ChangeDomain) -> Answer:
     if isinstance(catch_all, Refusal):
         return catch_all
     plus = domain.plus if command.plus is None else command.plus
-    if (catch_all, plus) == (domain.catch_all, domain.plus):
-        return Decision()
-    return _of_domain(domain.name, DomainChanged(domain.name, catch_all, plus))
+    was = domain.quota
+    quota = Quota(
+        was.storage if command.quota_storage is None else command.quota_storage,
+        was.messages if command.quota_messages is None else command.quota_messages,
+        was.soft if command.quota_soft is None else command.quota_soft,
+    )
+    if refused := _no_quota(quota):
+        return refused
+    events: list[msgspec.Struct] = []
+    if (catch_all, plus) != (domain.catch_all, domain.plus):
+        events.append(DomainChanged(domain.name, catch_all, plus))
+    if quota != was:
+        events.append(DomainQuotaChanged(domain.name, quota.storage, quota.messages, quota.soft))
+    return _of_domain(domain.name, *events) if events else Decision()
 
 
 def remove_domain(known: Slice, command: RemoveDomain) -> Answer:
@@ -165,6 +180,14 @@ def change_account(known: Slice, command: ChangeAccount) -> Answer:
     since = account.pop3_since if command.pop3_since is None else command.pop3_since
     if not 0 <= since <= UNIX_S_MAX:
         return Refusal(Reason.NOT_PERMITTED, "There is no such time.")
+    was = account.quota
+    quota = Override(
+        was.storage if command.quota_storage is UNSET else command.quota_storage,
+        was.messages if command.quota_messages is UNSET else command.quota_messages,
+        was.soft if command.quota_soft is UNSET else command.quota_soft,
+    )
+    if refused := _no_quota(quota.over(Quota())):
+        return refused
     events: list[msgspec.Struct] = []
     if (name, administrator, suspended) != (account.name, account.administrator, account.suspended):
         events.append(AccountChanged(account.id, account.address, name, administrator, suspended))
@@ -172,6 +195,8 @@ def change_account(known: Slice, command: ChangeAccount) -> Answer:
         events.append(Pop3ThresholdChanged(account.id, account.address, since))
     if command.file_sent is not None and command.file_sent != account.file_sent:
         events.append(SentFilingChanged(account.id, account.address, command.file_sent))
+    if quota != was:
+        events.append(QuotaChanged(account.id, account.address, quota.storage, quota.messages, quota.soft))
     return _of_address(account.address, *events) if events else Decision()
 
 
@@ -332,8 +357,8 @@ def _outward(known: Slice, own: str, given: tuple[str, ...], at_most: int) -> Ou
     return Outward(tuple(chosen.values()), ours)
 
 
-def _of_domain(name: str, event: msgspec.Struct) -> Decision:
-    return Decision(((name, event),), (domain_key(name),))
+def _of_domain(name: str, *events: msgspec.Struct) -> Decision:
+    return Decision(tuple((name, event) for event in events), (domain_key(name),))
 
 
 def _of_address(address: str, *events: msgspec.Struct, new: bool = False, seen: tuple[str, ...] = ()) -> Decision:
@@ -371,6 +396,20 @@ def _catch_all(given: str) -> str | Refusal:
     if not given:
         return ""
     return addresses.preserved(given) or _invalid(given)
+
+
+def _no_quota(quota: Quota) -> Refusal | None:
+    """Why there can be none such."""
+    if not 0 <= quota.storage <= STORAGE_BYTES_MAX or not 0 <= quota.messages <= MESSAGES_MAX:
+        return Refusal(
+            Reason.NOT_PERMITTED, f"A quota is at most {STORAGE_BYTES_MAX} bytes and {MESSAGES_MAX} messages; 0 = none."
+        )
+    soft = quota.soft
+    if len(soft) > THRESHOLDS_MAX or list(soft) != sorted(set(soft)) or not all(1 <= each <= 99 for each in soft):
+        return Refusal(
+            Reason.NOT_PERMITTED, f"Thresholds are at most {THRESHOLDS_MAX} percentages from 1 to 99, ascending."
+        )
+    return None
 
 
 def _not_readable(text: str, bytes_max: int) -> Refusal | None:

@@ -29,6 +29,15 @@ class DomainChanged(Event, frozen=True, tag="DomainChanged.1"):
     plus: bool
 
 
+class DomainQuotaChanged(Event, frozen=True, tag="DomainQuotaChanged.1"):
+    """What accounts of the domain may hold that have no quota of their own: cluster.domain.quota."""
+
+    domain: str
+    storage: int
+    messages: int
+    soft: tuple[int, ...]
+
+
 class DomainRemoved(Event, frozen=True, tag="DomainRemoved.1"):
     domain: str
 
@@ -68,6 +77,16 @@ class SentFilingChanged(Event, frozen=True, tag="SentFilingChanged.1"):
     account: int
     address: str
     filed: bool
+
+
+class QuotaChanged(Event, frozen=True, tag="QuotaChanged.1"):
+    """What an account may hold (cluster.domain.quota), all of it as it is from now on; None = as its domain has it."""
+
+    account: int
+    address: str
+    storage: int | None = None
+    messages: int | None = None
+    soft: tuple[int, ...] | None = None
 
 
 class AccountRemoved(Event, frozen=True, tag="AccountRemoved.1"):
@@ -132,7 +151,8 @@ class TopologyChanged(Event, frozen=True, tag="TopologyChanged.1"):
 
 
 AnyEvent = (
-    DomainAdded | DomainChanged | DomainRemoved | AccountAdded | AccountChanged | Pop3ThresholdChanged | AccountRemoved
+    DomainAdded | DomainChanged | DomainQuotaChanged | DomainRemoved | AccountAdded | AccountChanged | Pop3ThresholdChanged
+    | QuotaChanged | AccountRemoved
     | PasswordChanged | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded
     | GroupMembersChanged | GroupRemoved | TopologyChanged | SentFilingChanged
 )  # fmt: skip
@@ -158,7 +178,7 @@ def topology_key(partition: str) -> str:
 def changes(event: AnyEvent) -> tuple[str, ...]:
     """The keys whose last change the appender remembers."""
     match event:
-        case DomainAdded() | DomainChanged() | DomainRemoved():
+        case DomainAdded() | DomainChanged() | DomainQuotaChanged() | DomainRemoved():
             return (domain_key(event.domain),)
         case AccountAdded() | AccountRemoved() | AliasAdded() | AliasRemoved() | GroupAdded() | GroupRemoved():
             return (address_key(event.address), members_key(event.address.rpartition("@")[2]))

@@ -19,11 +19,17 @@ CHANGED = "It was changed meanwhile."
 COMMANDS: dict[type, Callable[[Any], c.AnyCommand]] = {
     e.DomainAdded: lambda x: c.AddDomain(x.domain, x.catch_all, x.plus),
     e.DomainChanged: lambda x: c.ChangeDomain(x.domain, x.catch_all, x.plus),
+    e.DomainQuotaChanged: lambda x: c.ChangeDomain(
+        x.domain, quota_storage=x.storage, quota_messages=x.messages, quota_soft=x.soft
+    ),
     e.DomainRemoved: lambda x: c.RemoveDomain(x.domain),
     e.AccountAdded: lambda x: c.AddAccount(x.address, x.account, x.partition, x.name, x.verifier, x.administrator),
     e.AccountChanged: lambda x: c.ChangeAccount(x.address, x.name, x.administrator, x.suspended),
     e.Pop3ThresholdChanged: lambda x: c.ChangeAccount(x.address, pop3_since=x.since),
     e.SentFilingChanged: lambda x: c.ChangeAccount(x.address, file_sent=x.filed),
+    e.QuotaChanged: lambda x: c.ChangeAccount(
+        x.address, quota_storage=x.storage, quota_messages=x.messages, quota_soft=x.soft
+    ),
     e.AccountRemoved: lambda x: c.RemoveAccount(x.address),
     e.PasswordChanged: lambda x: c.SetPassword(x.address, x.verifier),
     e.AppPasswordAdded: lambda x: c.AddAppPassword(x.address, x.label, x.verifier),
@@ -62,15 +68,20 @@ def decided_again(then: DirectoryState, now: DirectoryState, event: e.AnyEvent) 
 def _shown(state: DirectoryState, event: e.AnyEvent) -> Any:
     """What the event overwrites; None where it overwrites nothing, or nothing is there."""
     entry = state.entries.get(getattr(event, "address", ""))
+    domain = state.domains.get(getattr(event, "domain", ""))
     match event:
-        case e.DomainChanged():
-            return state.domains.get(event.domain)
+        case e.DomainChanged() if domain is not None:
+            return domain.catch_all, domain.plus
+        case e.DomainQuotaChanged() if domain is not None:
+            return domain.quota
         case e.AccountChanged() if isinstance(entry, Account):
             return entry.name, entry.administrator, entry.suspended
         case e.Pop3ThresholdChanged() if isinstance(entry, Account):
             return entry.pop3_since
         case e.SentFilingChanged() if isinstance(entry, Account):
             return entry.file_sent
+        case e.QuotaChanged() if isinstance(entry, Account):
+            return entry.quota
         case e.PasswordChanged() if isinstance(entry, Account):
             return entry.verifier
     return None

@@ -22,22 +22,28 @@ from cluster.domain.directory.events import (
     AppPasswordRevoked,
     DomainAdded,
     DomainChanged,
+    DomainQuotaChanged,
     DomainRemoved,
     GroupAdded,
     GroupMembersChanged,
     GroupRemoved,
     PasswordChanged,
     Pop3ThresholdChanged,
+    QuotaChanged,
     SentFilingChanged,
     TopologyChanged,
     Verifier,
 )
+from cluster.domain.quota import Override, Quota
 
 
 class Domain(msgspec.Struct, frozen=True):
+    """`quota`: of its accounts that have none of their own."""
+
     name: str
     catch_all: str = ""
     plus: bool = True
+    quota: Quota = Quota()
 
 
 class Account(msgspec.Struct, frozen=True, tag=True):
@@ -53,6 +59,7 @@ class Account(msgspec.Struct, frozen=True, tag=True):
     app_passwords: Mapping[str, Verifier] = {}
     pop3_since: int = 0
     file_sent: bool = False
+    quota: Override = Override()
 
 
 class Alias(msgspec.Struct, frozen=True, tag=True):
@@ -154,9 +161,18 @@ def _domain_added(state: DirectoryState, event: DomainAdded) -> Folded:
 
 
 def _domain_changed(state: DirectoryState, event: DomainChanged) -> Folded:
-    if event.domain not in state.domains:
+    domain = state.domains.get(event.domain)
+    if domain is None:
         return state
-    return _with_domain(state, Domain(event.domain, event.catch_all, event.plus))
+    return _with_domain(state, msgspec.structs.replace(domain, catch_all=event.catch_all, plus=event.plus))
+
+
+def _domain_quota_changed(state: DirectoryState, event: DomainQuotaChanged) -> Folded:
+    domain = state.domains.get(event.domain)
+    if domain is None:
+        return state
+    quota = Quota(event.storage, event.messages, event.soft)
+    return _with_domain(state, msgspec.structs.replace(domain, quota=quota))
 
 
 def _domain_removed(state: DirectoryState, event: DomainRemoved) -> Folded:
@@ -183,6 +199,10 @@ def _account_changed(state: DirectoryState, event: AccountChanged) -> Folded:
         administrator=event.administrator,
         suspended=event.suspended,
     )
+
+
+def _quota_changed(state: DirectoryState, event: QuotaChanged) -> Folded:
+    return _changed(state, event.address, event.account, quota=Override(event.storage, event.messages, event.soft))
 
 
 def _account_removed(state: DirectoryState, event: AccountRemoved) -> Folded:
@@ -261,11 +281,13 @@ def _removed(state: DirectoryState, address: str, kind: type) -> DirectoryState:
 FOLDS: dict[type, Callable[[DirectoryState, Any], Folded]] = {
     DomainAdded: _domain_added,
     DomainChanged: _domain_changed,
+    DomainQuotaChanged: _domain_quota_changed,
     DomainRemoved: _domain_removed,
     AccountAdded: _account_added,
     AccountChanged: _account_changed,
     Pop3ThresholdChanged: lambda state, event: _changed(state, event.address, event.account, pop3_since=event.since),
     SentFilingChanged: lambda state, event: _changed(state, event.address, event.account, file_sent=event.filed),
+    QuotaChanged: _quota_changed,
     AccountRemoved: _account_removed,
     PasswordChanged: _password_changed,
     AppPasswordAdded: _app_password_added,

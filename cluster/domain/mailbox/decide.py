@@ -1,7 +1,8 @@
 """What may be done with an account's mail. `decide(state, command)` answers with facts or a refusal, and never raises.
 
 Who calls loads the state first: for a command in TREE_COMMANDS a `Tree` with the mailboxes that `tree_needs` and
-`tree_ids` name and the messages that `tree_reads` and `sent_again` name, for the others a `MessagesState` (`modseqs` only if
+`tree_ids` name, the messages that `tree_reads` and `sent_again` name and what `weighs` asks, for the others a `MessagesState`
+(`modseqs` only if
 `reads_modseqs`). Whether the actor may do it at all is asked elsewhere.
 """
 
@@ -55,6 +56,7 @@ from cluster.domain.mailbox.events import (
 )
 from cluster.domain.mailbox.names import INBOX, STANDARD
 from cluster.domain.mailbox.state import Entry, MessagesState, Tree
+from cluster.domain.quota import Usage
 from cluster.domain.refusal import Reason, Refusal
 
 MAILBOXES_PER_ACCOUNT_MAX = 20_000
@@ -170,7 +172,7 @@ def append(tree: Tree, command: AppendMessage) -> Answer:
         if isinstance(event, Refusal):
             return event
         events.append(event)
-    return _own_copy(tree, command.account, entry, *events)
+    return _refused(tree, command) or _own_copy(tree, command.account, entry, *events)
 
 
 def replace(tree: Tree, command: ReplaceMessage) -> Answer:
@@ -186,6 +188,8 @@ def replace(tree: Tree, command: ReplaceMessage) -> Answer:
     event = _appended(entry.id, command.message)
     if isinstance(event, Refusal):
         return event
+    if refused := _refused(tree, command):
+        return refused
     gone = MessagesExpunged(command.source, ((command.uid, command.uid),), only_deleted=False)
     decision = _own_copy(tree, command.account, entry, event, gone)
     return Decision(decision.events, (*decision.depends, messages_key(command.account, command.source)))
@@ -227,6 +231,8 @@ def deliver(tree: Tree, command: Deliver) -> Answer:
     made = _standard(tree, command.ids)
     ids = {name: entry.id for name, entry in tree.entries.items()} | {one.name: one.mailbox for one in made}
     mailbox = ids.get(names.canonical(command.mailbox), ids[INBOX])
+    if refused := _refused(tree, command):
+        return refused
     first = (MailboxesCreated(made),) if made else ()
     arrived = MessageAppended(mailbox, command.content, command.internal_at, delivered=True)
     return _of_tree(command.account, *first, arrived)
@@ -249,6 +255,8 @@ def copy(tree: Tree, command: CopyMessages) -> Answer:
         return uids
     if not uids:
         return Decision()
+    if refused := _refused(tree, command):
+        return refused
     return _of_tree(command.account, MessagesCopied(command.source, target.id, uids, command.moved))
 
 
@@ -373,6 +381,39 @@ def sent_again(tree: Tree, command: AnyCommand) -> tuple[int, tuple[Content, ...
     return (entry.id, contents) if entry is not None and entry.special_use == names.SENT else None
 
 
+def weighs(command: AnyCommand) -> tuple[int, Ranges] | None:
+    """(mailbox, UIDs) of the messages that are there and whose size counts, where the account has a quota; None = none."""
+    match command:
+        case CopyMessages(moved=False):
+            return command.source, command.uids
+        case ReplaceMessage():
+            return command.source, ((command.uid, command.uid),)
+        case _:
+            return None
+
+
+def comes_in(command: AnyCommand) -> bool:
+    """Whether it may add to what the account holds: then its Tree has `held`, where there is a quota. The copy of what
+    somebody sent is taken always: it was sent."""
+    if isinstance(command, Deliver):
+        return not command.sent
+    return isinstance(command, AppendMessage | CopyMessages | ReplaceMessage)
+
+
+def adds(command: AnyCommand, weight: Usage) -> Usage:
+    """To what the account holds. `weight`: of what `weighs` names."""
+    match command:
+        case Deliver():
+            return Usage(command.content.size, 1)
+        case AppendMessage():
+            return Usage(sum(message.content.size for message in command.messages), len(command.messages))
+        case ReplaceMessage():
+            # What goes makes room for what comes.
+            return Usage(command.message.content.size - weight.storage, 1 - weight.messages)
+        case _:
+            return weight  # and what is moved within the account is there already
+
+
 def reads_modseqs(command: AnyCommand) -> bool:
     return isinstance(command, ChangeFlags) and command.unchanged_since is not None
 
@@ -380,6 +421,10 @@ def reads_modseqs(command: AnyCommand) -> bool:
 def reads_rights(command: AnyCommand) -> bool:
     """Whether a command's Tree must have the rights of its mailboxes."""
     return isinstance(command, CreateMailbox | RenameMailbox | SetRights)
+
+
+def _refused(tree: Tree, command: AnyCommand) -> Refusal | None:
+    return None if tree.held is None else tree.held.refuses(adds(command, tree.weight))
 
 
 def _of_tree(account: int, *events: msgspec.Struct, depends: tuple[str, ...] = ()) -> Decision:

@@ -48,6 +48,7 @@ from cluster.domain.mailbox.events import (
     TailSalvaged,
 )
 from cluster.domain.mailbox.names import INBOX
+from cluster.domain.quota import Held, Usage
 from cluster.position import SEQUENCE_MAX
 
 
@@ -126,7 +127,8 @@ class Tree(msgspec.Struct, frozen=True):
     (more does no harm). `count`: mailboxes of the account, wanted by CREATE and RENAME. `subscriptions`: all of the
     account's, wanted by Subscribe. `messages`: what `decide.tree_reads` names. `rights`: of each mailbox of `entries` that
     anybody has rights to, by identifier; wanted where `decide.reads_rights`. `alike`: what `decide.sent_again` asks for, as
-    (UID, whether it was filed)."""
+    (UID, whether it was filed). `held`: of an account that has a quota, and with it `weight`: what the messages hold that
+    `decide.weighs` names."""
 
     entries: Mapping[str, Entry]
     count: int
@@ -134,6 +136,8 @@ class Tree(msgspec.Struct, frozen=True):
     messages: "MessagesState | None" = None
     rights: Mapping[int, Mapping[str, str]] = {}
     alike: tuple[tuple[int, bool], ...] = ()
+    held: Held | None = None
+    weight: Usage = Usage()
 
 
 class MessagesState(msgspec.Struct, frozen=True):

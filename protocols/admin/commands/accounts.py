@@ -4,6 +4,7 @@ from msgspec import UNSET
 
 from cluster.domain.actor import Actor
 from cluster.domain.directory import commands as directory
+from cluster.domain.quota import Held, Usage
 from cluster.domain.refusal import Reason, Refusal
 from protocols.admin.commands.paging import page
 from protocols.admin.door import Answer, Call, Door
@@ -76,6 +77,9 @@ async def change(door: Door, call: Call) -> Answer:
         suspended=None if wanted.suspended is UNSET else wanted.suspended,
         pop3_since=None if wanted.pop3_since is UNSET else wanted.pop3_since,
         file_sent=None if wanted.file_sent is UNSET else wanted.file_sent,
+        quota_storage=wanted.quota_storage_bytes,
+        quota_messages=wanted.quota_messages,
+        quota_soft=wanted.quota_soft_percent,
     )
     return _refusal(await door.site.execute(call.actor, command)) or await _show(door, address)
 
@@ -121,6 +125,11 @@ async def _show(door: Door, address: str) -> Answer:
 
 
 def _shown(row: AccountRow) -> Account:
+    quota, own = row.quota, row.own
+    held = None
+    if quota and row.size_bytes is not None and row.messages is not None:
+        held = Held(quota, Usage(row.size_bytes, row.messages))
+    named = {"quota_storage_bytes": own.storage, "quota_messages": own.messages, "quota_soft_percent": own.soft}
     return Account(
         id=str(row.id),
         address=row.address,
@@ -134,6 +143,12 @@ def _shown(row: AccountRow) -> Account:
         file_sent=row.file_sent,
         messages=row.messages,
         size_bytes=row.size_bytes,
+        quota_storage_bytes=quota.storage,
+        quota_messages=quota.messages,
+        quota_soft_percent=quota.soft,
+        quota_own=tuple(name for name, value in named.items() if value is not None),
+        used_percent=None if held is None else held.percent,
+        reached_percent=() if held is None else held.reached,
     )
 
 

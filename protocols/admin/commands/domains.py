@@ -38,6 +38,9 @@ async def change(door: Door, call: Call) -> Answer:
         call.path["domain"],
         catch_all=None if wanted.catch_all is UNSET else wanted.catch_all,
         plus=None if wanted.plus is UNSET else wanted.plus,
+        quota_storage=None if wanted.quota_storage_bytes is UNSET else wanted.quota_storage_bytes,
+        quota_messages=None if wanted.quota_messages is UNSET else wanted.quota_messages,
+        quota_soft=None if wanted.quota_soft_percent is UNSET else wanted.quota_soft_percent,
     )
     done = await door.site.execute(call.actor, command)
     return done if isinstance(done, Refusal) else await door.administration.domain(command.domain)

@@ -23,6 +23,7 @@ from protocols.imap.commands.logout import logout
 from protocols.imap.commands.multisearch import multisearch
 from protocols.imap.commands.namespace import namespace
 from protocols.imap.commands.noop import check, noop
+from protocols.imap.commands.quota import getquota, getquotaroot, setquota
 from protocols.imap.commands.search import search
 from protocols.imap.commands.select import select
 from protocols.imap.commands.sort import sort, thread
@@ -74,6 +75,9 @@ COMMANDS: dict[str, Word] = {
     "LIST": Word(listing, When.SIGNED_IN, asks=False),
     "LSUB": Word(lsub, When.SIGNED_IN, asks=False),
     "NAMESPACE": Word(namespace, When.SIGNED_IN, asks=False),
+    "GETQUOTA": Word(getquota, When.SIGNED_IN, asks=False),
+    "GETQUOTAROOT": Word(getquotaroot, When.SIGNED_IN, asks=False),
+    "SETQUOTA": Word(setquota, When.SIGNED_IN, asks=False),
     "STATUS": Word(status, When.SIGNED_IN, asks=False),
     "IDLE": Word(idle, When.SIGNED_IN),
     "CHECK": Word(check, When.SELECTED),

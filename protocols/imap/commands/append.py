@@ -10,6 +10,7 @@ from cluster.domain.refusal import Reason, Refusal
 from cluster.formats import mime
 from protocols.imap import bodies, rendering, urls, writer
 from protocols.imap.commands.expunge import READ_ONLY
+from protocols.imap.commands.quota import warn
 from protocols.imap.errors import refused
 from protocols.imap.model import Incoming, IncomingDone, Parsed, Piece, Reply, UrlPart
 from protocols.imap.state import Talk, When
@@ -45,6 +46,7 @@ async def append(talk: Talk, first: Incoming) -> Reply:
         done = await talk.site.execute(talk.actor, command, gathered.spooled)
         if isinstance(done, Refusal):
             return refused(done, target=True)
+        await warn(talk)
         return Reply("OK", "Appended.", _uids(done))
     finally:
         for spooled in gathered.spooled:
@@ -62,6 +64,7 @@ async def _replace(talk: Talk, target: str, gathered: _Gathered) -> Reply:
         # RFC 8508 §4.3: before the EXPUNGE, which a client would else have to remember
         talk.say(f"OK [{_uids(done)}] Replaced.")
     await talk.poll(expunges=True)
+    await warn(talk)
     # RFC 7162 §3.2.7, as RFC 8508 §4.5 has it
     return Reply("OK", "Replaced.", f"HIGHESTMODSEQ {view.modseq}" if talk.condstore and done.position else "")
 
@@ -132,6 +135,10 @@ async def _objection(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Rep
         found = await talk.site.mailbox(talk.who(), incoming.mailbox)
         if isinstance(found, Refusal):
             return refused(found, target=True)
+    if incoming.waiting and incoming.replaces is None:
+        size = incoming.size + sum(message.content.size for message in gathered.messages)
+        no_room = await talk.site.room((talk.who(),), size)
+        return None if no_room is None else refused(no_room)
     return None
 
 

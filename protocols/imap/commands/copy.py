@@ -5,6 +5,7 @@ from cluster.domain.mailbox.commands import CopyMessages
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
 from protocols.imap.commands.expunge import READ_ONLY
+from protocols.imap.commands.quota import warn
 from protocols.imap.errors import refused
 from protocols.imap.model import Copy, Reply, Request
 from protocols.imap.state import Talk
@@ -30,6 +31,7 @@ async def copy(talk: Talk, request: Request) -> Reply:
     if done.uids:
         code = f"COPYUID {done.uidvalidity} {writer.ordered(done.sources)} {writer.ordered(done.uids)}"
     if not moving:
+        await warn(talk)
         return Reply("OK", "Copied.", code)
     # RFC 6851 §4.3: COPYUID comes untagged, before the expunges
     if code:

@@ -5,6 +5,7 @@ from cluster.domain.mailbox.events import Ranges
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
 from protocols.imap.commands.create import mailbox_id
+from protocols.imap.commands.quota import warn
 from protocols.imap.errors import refused
 from protocols.imap.model import Reply, Request, Resync, Select
 from protocols.imap.state import Talk
@@ -57,6 +58,7 @@ async def select(talk: Talk, request: Request) -> Reply:
         if no is not None:
             await talk.deselect()
             return no
+    await warn(talk)
     # RFC 9051 §6.3.2
     return Reply("OK", "Selected.", "READ-WRITE" if writable else "READ-ONLY")
 

@@ -1,4 +1,4 @@
-"""STATUS (RFC 9051 §6.3.11; RFC 7162 §3.1.7, RFC 8438, RFC 8474 §4.3, RFC 7889 §5 for the items they add)."""
+"""STATUS (RFC 9051 §6.3.11; RFC 7162 §3.1.7, RFC 8438, RFC 8474 §4.3, RFC 7889 §5, RFC 9208 §4.1.4 for the items they add)."""
 
 from cluster.domain.mailbox import ranges
 from cluster.domain.refusal import Reason, Refusal
@@ -7,7 +7,7 @@ from protocols.imap.errors import refused
 from protocols.imap.model import Reply, Request
 from protocols.imap.model import Status as Asked
 from protocols.imap.state import Talk
-from protocols.port import Status
+from protocols.port import SiteUnavailable, Status
 
 
 async def status(talk: Talk, request: Request) -> Reply:
@@ -37,6 +37,8 @@ async def line(talk: Talk, known: Status, items: tuple[str, ...]) -> bytes:
             words.append(f"MAILBOXID ({mailbox_id(known.mailbox.id)})")
         elif item == "APPENDLIMIT":
             words.append(f"APPENDLIMIT {talk.settings.message_bytes_max}")
+        elif item == "DELETED-STORAGE":
+            words.append(f"DELETED-STORAGE {await _deleted_storage(talk, known)}")
         else:
             words.append(f"{item} {_number(known, item)}")
     return b"STATUS " + talk.name(known.mailbox.name) + f" ({' '.join(words)})".encode("ascii")
@@ -59,6 +61,16 @@ def _number(known: Status, item: str) -> int:
         case "HIGHESTMODSEQ":
             return known.highestmodseq
     raise AssertionError(item)
+
+
+async def _deleted_storage(talk: Talk, known: Status) -> int:
+    """RFC 9208 §4.1.4: bytes that EXPUNGE would free. Raises SiteUnavailable."""
+    if not known.deleted:
+        return 0
+    found = await talk.site.deleted_storage(talk.who(), known.mailbox.id)
+    if isinstance(found, Refusal):
+        raise SiteUnavailable(found.text)
+    return found
 
 
 async def _recent(talk: Talk, known: Status) -> int:

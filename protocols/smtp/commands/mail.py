@@ -25,7 +25,7 @@ async def mail(talk: Conversation, argument: bytes) -> Reply:
     refusal = await _sender_refused(talk, sender)
     if refusal is not None:
         return refusal
-    talk.transaction = Transaction(talk.site.world.new_id(), sender, smtputf8)
+    talk.transaction = Transaction(talk.site.world.new_id(), sender, smtputf8, int(parameters.get("SIZE") or 0))
     return Reply(250, "2.1.0", ("Sender accepted",))
 
 

@@ -39,5 +39,10 @@ async def rcpt(talk: Conversation, argument: bytes) -> Reply:
         return NOBODY
     if not recipient.accounts and not talk.settings.routes_elsewhere:
         return NO_ROUTE  # so that nobody waits in vain
+    if recipient.accounts and not recipient.elsewhere:
+        # RFC 5321 §4.2.1, RFC 3463 §3.3: before the message is sent, where it is known now. RFC 1870 §6.1: its size too.
+        full = await talk.site.room(recipient.accounts, transaction.size)
+        if full is not None:
+            return refused(full)
     transaction.recipients.append(Accepted(address, recipient))
     return Reply(250, "2.1.5", ("Recipient accepted",))

@@ -40,4 +40,17 @@ DO $$ BEGIN
         );
         CREATE INDEX seen_by_account ON seen_by (mailbox, account, modseq);
     END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'account' AND column_name = 'quota_soft'
+    ) THEN
+        ALTER TABLE account ADD COLUMN quota_storage bigint, ADD COLUMN quota_messages bigint, ADD COLUMN quota_soft smallint[];
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'domain' AND column_name = 'quota_soft'
+    ) THEN
+        ALTER TABLE domain ADD COLUMN quota_storage bigint NOT NULL DEFAULT 0,
+            ADD COLUMN quota_messages bigint NOT NULL DEFAULT 0, ADD COLUMN quota_soft smallint[] NOT NULL DEFAULT '{90}';
+    END IF;
 END $$;

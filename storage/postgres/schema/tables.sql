@@ -76,9 +76,12 @@ CREATE TABLE epoch_ended (              -- as the log announced it: what lies in
 -- directory -----------------------------------------------------------------------------------------------------------
 
 CREATE TABLE domain (
-    name       text PRIMARY KEY,
-    catch_all  text NOT NULL,
-    plus       boolean NOT NULL
+    name            text PRIMARY KEY,
+    catch_all       text NOT NULL,
+    plus            boolean NOT NULL,
+    quota_storage   bigint NOT NULL DEFAULT 0,  -- bytes, 0 = no limit; of accounts that have none of their own
+    quota_messages  bigint NOT NULL DEFAULT 0,
+    quota_soft      smallint[] NOT NULL DEFAULT '{90}'  -- percentages
 );
 
 CREATE TABLE account (
@@ -90,7 +93,10 @@ CREATE TABLE account (
     administrator  boolean NOT NULL,
     suspended      boolean NOT NULL DEFAULT false,
     pop3_since     bigint NOT NULL DEFAULT 0,  -- unix seconds, only mail that arrived then or later is offered by POP3
-    file_sent      boolean NOT NULL DEFAULT false  -- mail that it submits is filed in its \Sent mailbox
+    file_sent      boolean NOT NULL DEFAULT false,  -- mail that it submits is filed in its \Sent mailbox
+    quota_storage  bigint,                     -- NULL = as the domain has it
+    quota_messages bigint,
+    quota_soft     smallint[]
 );
 CREATE INDEX account_domain ON account (domain, address);
 

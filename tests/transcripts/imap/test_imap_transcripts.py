@@ -10,7 +10,7 @@ from protocols.imap.server import ImapServer
 from tests.carried import FAR, NEAR, Authority, Neighbours, Pair, door_of
 from tests.live import Live
 from tests.memory_site import MemorySite
-from tests.transcripts.play import WAYS, Client, Player, Stage
+from tests.transcripts.play import ADMINISTRATOR, WAYS, Client, Player, Stage
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 NOT_CARRIED = ("unauthenticate",)  # not offered there (carried/not_offered.txt)
@@ -30,8 +30,8 @@ class Carried(Player):
 
     async def _person(self, name: str) -> tuple[str, str]:
         address = f"{name}@example.org"
-        await self.far_site.account(address, "secret")
-        account = await self.near_site.account(address, "secret")
+        await self.far_site.account(address, "secret", administrator=name == ADMINISTRATOR)
+        account = await self.near_site.account(address, "secret", administrator=name == ADMINISTRATOR)
         self.near_site.kept_at[account.id] = (FAR,)
         return address, "secret"
 
@@ -57,7 +57,7 @@ def memory_stage() -> Stage:
 
     async def person(name: str) -> tuple[str, str]:
         address = f"{name}@example.org"
-        await site.account(address, "secret")
+        await site.account(address, "secret", administrator=name == ADMINISTRATOR)
         return address, "secret"
 
     return Stage(site, person)
@@ -84,7 +84,7 @@ async def test_carried_conversation(path: Path, how: str, pairs: tuple[Pair, Pai
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_conversation_with_the_real_site(path: Path, live_site: Live) -> None:
     async def person(name: str) -> tuple[str, str]:
-        made = await live_site.person(name, password="secret")
+        made = await live_site.person(name, password="secret", administrator=name == ADMINISTRATOR)
         return made.address, made.password
 
     await Player(Stage(live_site.site, person), "whole").play(path)

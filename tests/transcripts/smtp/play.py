@@ -2,6 +2,7 @@
 
 # a comment; cites the RFC
 -- role lmtp | setting NAME=VALUE | tls | trusted | filing | token TOKEN ADDRESS | elsewhere ALIAS ADDRESS | unavailable | available
+-- full ACCOUNT | fills ACCOUNT (before it is full, when the message comes) | holds ACCOUNT BYTES (so many at most)
 A> what the client sends; \\r \\n \\0 \\xNN as in Python, a CRLF follows unless the line ends in \\c
 A< what must come back; * stands for anything
 -- delivered ADDRESS COUNT | queued COUNT | closed
@@ -110,6 +111,12 @@ class Player:
                 self.site.refuse_all = Refusal(Reason.UNAVAILABLE)
             case ["suspended", account]:
                 self.site.refuse[int(account)] = Refusal(Reason.ACCOUNT_SUSPENDED)
+            case ["full", account]:
+                self.site.full[int(account)] = Refusal(Reason.OVER_QUOTA)
+            case ["fills", account]:
+                self.site.refuse[int(account)] = Refusal(Reason.OVER_QUOTA)
+            case ["holds", account, size]:
+                self.site.holds[int(account)] = int(size)
             case ["available"]:
                 self.site.refuse_all = None
             case ["delivered", address, count]:

@@ -100,7 +100,7 @@ async def quota(client: Imap) -> str:
     async with asyncio.timeout(SHOWN_S_MAX):
         while True:
             for line in (await client.ask("GETQUOTAROOT INBOX")).untagged:
-                if line.startswith(b"* QUOTA "):
+                if line.startswith(b"QUOTA "):
                     return line.decode().partition("(")[2].partition(")")[0]
 
 

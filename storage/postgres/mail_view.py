@@ -319,7 +319,6 @@ SELECT f.uid, f.flags, f.keywords, f.modseq FROM {RANGES.format("$2", "$3")}
 WHERE f.modseq > $4 AND EXISTS (SELECT 1 FROM mailbox m WHERE m.id = $1 AND m.account = $5) ORDER BY f.uid
 """
 
-<<<<<<< HEAD
 BOX, THERE, GONE, TOLD = range(4)
 # Asked whenever something happened in a mailbox, once by each session that has it selected: one round trip.
 NEWS = "EXISTS (SELECT FROM box WHERE modseq > $3)"
@@ -333,7 +332,7 @@ SELECT {GONE}, uid, 0, NULL, 0 FROM expunged WHERE mailbox = $1 AND modseq > $3 
 UNION ALL
 SELECT {TOLD}, first, last, NULL, 0 FROM vanished WHERE mailbox = $1 AND modseq > $3 AND {NEWS}
 """
-=======
+
 WEIGHT = f"""
 SELECT coalesce(sum(m.size), 0)::bigint AS bytes, count(*) AS messages FROM {RANGES.format("$2", "$3")}
     CROSS JOIN LATERAL (SELECT size FROM message WHERE mailbox = $1 AND uid = f.uid OFFSET 0) m
@@ -345,9 +344,6 @@ SELECT coalesce(sum(m.size), 0)::bigint AS bytes
 FROM flag f CROSS JOIN LATERAL (SELECT size FROM message WHERE mailbox = $1 AND uid = f.uid OFFSET 0) m
 WHERE f.mailbox = $1 AND f.flags & 8 <> 0 AND EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $2)
 """
-
-CHANGED = "SELECT uid, flags, keywords, modseq FROM flag WHERE mailbox = $1 AND modseq > $2 ORDER BY uid"
->>>>>>> 5b79f59 (Quotas: how much mail an account may hold, by domain and by account, counted from the log's fold alone. Refused in decide, so by every way in; IMAP QUOTA (RFC 9208), SMTP and LMTP 452 4.2.2 at RCPT where it is known; whoever has a quota carries a command id of his own, so that a delivery asked twice neither doubles nor is lost)
 
 # Expunged ones too, for sessions that still hold their UIDs (RFC 2180 §4.1.2): with \Deleted.
 OWN = "(EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = {0}){1})"

@@ -92,6 +92,11 @@ bench-packages:
 	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
 		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends postfix >/dev/null; \
 	else echo "make: bench needs smtp-source: apt-get install postfix" >&2; exit 1; fi
+	@test -x /usr/sbin/dovecot && exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends dovecot-imapd dovecot-fts-xapian isync >/dev/null \
+			|| echo "make: no dovecot-imapd: IMAP is measured without a peer" >&2; \
+	else echo "make: no dovecot-imapd: IMAP is measured without a peer" >&2; fi
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -15,12 +15,19 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import giant, idling, importing, machine, searching, sites
+from bench import giant, idling, importing, machine, mailing, searching, sites
 from bench.figures import FIGURES as OF_ONE
 from bench.figures import Value
 from tests.faults import site as alone
 
-FIGURES = {**OF_ONE, **idling.FIGURES, **giant.FIGURES, "search": searching.search, "import": importing.moving_in}
+FIGURES = {
+    **OF_ONE,
+    **idling.FIGURES,
+    **mailing.FIGURES,
+    **giant.FIGURES,
+    "search": searching.search,
+    "import": importing.moving_in,
+}
 LEDGER = Path(__file__).with_name("ledger.csv")
 COLUMNS = ("date", "commit", "machine", "name", "value", "unit", "notes")
 

@@ -30,9 +30,9 @@ class Cpu(NamedTuple):
 
 
 def cpu(run_dir: Path) -> Cpu:
-    workers = sum(_cpu(_pid(file)) for file in run_dir.glob("worker-*.pid"))
-    engines = sum(_cpu(_pid(file)) for name in ("nats", "backbone") if (file := run_dir / f"{name}.pid").exists())
-    return Cpu(workers, engines, _cpu(_pid(run_dir / "postgres.pid")))
+    workers = sum(cpu_s(_pid(file)) for file in run_dir.glob("worker-*.pid"))
+    engines = sum(cpu_s(_pid(file)) for name in ("nats", "backbone") if (file := run_dir / f"{name}.pid").exists())
+    return Cpu(workers, engines, cpu_s(_pid(run_dir / "postgres.pid")))
 
 
 def pss_bytes(run_dir: Path) -> dict[str, int]:
@@ -84,7 +84,8 @@ def _tree(pid: int) -> list[psutil.Process]:
     return [process, *process.children(recursive=True)]
 
 
-def _cpu(pid: int) -> float:
+def cpu_s(pid: int) -> float:
+    """Of a process and all its children, those that have ended too."""
     total = 0.0
     for process in _tree(pid):
         try:

@@ -1,6 +1,7 @@
 """The quickest clients that still know when an answer is whole, so that what is measured is the server. Plain sockets."""
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 from typing import cast
@@ -76,12 +77,21 @@ class Imap(asyncio.Protocol):
         self._heard: Callable[[float, bytes], None] | None = None
 
     @classmethod
-    async def connect(cls, port: int, user: str, password: str) -> "Imap":
-        transport, made = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port)
+    async def opened(cls, port: int, tls: ssl.SSLContext | None = None) -> "Imap":
+        """Greeted, not signed in."""
+        transport, made = await asyncio.get_running_loop().create_connection(cls, "127.0.0.1", port, ssl=tls)
         made._transport = transport
         await made._until(b"\r\n")
-        await made.ask(b"LOGIN %b %b" % (user.encode(), password.encode()))
         return made
+
+    @classmethod
+    async def connect(cls, port: int, user: str, password: str, tls: ssl.SSLContext | None = None) -> "Imap":
+        made = await cls.opened(port, tls)
+        await made.login(user, password)
+        return made
+
+    async def login(self, user: str, password: str) -> None:
+        await self.ask(b"LOGIN %b %b" % (user.encode(), password.encode()))
 
     def data_received(self, data: bytes) -> None:
         self._came += data

@@ -19,6 +19,7 @@ QUERY_S_MAX = 8.0  # of a session's question: then its client hears that it may 
 RELEASE_S_MAX = 1.0  # for the engine to give up a question
 FOLD_S_MAX = 120.0  # of a statement of who keeps a connection: one event may copy a whole mailbox
 POOL_CONNECTIONS_MAX = 12
+HELD_S = 20.0  # unused; then the library's pool has it, which ends it a while later
 RETRY_S = 0.2
 LISTENER_ASKED_EVERY_S = 15.0
 CHANNEL = "angarium"
@@ -68,8 +69,8 @@ async def _keep_session_state(_connection: Any) -> None:
 
 
 class Database:
-    """The pool and the listener. `start` waits until the database answers. `admit` looks at each new connection of the
-    pool before it serves, and raises Behind where it must not."""
+    """The pool and the listener. Connections are held for a while after their use. `start` waits until the database answers.
+    `admit` looks at each new connection of the pool before it serves, and raises Behind where it must not."""
 
     def __init__(
         self,
@@ -85,6 +86,9 @@ class Database:
         self._admit = admit
         self._closed_until = 0.0  # by the loop's clock
         self._pool: Pool | None = None
+        self._room = asyncio.Semaphore(connections_max)
+        self._held: list[tuple[float, PoolConnectionProxy[asyncpg.Record]]] = []  # since when, the last used last
+        self._letting_go: asyncio.Task[None] | None = None
 
     async def start(self, timeout_s: float = 60.0) -> None:
         """Raises TimeoutError when the database does not answer in time."""
@@ -119,13 +123,18 @@ class Database:
                 raise
 
     async def stop(self) -> None:
-        if self._pool is not None:
-            try:
-                async with asyncio.timeout(5):
-                    await self._pool.close()
-            except TimeoutError:
-                self._pool.terminate()
-            self._pool = None
+        pool, self._pool = self._pool, None  # what is at work is given back to it, and not held
+        if self._letting_go is not None:
+            self._letting_go.cancel()
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(5):
+                while self._held:
+                    await pool.release(self._held.pop()[1], timeout=RELEASE_S_MAX)
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -134,12 +143,52 @@ class Database:
             raise asyncpg.InterfaceError("the database is not open")
         if asyncio.get_running_loop().time() < self._closed_until:
             raise Behind("the database stands where it was before, and catches up")
-        connection = await self._pool.acquire(timeout=CONNECT_S_MAX)
+        async with asyncio.timeout(QUERY_S_MAX):  # where much is asked at once, it takes its turn
+            await self._room.acquire()
         try:
-            # Also around the end of a transaction, which would wait without limit for the engine to give up its question.
-            async with asyncio.timeout(QUERY_S_MAX + RELEASE_S_MAX):
-                yield connection
+            connection = await self._taken(self._pool)
+            whole = False
+            try:
+                # Also around the end of a transaction, which would wait without limit for the engine to give up its question.
+                async with asyncio.timeout(QUERY_S_MAX + RELEASE_S_MAX):
+                    yield connection
+                whole = True
+            finally:
+                if whole and self._pool is not None and _is_open(connection):
+                    self._hold(connection)
+                else:
+                    await self._give_back(connection)
         finally:
+            self._room.release()
+
+    async def _taken(self, pool: "Pool") -> "PoolConnectionProxy[asyncpg.Record]":
+        """One that was used just now, if there is one: through the library's pool each question would cost three times as
+        much. Raises one of AWAY."""
+        while self._held:
+            _, connection = self._held.pop()
+            if _is_open(connection):
+                return connection
+            await self._give_back(connection)
+        return await pool.acquire(timeout=CONNECT_S_MAX)
+
+    def _hold(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        self._held.append((asyncio.get_running_loop().time(), connection))
+        if self._letting_go is None:
+            self._letting_go = asyncio.create_task(self._let_go())
+
+    async def _let_go(self) -> None:
+        """Those that nobody needs any more, until none is held."""
+        try:
+            while self._held:
+                await asyncio.sleep(HELD_S)
+                unused = asyncio.get_running_loop().time() - HELD_S
+                while self._held and self._held[0][0] <= unused:
+                    await self._give_back(self._held.pop(0)[1])
+        finally:
+            self._letting_go = None
+
+    async def _give_back(self, connection: "PoolConnectionProxy[asyncpg.Record]") -> None:
+        if self._pool is not None:
             await self._pool.release(connection, timeout=RELEASE_S_MAX)
 
     async def fetch(self, query: str, *args: Any) -> list[asyncpg.Record]:
@@ -186,6 +235,13 @@ class Database:
             finally:
                 connection.terminate()
             await asyncio.sleep(RETRY_S)
+
+
+def _is_open(connection: "PoolConnectionProxy[asyncpg.Record]") -> bool:
+    try:
+        return not connection.is_closed()
+    except asyncpg.InterfaceError:  # it ended, and the library's pool has it back already
+        return False
 
 
 def settings(schema: str) -> dict[str, str]:

@@ -21,9 +21,14 @@ log = structlog.get_logger("carrying")
 HANDSHAKE_S_MAX = 10.0
 
 
+LANGUAGES = ("imap", "pop3")  # by their names of RFC 7301; a release before POP3 was carried says none, and means IMAP
+
+
 class _Contexts(NamedTuple):
+    """`ways`: in the order of LANGUAGES."""
+
     door: ssl.SSLContext
-    way: ssl.SSLContext
+    ways: tuple[ssl.SSLContext, ...]
 
 
 class Sites:
@@ -54,13 +59,13 @@ class Sites:
         tls = self._config.tls
         try:
             _contexts(self._config)  # Tried apart first: a bad pair must not spoil what serves.
-            for context in self._contexts:
+            for context in (self._contexts.door, *self._contexts.ways):
                 context.load_verify_locations(tls.ca)
                 context.load_cert_chain(tls.link_certificate, tls.link_key)
         except (OSError, ssl.SSLError) as error:
             log.error("the links' certificate could not be read; the old one stays", error=f"{type(error).__name__}: {error}")
 
-    async def reach(self, site: str, wire: asyncio.Protocol) -> None:
+    async def reach(self, site: str, wire: asyncio.Protocol, language: str) -> None:
         """Raises OSError."""
         member = _member(self._now(), site)
         if member is None:
@@ -69,7 +74,7 @@ class Sites:
             lambda: wire,
             member.host,
             member.carry_port,
-            ssl=self._contexts.way,
+            ssl=self._contexts.ways[LANGUAGES.index(language)],
             server_hostname=member.host,
             ssl_handshake_timeout=HANDSHAKE_S_MAX,
         )
@@ -112,10 +117,12 @@ def _member(backbone: BackboneConfig, site: str) -> Member | None:
 
 def _contexts(config: Config) -> _Contexts:
     tls = config.tls
-    return _Contexts(
-        _context(ssl.PROTOCOL_TLS_SERVER, tls.ca, tls.link_certificate, tls.link_key),
-        _context(ssl.PROTOCOL_TLS_CLIENT, tls.ca, tls.link_certificate, tls.link_key),
-    )
+    door = _context(ssl.PROTOCOL_TLS_SERVER, tls.ca, tls.link_certificate, tls.link_key)
+    ways = tuple(_context(ssl.PROTOCOL_TLS_CLIENT, tls.ca, tls.link_certificate, tls.link_key) for _ in LANGUAGES)
+    door.set_alpn_protocols(LANGUAGES)
+    for way, language in zip(ways, LANGUAGES, strict=True):
+        way.set_alpn_protocols([language])
+    return _Contexts(door, ways)
 
 
 def _context(side: int, ca: Path, certificate: Path, key: Path) -> ssl.SSLContext:

@@ -39,8 +39,8 @@ class Listeners:
     async def start(self) -> None:
         """Raises OSError where a port is taken."""
         await self._start_smtp()
-        await self._start_imap()
-        await self._start_pop3()
+        pop3 = await self._start_pop3()
+        await self._start_imap(pop3)
         await self._start_admin()
 
     async def stop(self) -> None:
@@ -88,7 +88,7 @@ class Listeners:
         self._stops.extend(server.close for server in servers)
         self._count("smtp", lambda: sum(server.connections for server in servers))
 
-    async def _start_imap(self) -> None:
+    async def _start_imap(self, pop3: Pop3Server) -> None:
         config, site = self._parts.config, self._parts.site
         settings = ImapSettings(
             hostname=config.hostname,
@@ -115,25 +115,29 @@ class Listeners:
             if port:
                 await server.listen(config.bind, port, implicit_tls=implicit, reuse_port=True)
         if self._sites is not None and self._sites.address is not None:
-            await self._listen_to_sites(server, self._sites, *self._sites.address)
+            await self._listen_to_sites(server, pop3, self._sites, *self._sites.address)
 
-    async def _listen_to_sites(self, server: imap.ImapServer, sites: Sites, host: str, port: int) -> None:
+    async def _listen_to_sites(
+        self, server: imap.ImapServer, pop3: Pop3Server, sites: Sites, host: str, port: int
+    ) -> None:
+        others = {"pop3": pop3.opened_by_site}
         try:
-            await server.listen_to_sites(host, port, sites.door, reuse_port=True)
+            await server.listen_to_sites(host, port, sites.door, reuse_port=True, others=others)
         except OSError as error:
             if error.errno == errno.EADDRINUSE or host == self._parts.config.bind:
                 raise
             # Behind another machine's address; only this site's members of the backbone must have their own.
             log.warning("the door for sites is where clients come", address=host, why=str(error))
-            await server.listen_to_sites(self._parts.config.bind, port, sites.door, reuse_port=True)
+            await server.listen_to_sites(self._parts.config.bind, port, sites.door, reuse_port=True, others=others)
 
-    async def _start_pop3(self) -> None:
+    async def _start_pop3(self) -> Pop3Server:
         config = self._parts.config
         settings = Pop3Settings(
             hostname=config.hostname,
             node=self._parts.name,
             plaintext_networks=config.plaintext_networks,
             tls=self._certificates.context,
+            sites=self._sites,
             bad_commands_max=config.limits.bad_requests_max,
             sign_in_s_max=config.limits.sign_in_s_max,
             idle_s_max=config.limits.pop3_idle_s_max,
@@ -145,6 +149,7 @@ class Listeners:
         for port, implicit in ((config.ports.pop3, False), (config.ports.pop3s, True)):
             if port:
                 await server.listen(config.bind, port, implicit_tls=implicit, reuse_port=True)
+        return server
 
     async def _start_admin(self) -> None:
         config = self._parts.config

@@ -4,6 +4,7 @@ LOGIN (draft-murchison-sasl-login), SCRAM-SHA-256 and -PLUS (RFC 7677); where th
 
 import binascii
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import NamedTuple
 
 from cluster.domain.actor import Actor
@@ -91,6 +92,23 @@ async def login(channel: Channel, initial: bytes | None) -> Account | Refusal:
     """As `mechanism` gives them. LOGIN is offered where clients know nothing else."""
     name = await answer(channel.ask, "Username:") if initial is None else initial
     return await by_password(channel, name, await answer(channel.ask, "Password:"))
+
+
+def external(introducer: str) -> Mechanism:
+    """EXTERNAL (RFC 4422 §A), at the door for sites: the certificate says which site it is, and the identity to act as is a person
+    who signed in there."""
+    return partial(_external, introducer)
+
+
+async def _external(introducer: str, channel: Channel, initial: bytes | None) -> Account | Refusal:
+    message = await answer(channel.ask, "") if initial is None else initial
+    try:
+        address = message.decode("utf-8")
+    except UnicodeDecodeError:
+        address = ""
+    if not address:
+        raise ForAnother  # A site has no mail of its own.
+    return await channel.site.introduced(address, introducer, channel.actor)
 
 
 async def _plain(channel: Channel, initial: bytes | None) -> Account | Refusal:

@@ -82,6 +82,12 @@ class Wire(asyncio.Protocol):
         tls = self._transport.get_extra_info("ssl_object") if self._transport else None
         return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
 
+    @property
+    def language(self) -> str:
+        """What the peer came to speak, if it said so in the handshake (RFC 7301); empty = it did not."""
+        tls = self._transport.get_extra_info("ssl_object") if self._transport else None
+        return (tls.selected_alpn_protocol() or "") if tls is not None else ""
+
     def keep_alive(self) -> None:
         """The connection ends when the machine at its other end does (RFC 9293 §3.8.4), and not hours later."""
         line = self._transport.get_extra_info("socket") if self._transport else None

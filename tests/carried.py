@@ -3,6 +3,7 @@
 import asyncio
 import datetime
 import ssl
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +11,7 @@ from cryptography import x509
 
 from node import certs
 from protocols.imap.server import ImapServer
+from protocols.wire import Wire
 
 NEAR, FAR = "north", "south"
 
@@ -49,11 +51,11 @@ class Neighbours:
     """What a site knows of the others: protocols.imap.settings.Sites. `doors`: where each is."""
 
     def __init__(self, way: ssl.SSLContext, members: set[str]) -> None:
-        self._way = way
+        self._way = way  # of one language
         self.members = members
         self.doors: dict[str, int] = {}
 
-    async def reach(self, site: str, wire: asyncio.Protocol) -> None:
+    async def reach(self, site: str, wire: asyncio.Protocol, language: str) -> None:
         if site not in self.doors:
             raise OSError(f"{site} is out of reach")
         await asyncio.get_running_loop().create_connection(lambda: wire, "127.0.0.1", self.doors[site], ssl=self._way)
@@ -63,7 +65,9 @@ class Neighbours:
         return name if name in self.members else None
 
 
-async def door_of(server: ImapServer, context: ssl.SSLContext) -> int:
+async def door_of(
+    server: ImapServer, context: ssl.SSLContext, others: Mapping[str, Callable[[Wire], None]] | None = None
+) -> int:
     """Opens it, on a port that is free."""
-    listener = await server.listen_to_sites("127.0.0.1", 0, context)
+    listener = await server.listen_to_sites("127.0.0.1", 0, context, others=others)
     return int(listener.sockets[0].getsockname()[1])

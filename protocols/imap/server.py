@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections.abc import Callable, Mapping
 
 import structlog
 
@@ -22,6 +23,7 @@ class ImapServer(Sessions):
     def __init__(self, site: Site, settings: Settings) -> None:
         super().__init__("imap", BACKLOG, settings.handshake_s_max)
         self._site, self._settings = site, settings
+        self._others: Mapping[str, Callable[[Wire], None]] = {}
 
     async def listen(self, host: str, port: int, *, implicit_tls: bool = False, reuse_port: bool = False) -> asyncio.Server:
         """`implicit_tls`: IMAPS (RFC 8314 §3.2) with the settings' context, into which a new certificate may be loaded
@@ -31,10 +33,18 @@ class ImapServer(Sessions):
         return await self.listen_with(lambda: self.door(tls=implicit_tls), host, port, context, reuse_port=reuse_port)
 
     async def listen_to_sites(
-        self, host: str, port: int, context: ssl.SSLContext, *, reuse_port: bool = False
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        *,
+        reuse_port: bool = False,
+        others: Mapping[str, Callable[[Wire], None]] | None = None,
     ) -> asyncio.Server:
         """The door through which the organisation's other sites carry sessions to here, and nobody else comes in. `context`
-        demands a certificate. Raises OSError where the port is taken."""
+        demands a certificate. `others`: whose sessions are of another language, by its name (RFC 7301). Raises OSError where the
+        port is taken."""
+        self._others = others or {}
         assert context.verify_mode is ssl.CERT_REQUIRED, "the door for sites asks who it is"
         return await self.listen_with(
             lambda: _Door(self, True, for_sites=True), host, port, context, reuse_port=reuse_port
@@ -46,6 +56,9 @@ class ImapServer(Sessions):
 
     def opened(self, wire: Wire, tls: bool, *, for_sites: bool = False) -> None:
         introducer = ""
+        if for_sites and (other := self._others.get(wire.language)) is not None:
+            other(wire)
+            return
         if for_sites:
             wire.keep_alive()
             introducer = self._settings.site_of(wire.certificate)

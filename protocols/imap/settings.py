@@ -1,13 +1,12 @@
 """What the worker decides for its IMAP sessions."""
 
-import asyncio
 import ipaddress
 import ssl
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 
+from protocols.carrying import CARRY_S_MAX, REACH_S_MAX, Sites, site_of
 from protocols.imap.parser import Limits
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -19,18 +18,6 @@ def no_tls() -> "ssl.SSLContext | None":
 
 def no_end_point() -> bytes:
     return b""
-
-
-class Sites(Protocol):
-    """The organisation's other sites, to and from which sessions are carried. They know each other by certificates."""
-
-    async def reach(self, site: str, wire: asyncio.Protocol) -> None:
-        """Makes `wire` a connection to that site's door for sites. Raises OSError where it is not reached, or is another."""
-        ...
-
-    def named(self, certificate: bytes) -> str | None:
-        """Which site it is that has shown this certificate (DER); None = none of ours, or not any more."""
-        ...
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,12 +44,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handshake_s_max: int = 30
     write_s_max: int = 300  # a client that takes nothing of a reply for so long is gone
     connections_max: int = 10_000
-    reach_s_max: float = 4.0  # for one site to take a session that is carried there
-    carry_s_max: float = 10.0  # for any of them to
+    reach_s_max: float = REACH_S_MAX
+    carry_s_max: float = CARRY_S_MAX
 
     def site_of(self, certificate: bytes) -> str:
         """Which of the organisation's sites has shown this certificate; empty = none of them."""
-        return (self.sites.named(certificate) or "") if self.sites is not None else ""
+        return site_of(self.sites, certificate)
 
     def allows_plaintext(self, peer: str) -> bool:
         try:

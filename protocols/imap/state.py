@@ -10,8 +10,8 @@ from typing import Protocol
 from cluster.domain.actor import Actor
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.refusal import Refusal
+from protocols.carrying import Carried
 from protocols.imap import writer
-from protocols.imap.carrying import Carried
 from protocols.imap.deflate import Deflate, DeflateBroken
 from protocols.imap.model import Line, NeedMore, Parsed, SyntaxRefused
 from protocols.imap.parser import Parser

@@ -8,8 +8,10 @@ of RFC 1939's optional words TOP, UIDL, USER and PASS.
 Left out on purpose: APOP (it needs the password itself, or what is as good as it, kept at the server, and a digest of MD5 to
 protect it: SCRAM does that properly), so that the greeting has no timestamp. LOGIN-DELAY: nobody is made to wait but who
 guesses. No lock on the maildrop, and so never IN-USE: ops/decisions/pop3.md. Surrogates of internationalised messages (RFC
-6858): a message is given byte for byte with any mode, since one that is refused would stay in the maildrop for ever. A
-session whose mail is at another site is told where, and not carried there as IMAP's are.
+6858): a message is given byte for byte with any mode, since one that is refused would stay in the maildrop for ever.
+
+At the door for sites, by which sessions are carried to where the mail is: AUTH EXTERNAL (RFC 4422 §A) and XCLIENT, neither of them
+at any other door (ops/decisions/sessions-are-carried.md).
 
 parser (bytes → Request) → session (the loop) → commands/<word> → writer (Reply → bytes). maildrop: what a session sees.
 """

@@ -27,6 +27,13 @@ class Parser:
     def empty(self) -> bool:
         return not self._buffer and not self._thrown_away
 
+    def take_rest(self) -> bytes:
+        """What was sent ahead of the command that is answered now, for somebody else to read."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        self._searched = 0
+        return rest
+
     def expect_answer(self) -> None:
         """The next line answers a challenge."""
         self._answer = True

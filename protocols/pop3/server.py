@@ -2,13 +2,17 @@
 
 import asyncio
 
-from protocols.pop3.session import TOO_MANY, say, serve
+import structlog
+
+from protocols.pop3.session import FOR_SITES, TOO_MANY, say, serve
 from protocols.pop3.settings import Settings
 from protocols.port import Site
 from protocols.sessions import SESSION_ID_BYTES, Sessions
 from protocols.wire import Wire
 
 BACKLOG = 512
+
+log = structlog.get_logger("pop3")
 
 
 class Pop3Server(Sessions):
@@ -29,13 +33,25 @@ class Pop3Server(Sessions):
         """A protocol for one connection; its session begins when the connection is made."""
         return _Door(self, tls)
 
-    def opened(self, wire: Wire, tls: bool) -> None:
+    def opened_by_site(self, wire: Wire) -> None:
+        """It came to the door at which only the organisation's other sites are let in, to carry a session to here."""
+        wire.keep_alive()
+        introducer = self._settings.site_of(wire.certificate)
+        if introducer:
+            self.opened(wire, True, introducer)
+            return
+        log.warning("refused at the door for sites: none of ours, or not any more", peer=wire.peer)
+        say(wire, FOR_SITES)
+        wire.close()
+
+    def opened(self, wire: Wire, tls: bool, introducer: str = "") -> None:
         if len(self._sessions) >= self._settings.connections_max:
             say(wire, TOO_MANY)
             wire.close()
             return
         session = self._site.world.entropy(SESSION_ID_BYTES).hex()
-        self.begin(wire, serve(wire, site=self._site, settings=self._settings, tls=tls, session=session))
+        served = serve(wire, site=self._site, settings=self._settings, tls=tls, session=session, introducer=introducer)
+        self.begin(wire, served)
 
 
 class _Door(Wire):

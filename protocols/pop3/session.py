@@ -7,6 +7,7 @@ import structlog
 
 from cluster.domain.refusal import Reason, Refusal
 from protocols.pop3 import writer
+from protocols.pop3.carrying import carry
 from protocols.pop3.commands import COMMANDS
 from protocols.pop3.errors import TEMPORARY, refused
 from protocols.pop3.model import Reply, Request, SyntaxRefused
@@ -24,25 +25,31 @@ ENOUGH = Reply(False, "That is enough.")
 STOPPING = Reply(False, "The server is stopping; come back in a moment.", TEMPORARY)
 TOO_MANY = Reply(False, "Too many connections.", TEMPORARY)
 OUR_FAULT = Reply(False, "We failed, and know it.", TEMPORARY)
+FOR_SITES = Reply(False, "This door is for sites of the organisation.", TEMPORARY)
 EARLIER = Reply(False, "The mailbox goes on from an earlier state; sign in again.", TEMPORARY)
 
 log = structlog.get_logger("pop3")
 
 
-async def serve(wire: Wire, *, site: Site, settings: Settings, tls: bool, session: str) -> None:
-    """Until the client or the server has had enough. Raises nothing but cancellation."""
+async def serve(
+    wire: Wire, *, site: Site, settings: Settings, tls: bool, session: str, introducer: str = ""
+) -> None:  # the parts of a session, and nothing to group them by
+    """Until the client or the server has had enough. `introducer`: the site at the other end, of the door for sites. Raises
+    nothing but cancellation."""
     with structlog.contextvars.bound_contextvars(session=session, protocol="pop3", peer=wire.peer):
-        talk = Talk(site, settings, wire, secure=tls, session=session)
+        talk = Talk(site, settings, wire, secure=tls, session=session, introducer=introducer)
         try:
             # RFC 1939 §4. No timestamp in angle brackets, which would offer APOP (§7).
             talk.say(Reply(True, f"{settings.hostname} speaks POP3."))
             turn = 0
-            while not talk.closing:
+            while not talk.closing and talk.carried is None:
                 await _one(talk)
                 turn += 1
                 if turn % TURN_REQUESTS_MAX == 0:
                     await asyncio.sleep(0)
             await talk.flush()
+            if talk.carried is not None:
+                await carry(wire, talk.carried, talk.parser.take_rest(), settings)
         except TimeoutError:
             pass  # RFC 1939 §3: after the autologout nothing is said, and nothing deleted
         except WireStopping:
@@ -54,6 +61,8 @@ async def serve(wire: Wire, *, site: Site, settings: Settings, tls: bool, sessio
             say(wire, OUR_FAULT)
         finally:
             wire.close()
+            if talk.carried is not None:
+                talk.carried.wire.close()
             await talk.end()
 
 
@@ -68,9 +77,12 @@ async def _one(talk: Talk) -> None:
         request = await talk.parsed()
         assert isinstance(request, Request)
         word = COMMANDS.get(request.word)
-        if talk.rolled_back:
+        if talk.shut_out:
+            reply: Reply | None = FOR_SITES
+            talk.closing = True
+        elif talk.rolled_back:
             # RFC 1939 §6: what QUIT would not delete, it must not say that it did.
-            reply: Reply | None = EARLIER
+            reply = EARLIER
             talk.closing = True
         elif word is None:
             reply = _bad(talk, UNKNOWN)

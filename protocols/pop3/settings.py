@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import msgspec
 
+from protocols.carrying import CARRY_S_MAX, REACH_S_MAX, Sites, site_of
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -15,12 +17,13 @@ def no_tls() -> "ssl.SSLContext | None":
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`tls`: the context of the moment, so that certificates can be renewed; None = STLS is not offered.
-    `plaintext_networks`: peers that may sign in without TLS, unthrottled."""
+    `plaintext_networks`: peers that may sign in without TLS, unthrottled. `sites`: None = there is no other."""
 
     hostname: str = "localhost"
     node: str = ""
     plaintext_networks: tuple[Network, ...] = ()
     tls: Callable[[], "ssl.SSLContext | None"] = no_tls
+    sites: Sites | None = None
     bad_commands_max: int = 20
     sign_in_tries_max: int = 5
     sign_in_s_max: int = 120
@@ -28,6 +31,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     handshake_s_max: int = 30
     write_s_max: int = 300  # a client that takes nothing of an answer for so long is gone
     connections_max: int = 10_000
+    reach_s_max: float = REACH_S_MAX
+    carry_s_max: float = CARRY_S_MAX
+
+    def site_of(self, certificate: bytes) -> str:
+        """Which of the organisation's sites has shown this certificate; empty = none of them."""
+        return site_of(self.sites, certificate)
 
     def allows_plaintext(self, peer: str) -> bool:
         try:

@@ -4,6 +4,7 @@ from contextlib import AsyncExitStack
 from enum import IntFlag
 
 from cluster.domain.actor import Actor
+from protocols.carrying import Carried
 from protocols.pop3 import writer
 from protocols.pop3.maildrop import Maildrop
 from protocols.pop3.model import Line, Reply, Request
@@ -24,15 +25,21 @@ class When(IntFlag):
 
 
 class Talk:
-    """One client's conversation. `user`: what USER said. `closing`: after this answer the connection ends."""
+    """One client's conversation. `user`: what USER said. `closing`: after this answer the connection ends. `introducer`: the
+    site that carries the session to here, empty = it is the client's own connection. `peer`: the client's address. `carried`: to
+    where this one carries it."""
 
-    def __init__(self, site: Site, settings: Settings, wire: Wire, *, secure: bool, session: str) -> None:
+    def __init__(
+        self, site: Site, settings: Settings, wire: Wire, *, secure: bool, session: str, introducer: str = ""
+    ) -> None:
         self.site, self.settings, self.wire = site, settings, wire
         self.parser = Parser()
         self.secure = secure
         self.peer = wire.peer
         self.trusted = settings.allows_plaintext(wire.peer)
         self.session = session
+        self.introducer = introducer
+        self.carried: Carried | None = None
         self.account: Account | None = None
         self.drop: Maildrop | None = None
         self.user: bytes | None = None
@@ -51,8 +58,14 @@ class Talk:
 
     @property
     def may_sign_in(self) -> bool:
-        """RFC 8314 §3: passwords are taken only under TLS, or from networks that the operator named."""
-        return self.secure or self.trusted
+        """RFC 8314 §3: passwords are taken only under TLS, or from networks that the operator named; never at the door for
+        sites."""
+        return (self.secure or self.trusted) and not self.introducer
+
+    @property
+    def shut_out(self) -> bool:
+        """The site that carries the session is none of ours any more."""
+        return bool(self.introducer) and self.settings.site_of(self.wire.certificate) != self.introducer
 
     @property
     def actor(self) -> Actor:

@@ -2,14 +2,10 @@
 responses by RFC 4959.
 """
 
-from functools import partial
-
-from cluster.domain.refusal import Refusal
 from protocols import sasl
 from protocols.imap.commands.login import channel, outcome, privacy_required
 from protocols.imap.model import Authenticate, Reply, Request
 from protocols.imap.state import Talk
-from protocols.port import Account
 
 
 async def authenticate(talk: Talk, request: Request) -> Reply:
@@ -18,7 +14,7 @@ async def authenticate(talk: Talk, request: Request) -> Reply:
     if not talk.introducer:
         mechanism = sasl.mechanism(talk.site, given.mechanism)
     else:
-        mechanism = partial(_external, talk.introducer) if given.mechanism == "EXTERNAL" else None
+        mechanism = sasl.external(talk.introducer) if given.mechanism == "EXTERNAL" else None
     if mechanism is None:
         return Reply("NO", "There is no such mechanism here.", "CANNOT")
     if not talk.may_sign_in and not talk.introducer:
@@ -33,15 +29,3 @@ async def authenticate(talk: Talk, request: Request) -> Reply:
         return Reply("NO", "Signing in for somebody else is not offered.", "AUTHORIZATIONFAILED")
     except sasl.NeedsTls:
         return privacy_required()
-
-
-async def _external(introducer: str, talk: sasl.Channel, initial: bytes | None) -> Account | Refusal:
-    """RFC 4422 §A: the certificate says which site it is, and the identity to act as is a person who signed in there."""
-    message = await sasl.answer(talk.ask, "") if initial is None else initial
-    try:
-        address = message.decode("utf-8")
-    except UnicodeDecodeError:
-        address = ""
-    if not address:
-        raise sasl.ForAnother  # A site has no mail of its own.
-    return await talk.site.introduced(address, introducer, talk.actor)

@@ -1,7 +1,8 @@
 """LOGIN (RFC 9051 §6.2.3), and what every way of signing in ends with."""
 
 from cluster.domain.refusal import Reason, Refusal
-from protocols.imap.carrying import Traveller, taken
+from protocols.carrying import Traveller, Way, taken
+from protocols.imap.carrying import introduce
 from protocols.imap.commands.capability import words
 from protocols.imap.errors import refused
 from protocols.imap.model import Login, Reply, Request
@@ -51,8 +52,10 @@ async def _carried(talk: Talk, account: Account, where: tuple[str, ...]) -> Repl
     if talk.introducer:
         # Whoever carries it to here asks the next site, and nobody carries it in circles.
         return refused(Refusal(Reason.UNAVAILABLE, f"It is not here but at {', '.join(where)}."))
-    carried = await taken(Traveller(account.address, talk.peer, talk.session), where, talk.settings)
+    settings = talk.settings
+    way = Way("imap", introduce, settings.sites, settings.reach_s_max, settings.carry_s_max)
+    carried = await taken(Traveller(account.address, talk.peer, talk.session), where, way)
     if isinstance(carried, Refusal):
         return refused(carried)
     talk.account, talk.carried = account, carried
-    return Reply("OK", "Signed in.", f"CAPABILITY {carried.capabilities}")
+    return Reply("OK", "Signed in.", f"CAPABILITY {carried.answer}")

@@ -18,6 +18,7 @@ from protocols.pop3.commands.top import top
 from protocols.pop3.commands.uidl import uidl
 from protocols.pop3.commands.user import password, user
 from protocols.pop3.commands.utf8 import utf8
+from protocols.pop3.commands.xclient import xclient
 from protocols.pop3.model import Reply
 from protocols.pop3.state import Talk, When
 
@@ -46,4 +47,5 @@ COMMANDS: dict[str, Word] = {
     "UIDL": Word(uidl, When.TRANSACTION),
     "USER": Word(user, When.AUTHORIZATION),
     "UTF8": Word(utf8, When.AUTHORIZATION),
+    "XCLIENT": Word(xclient, When.AUTHORIZATION),
 }

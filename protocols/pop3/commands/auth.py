@@ -1,4 +1,4 @@
-"""AUTH (RFC 5034) with the mechanisms of protocols.sasl."""
+"""AUTH (RFC 5034) with the mechanisms of protocols.sasl, and EXTERNAL (RFC 4422 §A) at the door for sites."""
 
 from protocols import sasl
 from protocols.pop3.commands.user import PRIVACY_REQUIRED, channel, outcome
@@ -12,8 +12,12 @@ FOR_ANOTHER = Reply(False, "Signing in for somebody else is not offered.", AUTH)
 
 async def auth(talk: Talk, argument: bytes) -> Reply:
     name, _, initial = argument.partition(b" ")
-    mechanism = sasl.mechanism(talk.site, name.decode("ascii", "replace").upper())
-    if not talk.may_sign_in:
+    word = name.decode("ascii", "replace").upper()
+    if talk.introducer:
+        mechanism = sasl.external(talk.introducer) if word == "EXTERNAL" else None
+    else:
+        mechanism = sasl.mechanism(talk.site, word)
+    if not talk.may_sign_in and not talk.introducer:
         return PRIVACY_REQUIRED
     if mechanism is None:
         return NO_SUCH_MECHANISM

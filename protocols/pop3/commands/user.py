@@ -1,6 +1,8 @@
 """USER and PASS (RFC 1939 §7), and what every way of signing in ends with."""
 
 from cluster.domain.refusal import Refusal
+from protocols.carrying import Traveller, Way, taken
+from protocols.pop3.carrying import introduce
 from protocols.pop3.errors import TEMPORARY, refused
 from protocols.pop3.maildrop import opened
 from protocols.pop3.model import Reply
@@ -45,8 +47,7 @@ async def outcome(talk: Talk, found: Account | Refusal) -> Reply:
     if isinstance(where, Refusal):
         return refused(where)
     if where:
-        # RFC 3206 §4: nothing is wrong with the password, and the person can do something about it.
-        return Reply(False, f"Your mail is kept at another site: connect to {' or '.join(where)}.", TEMPORARY)
+        return await _carried(talk, found, where)
     await talk.watch(found.id)
     drop = await opened(talk.site, found)
     if isinstance(drop, Refusal):
@@ -55,3 +56,18 @@ async def outcome(talk: Talk, found: Account | Refusal) -> Reply:
     talk.account, talk.drop = found, drop
     count = len(drop.uids)
     return Reply(True, f"There {'is one message' if count == 1 else f'are {count} messages'}.")
+
+
+async def _carried(talk: Talk, account: Account, where: tuple[str, ...]) -> Reply:
+    """The mail is at other sites. The password was right: what fails now is no try."""
+    settings = talk.settings
+    if settings.sites is None or talk.introducer:
+        # RFC 3206 §4: nothing is wrong with the password, and the person can do something about it. Whoever carries it to here
+        # asks the next site: nobody carries it in circles.
+        return Reply(False, f"Your mail is kept at another site: connect to {' or '.join(where)}.", TEMPORARY)
+    way = Way("pop3", introduce, settings.sites, settings.reach_s_max, settings.carry_s_max)
+    carried = await taken(Traveller(account.address, talk.peer, talk.session), where, way)
+    if isinstance(carried, Refusal):
+        return refused(carried)
+    talk.account, talk.carried = account, carried
+    return Reply(True, carried.answer)

@@ -21,7 +21,7 @@ from storage.blobs.disk import DiskBlobs
 from storage.blobs.peers import Fetcher, OnDemand, small_source, source
 from storage.credentials import Credentials
 from storage.directory import Directory
-from storage.executor import Executor, Views
+from storage.executor import Executor
 from storage.follower import Follower
 from storage.handing import Handing
 from storage.ingest import Spool
@@ -40,6 +40,7 @@ from storage.search.indexer import Indexer
 from storage.sign_in import SignIn
 from storage.site import Site, Stores
 from storage.throttle import SignIns
+from storage.views import Views
 from storage.wanted import WantedContent
 from storage.whereabouts import Whereabouts
 from storage.window import Window, Windows

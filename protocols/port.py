@@ -27,6 +27,7 @@ from storage.shapes import (
     Flags,
     Mailbox,
     Message,
+    Named,
     Recipient,
     ScramKeys,
     Selected,
@@ -45,6 +46,7 @@ __all__ = [
     "Lookup",
     "Mailbox",
     "Message",
+    "Named",
     "Recipient",
     "ScramKeys",
     "Selected",
@@ -177,7 +179,31 @@ class Site(Protocol):
         """Its own address, an alias that leads to it, a group it is in directly."""
         ...
 
+    # -- whose mailboxes ----------------------------------------------------------------------------------------------
+    async def named(self, who: int, name: str) -> Named | Refusal:
+        """What a mailbox name means that somebody says; costs nothing where it is its own. Whoever asks for anything of
+        another's mailbox looks at the rights first. NO_SUCH_MAILBOX: a name of others, and no mailbox could be there for the
+        asker; UNAVAILABLE: also where the owner's mail is not here."""
+        ...
+
+    async def others(self, who: int) -> list[tuple[Named, Mailbox]] | Refusal:
+        """Every mailbox of others to which somebody has a right, ordered by name; each Mailbox as its owner has it."""
+        ...
+
+    async def rights(self, who: int, account: int, mailbox: int) -> str | Refusal:
+        """What somebody may do with another's mailbox now (RFC 4314 §2.1)."""
+        ...
+
+    async def entries(self, account: int, mailbox: int) -> list[tuple[str, str]] | Refusal:
+        """(identifier as people write it, rights) of who has rights to a mailbox, beside its owner; in order."""
+        ...
+
+    async def identifier(self, given: str) -> str | Refusal:
+        """As the domain knows it (cluster.domain.mailbox.rights). NO_SUCH_ADDRESS: it is nobody's."""
+        ...
+
     # -- mailboxes ----------------------------------------------------------------------------------------------------
+    # `reader`: somebody else than the owner, whose own \\Seen is shown, with a MODSEQ that rises with it; 0 = the owner.
     async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
         """Ordered by name; INBOX first. Makes the standard ones for an account that has none yet."""
         ...
@@ -190,15 +216,20 @@ class Site(Protocol):
         """Names subscribed to, also of mailboxes that are not there (RFC 9051 §6.3.9)."""
         ...
 
-    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+    async def status(self, account: int, mailboxes: Sequence[int], *, reader: int = 0) -> list[Status] | Refusal:
         """For each that exists, in the order asked."""
         ...
 
-    async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
-        """`recent`: take the \\Recent messages for this session (revision 1, SELECT but not EXAMINE)."""
+    async def select(
+        self, account: int, name: str, *, recent: bool = False, reader: int = 0
+    ) -> Selected | Refusal:
+        """`recent`: take the \\Recent messages for this session (revision 1, SELECT but not EXAMINE). For a reader nothing
+        is \\Recent."""
         ...
 
-    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
+    async def flags(
+        self, account: int, mailbox: int, uids: Ranges, since: int = 0, *, reader: int = 0
+    ) -> list[Flags] | Refusal:
         """Those with modseq > since, by UID; of messages that are there."""
         ...
 
@@ -211,12 +242,13 @@ class Site(Protocol):
         since: int = 0,
         described: bool = False,
         contents: bool = False,
+        reader: int = 0,
     ) -> AsyncIterator[list[Message]]:
         """In order of UID, in batches, from a cursor; also messages expunged a short time ago (their flags with
         \\Deleted), as sessions may still hold their UIDs. Raises SiteUnavailable."""
         ...
 
-    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal: ...
+    async def changes(self, account: int, mailbox: int, since: int, *, reader: int = 0) -> Changes | Refusal: ...
 
     async def looked_up(self, account: int, mailbox: int, asked: Sequence[Lookup]) -> list[Verdict | None]:
         """What the site's search index knows of each text, in order; None where it knows nothing. It never fails: whoever

@@ -8,6 +8,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Sequence
+from functools import partial
 from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
 from cluster.domain.directory.commands import Command as DirectoryBase
 from cluster.domain.directory.state import Slice
 from cluster.domain.mailbox import decide as mailbox
-from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox import names, ranges, sharing
 from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
 from cluster.domain.mailbox.commands import (
     AppendMessage,
@@ -54,14 +55,13 @@ from cluster.log.model import (
 from cluster.world import World
 from storage.answers import UNAVAILABLE
 from storage.news import Hub
-from storage.postgres.directory_view import DirectoryView
-from storage.postgres.mail_view import MailView
-from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import AWAY
-from storage.quotas import Accounts, Quotas, Taken
+from storage.quotas import Quotas, Taken
 from storage.reach import Reach, out_of_reach
 from storage.shapes import Done
+from storage.sharing import asks_for_another
 from storage.told import new_event
+from storage.views import Views
 
 TRIES_MAX = 5  # decisions on a state that turned out stale
 SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
@@ -124,7 +124,7 @@ class OutOfReach(LogUnavailable):
 
 
 class Executor:
-    def __init__(self, world: World, site: str, source: Log, hub: Hub, views: "Views") -> None:
+    def __init__(self, world: World, site: str, source: Log, hub: Hub, views: Views) -> None:
         self.world = world
         self.site = site
         self.source = source
@@ -291,7 +291,7 @@ class Executor:
         if patience_s < APPEND_S_MAX and self.reach.is_away(partition):
             return out_of_reach(partition)
         for attempt in range(TRIES_MAX):
-            asked = _Asked(commands, ids, partition, [])
+            asked = _Asked(actor, commands, ids, partition, [])
             decisions, read_at = await self._decide(asked, self.hub.position(partition), fresh=attempt > 0)
             made = [(id, one) for id, one in zip(ids, decisions, strict=True) if isinstance(one, Decision)]
             events = self._encoded(actor, made)
@@ -344,16 +344,24 @@ class Executor:
                     read_at = min(read_at, at)
                     decisions.append(await self.quotas.decide(tree, command, asked.partition, id, asked.taken))
                 case MailboxBase():
-                    state = await self._mail_state(command)
-                    if isinstance(state, Tree):
-                        decisions.append(await self.quotas.decide(state, command, asked.partition, id, asked.taken))
-                    else:
-                        decisions.append(mailbox.decide(state, command))
+                    decisions.append(await self._on_mail(asked, command, id))
                 case DirectoryBase():
                     decisions.append(directory.decide(await self._directory_state(command), command))
                 case _:
                     decisions.append(outbox.decide(await self.views.outbox.message(command.queued), command))
         return decisions, read_at
+
+    async def _on_mail(self, asked: "_Asked", command: MailboxCommand, id: bytes) -> Decision | Refusal:
+        if not asks_for_another(asked.actor, command):
+            reader, decides = 0, mailbox.decide
+        else:
+            reader = asked.actor.account
+            granted = await self.views.shared.granted(reader, command.account)
+            decides = partial(sharing.decide, reader=sharing.Reader(reader, granted))
+        state = await self._mail_state(command, reader)
+        if isinstance(state, Tree):
+            return await self.quotas.decide(state, command, asked.partition, id, asked.taken, decides)
+        return decides(state, command)
 
     async def _delivery_tree(self, command: Deliver, read_at: int, *, fresh: bool) -> tuple[Tree, int]:
         kept = None if fresh else self._trees.get(command.account)
@@ -368,13 +376,14 @@ class Executor:
             self._trees.pop(command.account, None)
         return kept
 
-    async def _mail_state(self, command: MailboxCommand) -> Tree | MessagesState:
+    async def _mail_state(self, command: MailboxCommand, reader: int = 0) -> Tree | MessagesState:
         if not isinstance(command, ChangeFlags | Expunge):
             tree = await self.views.mail.tree(
                 command.account,
                 mailbox.tree_needs(command),
                 mailbox.tree_ids(command),
                 subscriptions=isinstance(command, Subscribe),
+                rights=mailbox.reads_rights(command),
             )
             if (reads := mailbox.tree_reads(command)) is not None:
                 messages = await self.views.mail.messages_state(command.account, *reads, modseqs=True)
@@ -383,7 +392,7 @@ class Executor:
                 tree = msgspec.structs.replace(tree, alike=await self.views.mail.alike(*sent))
             return tree
         return await self.views.mail.messages_state(
-            command.account, command.mailbox, command.uids, modseqs=mailbox.reads_modseqs(command)
+            command.account, command.mailbox, command.uids, modseqs=mailbox.reads_modseqs(command), reader=reader
         )
 
     async def _directory_state(self, command: DirectoryCommand) -> Slice:
@@ -467,19 +476,10 @@ class Executor:
         return Done(stored.last, uidvalidity, tuple(uids), tuple(sources))
 
 
-class Views:
-    """The tables, as commands read them."""
-
-    def __init__(self, mail: MailView, directory: DirectoryView, outbox: OutboxView, accounts: Accounts) -> None:
-        self.mail = mail
-        self.directory = directory
-        self.outbox = outbox
-        self.accounts = accounts
-
-
 class _Asked(NamedTuple):
     """Commands of one partition, each with its id, and what of them is `taken` by accounts that have a quota."""
 
+    actor: Actor
     commands: Sequence[AnyOf]
     ids: Sequence[bytes]
     partition: str

@@ -86,21 +86,28 @@ class Quotas:
         return refusal
 
     async def decide(
-        self, tree: Tree, command: AnyCommand, partition: str, command_id: bytes, taken: list[Taken]
+        self,
+        tree: Tree,
+        command: AnyCommand,
+        partition: str,
+        command_id: bytes,
+        taken: list[Taken],
+        decides: Callable[[Tree, AnyCommand], Decision | Refusal] = decide,
     ) -> Decision | Refusal:
-        """With what the account holds, where it has a quota. What it adds is noted in `taken`. Raises AWAY's."""
+        """With what the account holds, where it has a quota. What it adds is noted in `taken`. `decides`: for whoever asks.
+        Raises AWAY's."""
         quota = await self._accounts.quota_of(command.account) if comes_in(command) else None
         if quota is None:
-            return decide(tree, command)
+            return decides(tree, command)
         weighed = weighs(command)
         weight = Usage() if weighed is None else await self._mail.weight(command.account, *weighed)
         adding = adds(command, weight)
         held = await self._room(command.account, quota, adding)
-        answer = decide(msgspec.structs.replace(tree, held=held, weight=weight), command)
+        answer = decides(msgspec.structs.replace(tree, held=held, weight=weight), command)
         if isinstance(answer, Refusal):
             if answer.reason in FULL and await self._mail.knows(partition, command_id):
                 # It was asked before and is there, and is what fills the account: the log gives its first outcome.
-                return decide(tree, command)
+                return decides(tree, command)
             return answer
         taken.append(Taken(command.account, held, adding))
         return answer

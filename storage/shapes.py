@@ -2,6 +2,7 @@
 
 import msgspec
 
+from cluster.domain.mailbox import rights
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges
 from storage.uids import Uids
@@ -57,6 +58,26 @@ class Mailbox(msgspec.Struct, frozen=True):
     uidvalidity: int
     special_use: str
     subscribed: bool
+
+
+class Named(msgspec.Struct, frozen=True):
+    """What the name of a mailbox means to who says it: `name` in the tree of `account`. `reader`: who asks, 0 = the owner itself.
+    `rights`: what the asker may do there (RFC 4314 §2.1), none where there is no such mailbox. `prefix`: stands before the
+    owner's names as the asker says them."""
+
+    account: int
+    name: str
+    reader: int = 0
+    rights: str = rights.ALL
+    prefix: str = ""
+
+    @property
+    def shown(self) -> str:
+        """The name as the asker says it."""
+        return self.prefix + self.name
+
+    def may(self, needed: str) -> bool:
+        return not self.reader or set(needed) <= set(self.rights)
 
 
 class Status(msgspec.Struct, frozen=True):

@@ -37,6 +37,7 @@ from storage.shapes import (
     Flags,
     Mailbox,
     Message,
+    Named,
     Recipient,
     ScramKeys,
     Selected,
@@ -44,6 +45,7 @@ from storage.shapes import (
     Status,
     TokensTaken,
 )
+from storage.sharing import Sharing
 from storage.sign_in import SignIn
 from storage.together import Together
 from storage.whereabouts import Whereabouts, refusal
@@ -69,6 +71,7 @@ class Site:
         self._executor = executor
         self._sign_in = sign_in
         self._stores = stores
+        self._sharing = Sharing(executor.views.shared, stores.mail, directory)
 
     # -- signing in ---------------------------------------------------------------------------------------------------
 
@@ -148,6 +151,30 @@ class Site:
         answer = await answered(self.directory.ask(ask))
         return answer if isinstance(answer, Refusal) else bool(answer)
 
+    # -- whose mailboxes ----------------------------------------------------------------------------------------------
+
+    async def named(self, who: int, name: str) -> Named | Refusal:
+        if not names.is_elsewhere(name):
+            return Named(who, names.canonical(name))
+        if (behind := await self._behind(who)) is not None:
+            return behind
+        found = await answered(self._sharing.named(who, name))
+        if isinstance(found, Refusal) or not found.reader:
+            return found
+        return await self._behind(found.account) or found
+
+    async def others(self, who: int) -> list[tuple[Named, Mailbox]] | Refusal:
+        return await answered(self._sharing.others(who))
+
+    async def rights(self, who: int, account: int, mailbox: int) -> str | Refusal:
+        return await answered(self._sharing.rights(who, account, mailbox))
+
+    async def entries(self, account: int, mailbox: int) -> list[tuple[str, str]] | Refusal:
+        return await answered(self._sharing.entries(account, mailbox))
+
+    async def identifier(self, given: str) -> str | Refusal:
+        return await answered(self._sharing.identifier(given))
+
     # -- mailboxes ----------------------------------------------------------------------------------------------------
 
     async def token(self, account: int, modseq: int) -> int | Refusal | None:
@@ -179,25 +206,29 @@ class Site:
             return absent
         return await answered(self._mail.subscriptions(account))
 
-    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+    async def status(self, account: int, mailboxes: Sequence[int], *, reader: int = 0) -> list[Status] | Refusal:
         if (behind := await self._behind(account)) is not None:
             return behind
-        return await answered(self._mail.status(account, mailboxes))
+        return await answered(self._mail.status(account, mailboxes, reader))
 
-    async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
+    async def select(
+        self, account: int, name: str, *, recent: bool = False, reader: int = 0
+    ) -> Selected | Refusal:
         if (behind := await self._behind(account)) is not None:
             return behind
         canonical = names.canonical(name)
-        selected = await answered(self._mail.select(account, canonical, recent=recent))
-        if selected is None and canonical == names.INBOX:
+        selected = await answered(self._mail.select(account, canonical, recent=recent, reader=reader))
+        if selected is None and canonical == names.INBOX and not reader:
             opened = await self._open(account)
             if isinstance(opened, Refusal):
                 return opened
-            selected = await answered(self._mail.select(account, canonical, recent=recent))
+            selected = await answered(self._mail.select(account, canonical, recent=recent, reader=reader))
         return NO_SUCH_MAILBOX if selected is None else selected
 
-    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
-        return await answered(self._mail.flags(account, mailbox, uids, since))
+    async def flags(
+        self, account: int, mailbox: int, uids: Ranges, since: int = 0, *, reader: int = 0
+    ) -> list[Flags] | Refusal:
+        return await answered(self._mail.flags(account, mailbox, uids, since, reader))
 
     async def messages(
         self,
@@ -208,18 +239,21 @@ class Site:
         since: int = 0,
         described: bool = False,
         contents: bool = False,
+        reader: int = 0,
     ) -> AsyncIterator[list[Message]]:
         try:
             async for batch in self._mail.messages(
-                account, mailbox, uids, since=since, described=described, contents=contents
+                account, mailbox, uids, since=since, described=described, contents=contents, reader=reader
             ):
                 yield batch
         except AWAY as error:
             raise SiteUnavailable(f"{type(error).__name__}: {error}") from error
 
-    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+    async def changes(self, account: int, mailbox: int, since: int, *, reader: int = 0) -> Changes | Refusal:
         if (absent := await self._absent(account)) is not None:
             return absent
+        if reader:
+            return await answered(self._mail.changes(account, mailbox, since, reader))
         partition = await answered(self.directory.partition_of(account))
         if isinstance(partition, Refusal):
             return partition

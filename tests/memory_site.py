@@ -17,12 +17,23 @@ import msgspec
 
 from cluster.domain.actor import Actor
 from cluster.domain.directory.commands import ChangeAccount
-from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox import names, ranges, sharing
 from cluster.domain.mailbox.commands import AnyCommand, ChangeFlags, Deliver, Expunge, OpenAccount
 from cluster.domain.mailbox.content import Content, Segment
 from cluster.domain.mailbox.decide import decide, sent_again, tree_reads, weighs
 from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, Ranges
-from cluster.domain.mailbox.state import AccountMail, Box, MailState, Msg, Unappliable, evolve, messages_of, tree_of
+from cluster.domain.mailbox.state import (
+    AccountMail,
+    Box,
+    MessagesState,
+    Msg,
+    Tree,
+    Unappliable,
+    as_read_by,
+    evolve,
+    messages_of,
+    tree_of,
+)
 from cluster.domain.quota import Held, Quota, Usage
 from cluster.domain.refusal import Reason, Refusal
 from cluster.formats import mime
@@ -46,6 +57,8 @@ from protocols.port import (
 )
 from storage.alike import message_id, message_ids
 from storage.search.index import Place, SearchIndex
+from storage.sharing import asks_for_another
+from tests.memory_sharing import Whose
 
 READ_PIECE_BYTES = 256 * 1024
 BATCH_ROWS = 1000
@@ -134,15 +147,13 @@ class _Watch:
         return True
 
 
-class MemorySite:
+class MemorySite(Whose):
     name = "memory"
 
     def __init__(self, world: MemoryWorld | None = None) -> None:
         self.world: World = world or MemoryWorld()
-        self.state = MailState()
-        self._people: dict[str, tuple[Account, str]] = {}
+        super().__init__()
         self.quotas: dict[int, Quota] = {}
-        self.kept_at: dict[int, tuple[str, ...]] = {}  # whose mail is at other sites only
         self.introductions: list[tuple[str, str, Actor]] = []  # (address, by which site, who)
         self.tokens: TokensTaken | None = None
         self.issued: dict[str, str] = {}  # token → whose it is, or "!" and why it is refused
@@ -208,8 +219,11 @@ class MemorySite:
             assert isinstance(spooled, _Spooled)
             self._data[spooled.content.hash] = spooled.data
         account = command.account
+        another = asks_for_another(actor, command)
+        state: Tree | MessagesState
         if isinstance(command, ChangeFlags | Expunge):
-            decision = decide(messages_of(self.state, account, command.mailbox, command.uids), command)
+            reader = actor.account if another else 0
+            state = messages_of(self.state, account, command.mailbox, command.uids, reader)
         else:
             tree = tree_of(self.state, account, tree_reads(command))
             if (sent := sent_again(tree, command)) is not None:
@@ -218,7 +232,12 @@ class MemorySite:
             assert not isinstance(held, Refusal)
             source, uids = weighed or (0, ())
             weight = self._usage(account, lambda box, uid, _: box == source and ranges.contains(uids, uid))
-            decision = decide(msgspec.structs.replace(tree, held=held, weight=weight), command)
+            state = msgspec.structs.replace(tree, held=held, weight=weight)
+        if another:
+            granted = {box.id: self._granted(actor.account, box) for box in self._mail(account).boxes.values()}
+            decision = sharing.decide(state, command, sharing.Reader(actor.account, granted))
+        else:
+            decision = decide(state, command)
         if isinstance(decision, Refusal):
             return decision
         done = Done(0, modified=decision.modified)
@@ -287,18 +306,6 @@ class MemorySite:
         return account.address == address.lower()
 
     # -- mailboxes -----------------------------------------------------------------------------------------------------
-    def _mail(self, account: int) -> AccountMail:
-        return self.state.accounts.get(account) or AccountMail(0)
-
-    def _box(self, account: int, mailbox: int) -> Box | None:
-        return self._mail(account).boxes.get(mailbox)
-
-    def _absent(self, account: int) -> Refusal | None:
-        where = self.kept_at.get(account)
-        return (
-            Refusal(Reason.UNAVAILABLE, f"This mail is not here but at {', '.join(where)}.", where) if where else None
-        )
-
     async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent
@@ -318,14 +325,14 @@ class MemorySite:
             return absent
         return sorted(self._mail(account).subscriptions)
 
-    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+    async def status(self, account: int, mailboxes: Sequence[int], *, reader: int = 0) -> list[Status] | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent
         boxes = [self._box(account, one) for one in mailboxes]
-        return [self._status(account, box) for box in boxes if box is not None]
+        return [self._status(account, box, reader) for box in boxes if box is not None]
 
-    def _status(self, account: int, box: Box) -> Status:
-        messages = box.messages.values()
+    def _status(self, account: int, box: Box, reader: int) -> Status:
+        messages = [as_read_by(one, reader) for one in box.messages.values()]
         return Status(
             _mailbox(self._mail(account), box),
             messages=len(messages),
@@ -337,29 +344,27 @@ class MemorySite:
             recent_from=self._recent.get(box.id, 1),
         )
 
-    async def select(self, account: int, name: str, *, recent: bool = False) -> Selected | Refusal:
+    async def select(
+        self, account: int, name: str, *, recent: bool = False, reader: int = 0
+    ) -> Selected | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent
         mail = self._mail(account)
         box = mail.boxes.get(mail.names.get(names.canonical(name), 0))
         if box is None:
             return Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.", (name,))
-        status = self._status(account, box)
+        status = self._status(account, box, reader)
         if recent:
             self._recent[box.id] = box.uidnext
         keywords = sorted({keyword for one in box.messages.values() for keyword in one.keywords})
-        unseen = min((uid for uid, one in box.messages.items() if not one.flags & SEEN), default=0)
+        unseen = min((uid for uid, one in box.messages.items() if not as_read_by(one, reader).flags & SEEN), default=0)
         return Selected(status, Uids(array("I", sorted(box.messages))), tuple(keywords), unseen)
 
-    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int = 0) -> list[Flags] | Refusal:
+    async def flags(
+        self, account: int, mailbox: int, uids: Ranges, since: int = 0, *, reader: int = 0
+    ) -> list[Flags] | Refusal:
         box = self._box(account, mailbox)
-        if box is None:
-            return []
-        return [
-            Flags(uid, one.flags, one.keywords, one.modseq)
-            for uid, one in _within(box.messages, uids)
-            if one.modseq > since
-        ]
+        return _flags(box, uids, since, reader) if box else []
 
     async def messages(
         self,
@@ -370,13 +375,15 @@ class MemorySite:
         since: int = 0,
         described: bool = False,
         contents: bool = False,
+        reader: int = 0,
     ) -> AsyncIterator[list[Message]]:
         box = self._box(account, mailbox)
         there = dict(box.messages) if box else {}
         for (owner, where, uid), message in self._expunged.items():
             if (owner, where) == (account, mailbox):
                 there[uid] = msgspec.structs.replace(message, flags=message.flags | DELETED)
-        rows = [self._row(uid, one, described, contents) for uid, one in _within(there, uids) if one.modseq > since]
+        seen = {uid: as_read_by(one, reader) for uid, one in there.items()}
+        rows = [self._row(uid, one, described, contents) for uid, one in _within(seen, uids) if one.modseq > since]
         for at in range(0, len(rows), BATCH_ROWS):
             yield rows[at : at + BATCH_ROWS]
 
@@ -403,17 +410,13 @@ class MemorySite:
             return [None] * len(asked)
         return await self.index.look_up(Place(mailbox, box.uidvalidity), asked)
 
-    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+    async def changes(self, account: int, mailbox: int, since: int, *, reader: int = 0) -> Changes | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent
         box = self._box(account, mailbox)
         if box is None:
             return Changes(since, 1, 0, gone=True)
-        changed = [
-            Flags(uid, one.flags, one.keywords, one.modseq)
-            for uid, one in sorted(box.messages.items())
-            if one.modseq > since
-        ]
+        changed = _flags(box, ranges.EVERY_UID, since, reader)
         vanished = ranges.compress(uid for uid, at in box.expunged.items() if at > since)
         return Changes(box.highestmodseq, box.uidnext, box.uidvalidity, tuple(changed), vanished)
 
@@ -472,6 +475,11 @@ class MemorySite:
 
 def _mailbox(mail: AccountMail, box: Box) -> Mailbox:
     return Mailbox(box.id, box.name, box.uidvalidity, box.special_use, box.name in mail.subscriptions)
+
+
+def _flags(box: Box, uids: Ranges, since: int, reader: int) -> list[Flags]:
+    shown = ((uid, as_read_by(one, reader)) for uid, one in _within(box.messages, uids))
+    return [Flags(uid, one.flags, one.keywords, one.modseq) for uid, one in shown if one.modseq > since]
 
 
 def _within(messages: "dict[int, Msg] | object", uids: Ranges) -> Iterator[tuple[int, Msg]]:

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import msgspec
+
 from cluster.domain.mailbox.events import FlagMode
 from protocols.imap.fetch_grammar import fetch
 from protocols.imap.grammar import Cursor
 from protocols.imap.model import (
+    Acl,
     Arguments,
     Authenticate,
     Compress,
@@ -38,7 +41,7 @@ STATUS_ITEMS = frozenset(
      "DELETED-STORAGE")
 )
 SELECTION_OPTIONS = frozenset(("SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"))
-RETURN_OPTIONS = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS"))
+RETURN_OPTIONS = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS", "MYRIGHTS"))
 
 
 def nothing(at: Cursor) -> Nothing:
@@ -173,6 +176,25 @@ def setquota(at: Cursor) -> SetQuota:
         if len(limits) > QUOTA_RESOURCES_MAX:
             raise SyntaxRefused("too many resources")
     return SetQuota(name, tuple(limits))
+
+
+def acl(at: Cursor) -> Acl:
+    at.space()
+    mailbox = at.mailbox()
+    at.space()
+    try:
+        identifier = at.astring().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise SyntaxRefused("an identifier is UTF-8") from error
+    if not identifier.removeprefix("-"):
+        raise SyntaxRefused("an identifier is not empty")  # RFC 4314 §3
+    return Acl(mailbox, identifier)
+
+
+def set_acl(at: Cursor) -> Acl:
+    given = acl(at)
+    at.space()
+    return msgspec.structs.replace(given, rights=at.astring().decode("latin-1"))
 
 
 def rename(at: Cursor) -> Rename:
@@ -317,6 +339,11 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "GETQUOTA": root,
     "GETQUOTAROOT": name,
     "SETQUOTA": setquota,
+    "SETACL": set_acl,
+    "DELETEACL": acl,
+    "GETACL": name,
+    "LISTRIGHTS": acl,
+    "MYRIGHTS": name,
     "STATUS": status,
     "IDLE": nothing,
     "CHECK": nothing,

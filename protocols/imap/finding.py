@@ -42,7 +42,7 @@ async def find(
     with_modseq = _names(given.key, "MODSEQ")
     if with_modseq:
         talk.enable("CONDSTORE")  # RFC 7162 §3.1
-        judged = await _judged(talk, given.key)
+        judged = await _judged(talk, view, given.key)
         if isinstance(judged, Refusal):
             return refused(judged)
         key = judged
@@ -68,18 +68,18 @@ async def _verdicts(talk: Talk, view: View, key: Key) -> searching.Verdicts:
     wanted = list(dict.fromkeys(indexed.lookups(key)))
     if not wanted or not len(view):
         return {}
-    said = await talk.site.looked_up(talk.who(), view.mailbox, wanted)
+    said = await talk.site.looked_up(view.account, view.mailbox, wanted)
     return {one: verdict for one, verdict in zip(wanted, said, strict=True) if verdict is not None}
 
 
-async def _judged(talk: Talk, key: Key) -> Key | Refusal:
+async def _judged(talk: Talk, view: View, key: Key) -> Key | Refusal:
     """The key with each MODSEQ as it counts here: above one that is lost anything may have changed."""
     if key.word == "MODSEQ":
-        token = await talk.site.token(talk.who(), key.number)
+        token = await talk.site.token(view.account, key.number)
         return token if isinstance(token, Refusal) else msgspec.structs.replace(key, number=token or 0)
     keys: list[Key] = []
     for one in key.keys:
-        judged = await _judged(talk, one)
+        judged = await _judged(talk, view, one)
         if isinstance(judged, Refusal):
             return judged
         keys.append(judged)
@@ -113,7 +113,9 @@ class Found:
         if not self.with_modseq:
             pending = self._decide(pending, PLACES, places)
         if pending and (self.with_modseq or self.asked.level >= FLAGS):
-            rows = await self.talk.site.flags(self.talk.who(), view.mailbox, view.ranges(_spans(pending)))
+            rows = await self.talk.site.flags(
+                view.account, view.mailbox, view.ranges(_spans(pending)), reader=view.reader
+            )
             if isinstance(rows, Refusal):
                 return refused(rows)
             by_uid = {row.uid: row for row in rows}
@@ -149,7 +151,7 @@ class Found:
         ranges = self.view.ranges(_spans(pending))
         there = []
         answer = self.talk.site.messages(
-            self.talk.who(), self.view.mailbox, ranges, described=level == DESCRIBED, contents=False
+            self.view.account, self.view.mailbox, ranges, described=level == DESCRIBED, reader=self.view.reader
         )
         async for batch in answer:
             for row in batch:
@@ -164,8 +166,9 @@ class Found:
     async def _with_bytes(self, pending: list[Candidate], places: list[int]) -> bool:
         by_uid = {one.uid: one for one in pending}
         rows: list[Message] = []
+        view = self.view
         answer = self.talk.site.messages(
-            self.talk.who(), self.view.mailbox, self.view.ranges(_spans(pending)), described=True, contents=True
+            view.account, view.mailbox, view.ranges(_spans(pending)), described=True, contents=True, reader=view.reader
         )
         async for batch in answer:
             rows.extend(row for row in batch if row.uid in by_uid)

@@ -93,6 +93,14 @@ class SetQuota(msgspec.Struct, frozen=True):
     limits: tuple[tuple[str, int], ...]
 
 
+class Acl(msgspec.Struct, frozen=True):
+    """RFC 4314 §3. `rights`: of SETACL, as the client said them."""
+
+    mailbox: str
+    identifier: str
+    rights: str = ""
+
+
 class Rename(msgspec.Struct, frozen=True):
     old: str
     new: str
@@ -223,7 +231,7 @@ class Thread(msgspec.Struct, frozen=True):
 
 Arguments = (
     Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
-    | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress | Root | SetQuota
+    | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress | Root | SetQuota | Acl
 )  # fmt: skip
 
 

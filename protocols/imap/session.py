@@ -72,6 +72,8 @@ async def _one(talk: Talk) -> None:
                 reply: Reply | None = Reply("BAD", _why_not(talk, word.when))
             elif talk.uid_only and word.counts:
                 reply = Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3
+            elif _in_anothers(talk, word) and not await talk.may_go_on():
+                reply = refused(Refusal(Reason.UNAVAILABLE))
             elif word.names_messages and not await _caught_up(talk):
                 reply = refused(Refusal(Reason.UNAVAILABLE))
             else:
@@ -98,6 +100,12 @@ async def _one(talk: Talk) -> None:
         _count_bad(talk)
     if talk.full:
         await talk.flush()
+
+
+def _in_anothers(talk: Talk, word: Word) -> bool:
+    """Whether it is about a selected mailbox of somebody else, whose rights may have changed."""
+    there = talk.view is not None and talk.view.reader
+    return bool(there) and (word.when is When.SELECTED or word.names_messages)
 
 
 async def _caught_up(talk: Talk) -> bool:

@@ -8,7 +8,9 @@ from enum import IntFlag
 from typing import Protocol
 
 from cluster.domain.actor import Actor
-from cluster.domain.mailbox.events import Ranges
+from cluster.domain.mailbox import rights
+from cluster.domain.mailbox.events import DELETED, SEEN, Ranges
+from cluster.domain.mailbox.sharing import WRITTEN
 from cluster.domain.refusal import Refusal
 from protocols.carrying import Carried
 from protocols.imap import writer
@@ -269,7 +271,7 @@ class Talk:
     # -- the selected mailbox ----------------------------------------------------------------------------------------------
     async def open(self, view: View) -> None:
         """The mailbox is selected. What happened before it is watched is found by the poll that ends the command."""
-        self._watch = await self._watching.enter_async_context(self.site.watch(self.who(), view.mailbox))
+        self._watch = await self._watching.enter_async_context(self.site.watch(view.account, view.mailbox))
         self.view = view
 
     async def deselect(self) -> None:
@@ -300,6 +302,8 @@ class Talk:
         if self.account is None or self.closing:
             return
         where = await self.site.elsewhere(self.account.id)
+        if not where and self.view is not None and self.view.reader:
+            where = await self.site.elsewhere(self.view.account)
         if where and not isinstance(where, Refusal):
             self.say("BYE [UNAVAILABLE] Your mail is kept at another site now; sign in again.")
             self.closing = True
@@ -315,8 +319,10 @@ class Talk:
             if expunges and view.untold:
                 self._tell_lost(view)
             return
+        if view.reader and not await self.may_go_on():
+            return
         self.behind = True  # also where the question fails in a way that nobody foresaw
-        changes = await self.site.changes(self.who(), view.mailbox, view.modseq)
+        changes = await self.site.changes(view.account, view.mailbox, view.modseq, reader=view.reader)
         self.behind = isinstance(changes, Refusal)
         if isinstance(changes, Refusal):
             await self.moved()
@@ -367,6 +373,28 @@ class Talk:
                 del self.contexts[tag]
                 self.say(f'NO [NOUPDATE "{tag}"] What changes of it is not told any more.')
 
+    async def may_go_on(self) -> bool:
+        """Of another's selected mailbox: what may be done there now (RFC 4314 §5.1.1). Who may not read it any more is told BYE;
+        False then, and where that cannot be said."""
+        view = self.mailbox()
+        now = await self.site.rights(self.who(), view.account, view.mailbox)
+        if isinstance(now, Refusal):
+            self.behind = True
+            return False
+        if rights.READ not in now:
+            if not self.closing:
+                self.say("BYE The selected mailbox may not be read any more.")
+            self.closing = True
+            return False
+        if now != view.rights:
+            was = view.read_only
+            view.rights = now
+            self.say_flags(view)
+            if view.read_only != was:
+                # RFC 9051 §7.1
+                self.say(f"OK [{'READ-ONLY' if view.read_only else 'READ-WRITE'}] What you may do here has changed.")
+        return True
+
     def shows_recent(self, uid: int) -> bool:
         """RFC 9051 §A: revision 2 has no \\Recent."""
         return self.view is not None and uid >= self.view.recent_from and not self.revision_2
@@ -375,8 +403,13 @@ class Talk:
         """FLAGS and PERMANENTFLAGS (RFC 9051 §7.3.5, §7.1)."""
         known = writer.flags(31, sorted(view.keywords))
         self.say(f"FLAGS ({known})")
-        # RFC 9051 §7.1: \* means that new keywords can be made
-        may = f"{known} \\*" if view.writable else ""
+        may = ""
+        if view.writable:
+            # RFC 4314 §5.1.1: what this reader may change; RFC 9051 §7.1: \* means that new keywords can be made
+            written = view.may(rights.WRITE)
+            kept = (SEEN if view.may(rights.SEEN) else 0) | (DELETED if view.may(rights.DELETE_MESSAGES) else 0)
+            may = writer.flags(kept | (WRITTEN if written else 0), sorted(view.keywords) if written else ())
+            may = f"{may} \\*" if written else may
         self.say(f"OK [PERMANENTFLAGS ({may})] Flags that are kept.")
 
     def _tell_lost(self, view: View) -> None:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import Ranges
 from protocols.imap.model import STAR, Partial, SequenceSet
-from protocols.port import Uids
+from protocols.port import Named, Uids
 
 Spans = list[tuple[int, int]]
+NOTHING_RECENT = 1 << 32  # above every UID: in another's mailbox, and in revision 2, nothing is \\Recent
 
 
 class NoSuchMessage(Exception):
@@ -22,7 +23,8 @@ class NoSuchMessage(Exception):
 
 
 class View:
-    """`recent_from`: UIDs from it on are \\Recent in this session."""
+    """`recent_from`: UIDs from it on are \\Recent in this session. `name`: as the client says it. `account`: whose mailbox;
+    `reader`: who sees it, 0 = the owner; `rights` what that one may do (RFC 4314 §2.1). `selected`: not only examined."""
 
     def __init__(
         self,
@@ -32,16 +34,31 @@ class View:
         modseq: int,
         *,
         uidvalidity: int,
-        writable: bool,
+        whose: Named,
+        selected: bool,
         recent_from: int,
         keywords: Iterable[str] = (),
     ) -> None:
+        self.account, self.reader, self.rights, self.selected = whose.account, whose.reader, whose.rights, selected
         self.mailbox, self.name, self.modseq, self.uidvalidity = mailbox, name, modseq, uidvalidity
         self.uids = uids.copy()
-        self.writable, self.recent_from = writable, recent_from
+        self.recent_from = recent_from
         self.keywords = set(keywords)
         self.saved: array[int] = array("I")  # "$", RFC 5182
         self._gone: set[int] = set()
+
+    @property
+    def writable(self) -> bool:
+        """Whether anything may be changed here, if only what this reader has read."""
+        return self.selected and (not self.reader or any(right in self.rights for right in "swtei"))
+
+    @property
+    def read_only(self) -> bool:
+        """RFC 4314 §5.2: \\Seen is each reader's own, and no reason to call it READ-WRITE."""
+        return not self.selected or bool(self.reader) and not any(right in self.rights for right in "wtei")
+
+    def may(self, right: str) -> bool:
+        return not self.reader or right in self.rights
 
     def __len__(self) -> int:
         return len(self.uids)

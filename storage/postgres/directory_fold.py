@@ -106,6 +106,7 @@ class DirectoryFold:
         | e.SentFilingChanged
         | e.QuotaChanged
         | e.AccountRemoved
+        | e.AccountShared
         | e.PasswordChanged
         | e.AppPasswordAdded
         | e.AppPasswordRevoked,
@@ -132,6 +133,8 @@ class DirectoryFold:
                     event.messages,
                     None if event.soft is None else list(event.soft),
                 )
+            case e.AccountShared():
+                await db.execute("UPDATE account SET shared = true WHERE id = $1", event.account)
             case e.AccountRemoved():
                 await db.execute("DELETE FROM account WHERE id = $1", event.account)
                 await db.execute("DELETE FROM credential WHERE account = $1", event.account)

@@ -12,12 +12,12 @@ from storage.postgres.pool import Connection, Database
 
 ENTRIES = """
 SELECT 1 AS kind, a.address, a.id, a.partition, a.name, a.administrator, a.suspended, a.pop3_since, a.file_sent,
-    a.quota_storage, a.quota_messages, a.quota_soft, NULL::text[] AS list,
+    a.quota_storage, a.quota_messages, a.quota_soft, a.shared, NULL::text[] AS list,
     (SELECT jsonb_object_agg(c.label, jsonb_build_array(c.argon2, c.scram_sha_256)) FROM credential c WHERE c.account = a.id) AS credentials
 FROM account a WHERE a.address = ANY ($1::text[])
-UNION ALL SELECT 2, address, 0, '', '', false, false, 0, false, 0, 0, NULL, targets, NULL
+UNION ALL SELECT 2, address, 0, '', '', false, false, 0, false, 0, 0, NULL, false, targets, NULL
 FROM alias WHERE address = ANY ($1::text[])
-UNION ALL SELECT 3, address, 0, '', name, false, false, 0, false, 0, 0, NULL, members, NULL
+UNION ALL SELECT 3, address, 0, '', name, false, false, 0, false, 0, 0, NULL, false, members, NULL
 FROM distribution_group WHERE address = ANY ($1::text[])
 """
 
@@ -139,6 +139,7 @@ def _entry(row: Any) -> Entry:
                 row["id"], row["address"], row["partition"], row["name"], verifier,
                 row["administrator"], row["suspended"], credentials, row["pop3_since"], row["file_sent"],
                 Override(row["quota_storage"], row["quota_messages"], None if soft is None else tuple(soft)),
+                row["shared"],
             )  # fmt: skip
         case 2:
             return Alias(row["address"], tuple(row["list"]))

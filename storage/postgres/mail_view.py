@@ -16,6 +16,7 @@ from cluster.domain.quota import Usage
 from storage.alike import LOOKED_AT_MAX, message_id, message_ids
 from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
+from storage.postgres.shared_view import as_read_by, changes_by, selected_by, unseen_by
 from storage.shapes import Changes, Flags, Mailbox, Message, Selected, Status
 from storage.uids import Uids
 
@@ -92,9 +93,9 @@ class MailView:
         )
         return [row["name"] for row in rows]
 
-    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status]:
+    async def status(self, account: int, mailboxes: Sequence[int], reader: int = 0) -> list[Status]:
         rows = await self.database.fetch(
-            f"SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) "
+            f"SELECT {MAILBOX}, {_counted(reader)}, coalesce(r.uid, 1) "
             "FROM unnest($2::bigint[]) WITH ORDINALITY w(id, n) JOIN mailbox m ON m.id = w.id AND m.account = $1 "
             "LEFT JOIN recent r ON r.mailbox = m.id ORDER BY w.n",
             account,
@@ -102,10 +103,12 @@ class MailView:
         )
         return [Row(*row[:-1]).status(row[-1]) for row in rows]
 
-    async def select(self, account: int, name: str, *, recent: bool) -> Selected | None:
+    async def select(self, account: int, name: str, *, recent: bool, reader: int = 0) -> Selected | None:
         """One statement, one state of the tables. Its UIDs are those that were read before, if nothing has changed since."""
         if NUL in name:
             return None
+        if reader:
+            return await self._select_as(reader, account, name)
         kept = self._kept.get((account, name))
         known = (kept.mailbox, kept.uidvalidity, kept.modseq) if kept is not None else (0, 0, 0)
         row = await self.database.row(SELECTED, account, name, *known)
@@ -126,6 +129,14 @@ class MailView:
         status = mailbox.status(row["recent_from"])
         return Selected(status, kept.uids.copy(), tuple(row["keywords"]), kept.first_unseen)
 
+    async def _select_as(self, reader: int, account: int, name: str) -> Selected | None:
+        """As somebody else than the owner: what that one has read is not in what is kept."""
+        row = await self.database.row(selected_by(SELECTED, reader), account, name, 0, 0, 0)
+        if row is None:
+            return None
+        uids = Uids(array("I", row["uids"] or ()))
+        return Selected(Row(*row[:11]).status(), uids, tuple(row["keywords"]), row["first_unseen"] or 0)
+
     def forget(self) -> None:
         self._kept.clear()
         self._kept_uids = 0
@@ -140,10 +151,10 @@ class MailView:
         while self._kept_uids > KEPT_UIDS_MAX or len(self._kept) > KEPT_MAILBOXES_MAX:
             self._kept_uids -= len(self._kept.pop(next(iter(self._kept))).uids)
 
-    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int) -> list[Flags]:
+    async def flags(self, account: int, mailbox: int, uids: Ranges, since: int, reader: int = 0) -> list[Flags]:
         firsts, lasts = columns(uids)
         rows = await self.database.fetch(
-            FLAGS,
+            as_read_by(FLAGS, reader) if reader else FLAGS,
             mailbox,
             firsts,
             lasts,
@@ -153,17 +164,26 @@ class MailView:
         return await _shown(rows)
 
     async def messages(
-        self, account: int, mailbox: int, uids: Ranges, *, since: int, described: bool, contents: bool
+        self,
+        account: int,
+        mailbox: int,
+        uids: Ranges,
+        *,
+        since: int,
+        described: bool,
+        contents: bool,
+        reader: int = 0,
     ) -> AsyncIterator[list[Message]]:
         """Batch after batch, so that no connection waits for a slow reader. Which UIDs there are is asked once: asked with
         every batch, it would cost the square of the mailbox."""
         limit = CONTENT_ROWS_A_BATCH if described or contents else ROWS_A_BATCH
         extra = f"{'c.description' if described else 'NULL'}, {'c.segments' if contents else 'NULL'}"
         query = MESSAGES.replace("EXTRA", extra)
+        query, uids_query = (as_read_by(query, reader), as_read_by(UIDS, reader)) if reader else (query, UIDS)
         if ranges.count(uids) <= limit:
             wanted = array("I", ranges.expand(uids))
         else:
-            there = await self.database.row(UIDS, mailbox, *columns(uids), since, account)
+            there = await self.database.row(uids_query, mailbox, *columns(uids), since, account)
             wanted = array("I", there["uids"] or ()) if there else array("I")
         for start in range(0, len(wanted), limit):
             # One that changed meanwhile is shown as it is now; one that was expunged is found among those.
@@ -171,9 +191,9 @@ class MailView:
             if rows:
                 yield [_message(row) for row in rows]
 
-    async def changes(self, account: int, mailbox: int, since: int) -> Changes:
+    async def changes(self, account: int, mailbox: int, since: int, reader: int = 0) -> Changes:
         """One statement, one state of the tables."""
-        rows = await self.database.fetch(CHANGES, mailbox, account, since)
+        rows = await self.database.fetch(changes_by(CHANGES, reader) if reader else CHANGES, mailbox, account, since)
         if not rows:
             return Changes(since, 0, 0, gone=True)
         of: tuple[list[Any], ...] = ([], [], [], [])
@@ -192,7 +212,15 @@ class MailView:
 
     # -- what commands are decided on ---------------------------------------------------------------------------------
 
-    async def tree(self, account: int, names: Sequence[str] | None, ids: Sequence[int], *, subscriptions: bool) -> Tree:
+    async def tree(
+        self,
+        account: int,
+        names: Sequence[str] | None,
+        ids: Sequence[int],
+        *,
+        subscriptions: bool,
+        rights: bool = False,
+    ) -> Tree:
         """The mailboxes of these names and ids, or all (None)."""
         async with self.database.connection() as db:
             rows = await db.fetch(
@@ -206,16 +234,28 @@ class MailView:
             subscribed = []
             if subscriptions:
                 subscribed = await db.fetch("SELECT name FROM subscription WHERE account = $1", account)
+            granted = []
+            if rights:
+                granted = await db.fetch(
+                    "SELECT mailbox, CASE WHEN negative THEN '-' ELSE '' END || identifier AS identifier, rights "
+                    "FROM mailbox_right WHERE mailbox = ANY ($1::bigint[])",
+                    [row["id"] for row in rows],
+                )
         entries = {row["name"]: Entry(row["id"], row["uidvalidity"], row["special_use"]) for row in rows}
-        return Tree(entries, count, frozenset(row["name"] for row in subscribed))
+        given: dict[int, dict[str, str]] = {}
+        for row in granted:
+            given.setdefault(row["mailbox"], {})[row["identifier"]] = row["rights"]
+        return Tree(entries, count, frozenset(row["name"] for row in subscribed), rights=given)
 
-    async def messages_state(self, account: int, mailbox: int, uids: Ranges, *, modseqs: bool) -> MessagesState:
+    async def messages_state(
+        self, account: int, mailbox: int, uids: Ranges, *, modseqs: bool, reader: int = 0
+    ) -> MessagesState:
         exists = await self.database.row("SELECT 1 FROM mailbox WHERE id = $1 AND account = $2", mailbox, account)
         if exists is None:
             return MessagesState(exists=False)
         if not modseqs:
             return MessagesState(exists=True)
-        return MessagesState(True, {row.uid: row.modseq for row in await self.flags(account, mailbox, uids, 0)})
+        return MessagesState(True, {row.uid: row.modseq for row in await self.flags(account, mailbox, uids, 0, reader)})
 
     async def alike(self, mailbox: int, contents: Sequence[Content]) -> tuple[tuple[int, bool], ...]:
         """(UID, whether it was filed for its sender) of the newest messages that have a Message-ID of one of these. By their
@@ -277,6 +317,10 @@ class MailView:
                 limit *= 4
         made = [row for row in reversed(rows) if first <= row["position"] <= last]
         return box["uidvalidity"], [row["uid"] for row in made], [row["origin_uid"] for row in made]
+
+
+def _counted(reader: int) -> str:
+    return COUNTED.replace("m.unseen", unseen_by(reader)) if reader else COUNTED
 
 
 def columns(uids: Ranges) -> tuple[list[int], list[int]]:

@@ -19,10 +19,11 @@ from cluster.domain.outbox.state import OutboxState, Queued, evolve
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.memory import MemoryLog
 from cluster.log.model import Append, Blob, LogUnavailable, Stale, Stored
-from storage.executor import Executor, Views
+from storage.executor import Executor
 from storage.handing import Drain, Handing
 from storage.reach import AWAY_S
 from storage.shapes import Done
+from storage.views import Views
 from tests.contracts.smtp_site import SteadyWorld
 
 QUEUE, SPOOL = partitions.queue("north"), partitions.spool("north")

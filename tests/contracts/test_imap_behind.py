@@ -17,7 +17,7 @@ class Deaf(MemorySite):
 
     deaf = False
 
-    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+    async def changes(self, account: int, mailbox: int, since: int, *, reader: int = 0) -> Changes | Refusal:
         return Refusal(Reason.UNAVAILABLE) if self.deaf else await super().changes(account, mailbox, since)
 
 
@@ -66,7 +66,7 @@ async def test_a_uid_that_the_view_lacks_is_not_passed_over_in_silence() -> None
 class Broken(Deaf):
     """Fails in a way that nobody foresaw while `deaf`."""
 
-    async def changes(self, account: int, mailbox: int, since: int) -> Changes | Refusal:
+    async def changes(self, account: int, mailbox: int, since: int, *, reader: int = 0) -> Changes | Refusal:
         if self.deaf:
             raise RuntimeError("the line broke in the middle of an answer")
         return await super().changes(account, mailbox, since)

@@ -298,7 +298,7 @@ class FailingSite(MemorySite):
 
     bug = unreadable = away = False
 
-    async def status(self, account: int, mailboxes: Sequence[int]) -> list[Status] | Refusal:
+    async def status(self, account: int, mailboxes: Sequence[int], *, reader: int = 0) -> list[Status] | Refusal:
         if self.bug:
             raise ZeroDivisionError("a bug")
         return Refusal(Reason.UNAVAILABLE) if self.away else await super().status(account, mailboxes)

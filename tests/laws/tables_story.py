@@ -110,6 +110,7 @@ directory_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(d.SentFilingChanged, people, addresses, st.booleans()),
     st.builds(d.QuotaChanged, people, addresses, st.sampled_from([None, 0, 7]), st.sampled_from([None, 3]), softs),
     st.builds(d.DomainQuotaChanged, domains, st.integers(0, 9), st.integers(0, 9), st.sampled_from([(), (50, 90)])),
+    st.builds(d.AccountShared, people, addresses),
     st.builds(d.AccountRemoved, people, addresses),
     st.builds(d.PasswordChanged, people, addresses, verifiers),
     st.builds(d.AppPasswordAdded, people, addresses, labels, verifiers),

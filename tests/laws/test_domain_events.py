@@ -72,6 +72,7 @@ EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
         d.QuotaChanged, ids, texts, st.none() | whole, st.none() | whole, st.none() | st.lists(whole).map(tuple)
     ),
     d.DomainQuotaChanged: st.builds(d.DomainQuotaChanged, texts, whole, whole, st.lists(whole).map(tuple)),
+    d.AccountShared: st.builds(d.AccountShared, ids, texts),
     d.AccountRemoved: st.builds(d.AccountRemoved, ids, texts),
     d.PasswordChanged: st.builds(d.PasswordChanged, ids, texts, verifiers),
     d.AppPasswordAdded: st.builds(d.AppPasswordAdded, ids, texts, texts, verifiers),

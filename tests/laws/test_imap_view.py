@@ -12,7 +12,7 @@ from cluster.domain.mailbox.events import Ranges
 from protocols.imap import results, urls
 from protocols.imap.model import STAR, SequenceSet
 from protocols.imap.view import NoSuchMessage, View, chunks, spans_of, total, within
-from protocols.port import Uids
+from protocols.port import Named, Uids
 
 uid_lists = st.sets(st.integers(1, 40), max_size=25).map(sorted)
 numbers = st.one_of(st.just(STAR), st.integers(1, 45))
@@ -20,7 +20,8 @@ sets = st.lists(st.tuples(numbers, numbers), min_size=1, max_size=4).map(lambda 
 
 
 def view(uids: list[int]) -> View:
-    return View(1, "INBOX", Uids(array("I", uids)), 0, uidvalidity=1, writable=True, recent_from=1 << 32)
+    whose = Named(7, "INBOX")
+    return View(1, "INBOX", Uids(array("I", uids)), 0, uidvalidity=1, whose=whose, selected=True, recent_from=1 << 32)
 
 
 def slow(uids: list[int], asked: SequenceSet, by_uid: bool) -> set[int] | None:

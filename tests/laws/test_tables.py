@@ -137,7 +137,7 @@ async def directory_rows(law: Tables) -> Rows:
         ),
         "accounts": await law.rows(
             "SELECT id, address, domain, name, partition, administrator, suspended, pop3_since, file_sent, quota_storage, "
-            "quota_messages, array_to_json(quota_soft)::text FROM account"
+            "quota_messages, array_to_json(quota_soft)::text, shared FROM account"
         ),
         "credentials": await law.rows("SELECT account, label, argon2, scram_sha_256 FROM credential"),
         "aliases": await law.rows("SELECT address, domain, array_to_string(targets, ' ') FROM alias"),
@@ -159,7 +159,7 @@ def expected_directory(model: Model) -> Rows:
             case Account():
                 standing = (entry.administrator, entry.suspended, entry.pop3_since, entry.file_sent)
                 quota = (entry.quota.storage, entry.quota.messages, _json(entry.quota.soft))
-                rows["accounts"].append((entry.id, address, domain, entry.name, entry.partition, *standing, *quota))
+                rows["accounts"].append((entry.id, address, domain, entry.name, entry.partition, *standing, *quota, entry.shared))
                 kept = {**entry.app_passwords, **({"": entry.verifier} if entry.verifier else {})}
                 rows["credentials"] += [(entry.id, label, v.argon2, v.scram_sha_256) for label, v in kept.items()]
             case Alias():

@@ -2,6 +2,8 @@
 
     # a comment; cites the RFC
     -- person anna                a new account; <anna> is its address, its password is "secret"; root is an administrator
+    -- shared office anna         an account with which nobody signs in; anna may do everything with its INBOX
+    -- group team anna bob        an address that leads to them; <team>
     -- setting NAME=NUMBER        of protocols.imap.settings, before the first client
     -- tls                        clients that come from now on speak TLS
     -- token TOKEN anna           is anna's; !REASON instead of a name: it is refused for that (at a site in memory only)
@@ -39,10 +41,13 @@ _BYTE = re.compile(r"<0x([0-9a-f]{2})>")
 
 
 class Stage(NamedTuple):
-    """A site, and how to make a person of it: name → (address, password)."""
+    """A site, and how to make a person of it: name → (address, password); a shared account and the rights of an address
+    to its INBOX: (name, address) → address; a group: (name, members' addresses) → address."""
 
     site: Site
     person: Callable[[str], Awaitable[tuple[str, str]]]
+    shared: Callable[[str, str], Awaitable[str]]
+    group: Callable[[str, tuple[str, ...]], Awaitable[str]]
 
 
 class Client:
@@ -163,6 +168,11 @@ class Player:
         match words:
             case ["person", name]:
                 self.names[name], self.passwords[name] = await self.stage.person(name)
+            case ["shared", name, person]:
+                self.names[name] = await self.stage.shared(name, self.names[person])
+            case ["group", name, *people]:
+                members = tuple(self.names[person] for person in people)
+                self.names[name] = await self.stage.group(name, members)
             case ["setting", pair]:
                 name, _, value = pair.partition("=")
                 assert self.server is None and name in Settings.__struct_fields__, where

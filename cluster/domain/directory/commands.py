@@ -40,6 +40,13 @@ class AddAccount(Command, frozen=True):
     name: str = ""
     verifier: Verifier | None = None
     administrator: bool = False
+    shared: bool = False
+
+
+class ShareAccount(Command, frozen=True):
+    """Nobody signs in with it from now on: its mailboxes are for several people."""
+
+    address: str
 
 
 class ChangeAccount(Command, frozen=True):
@@ -114,7 +121,7 @@ class RecordTopology(Command, frozen=True):
 
 
 AnyCommand = (
-    AddDomain | ChangeDomain | RemoveDomain | AddAccount | ChangeAccount | RemoveAccount | SetPassword | AddAppPassword
+    AddDomain | ChangeDomain | RemoveDomain | AddAccount | ShareAccount | ChangeAccount | RemoveAccount | SetPassword | AddAppPassword
     | RevokeAppPassword | AddAlias | RemoveAlias | AddGroup | ChangeGroupMembers | RemoveGroup
     | RecordTopology
 )  # fmt: skip

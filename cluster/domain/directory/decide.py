@@ -29,11 +29,13 @@ from cluster.domain.directory.commands import (
     RemoveGroup,
     RevokeAppPassword,
     SetPassword,
+    ShareAccount,
 )
 from cluster.domain.directory.events import (
     AccountAdded,
     AccountChanged,
     AccountRemoved,
+    AccountShared,
     AliasAdded,
     AliasRemoved,
     AppPasswordAdded,
@@ -68,6 +70,7 @@ TARGETS_PER_ALIAS_MAX = 1_000
 MEMBERS_PER_GROUP_MAX = 10_000
 
 Answer = Decision | Refusal
+SHARED = Refusal(Reason.NOT_PERMITTED, "Nobody signs in with a shared account: it has no password and is no administrator.")
 
 
 def decide(known: Slice, command: AnyCommand) -> Answer:
@@ -165,13 +168,30 @@ def add_account(known: Slice, command: AddAccount) -> Answer:
     event = AccountAdded(
         command.account, address, command.partition, command.name, command.verifier, command.administrator
     )
-    return _of_address(address, event, new=True)
+    if not command.shared:
+        return _of_address(address, event, new=True)
+    if command.verifier is not None or command.administrator:
+        return SHARED
+    return _of_address(address, event, AccountShared(command.account, address), new=True)
+
+
+def share_account(known: Slice, command: ShareAccount) -> Answer:
+    account = _account(known, command.address)
+    if isinstance(account, Refusal):
+        return account
+    if account.shared:
+        return Decision()
+    if account.verifier is not None or account.app_passwords or account.administrator:
+        return SHARED
+    return _of_address(account.address, AccountShared(account.id, account.address))
 
 
 def change_account(known: Slice, command: ChangeAccount) -> Answer:
     account = _account(known, command.address)
     if isinstance(account, Refusal):
         return account
+    if account.shared and command.administrator:
+        return SHARED
     name = account.name if command.name is None else command.name
     administrator = account.administrator if command.administrator is None else command.administrator
     suspended = account.suspended if command.suspended is None else command.suspended
@@ -211,6 +231,8 @@ def set_password(known: Slice, command: SetPassword) -> Answer:
     account = _account(known, command.address)
     if isinstance(account, Refusal):
         return account
+    if account.shared:
+        return SHARED
     return _of_address(account.address, PasswordChanged(account.id, account.address, command.verifier))
 
 
@@ -218,6 +240,8 @@ def add_app_password(known: Slice, command: AddAppPassword) -> Answer:
     account = _account(known, command.address)
     if isinstance(account, Refusal):
         return account
+    if account.shared:
+        return SHARED
     if not command.label:
         return Refusal(Reason.NOT_PERMITTED, "An app password needs a label.")
     if refused := _not_readable(command.label, LABEL_BYTES_MAX):
@@ -310,6 +334,7 @@ DECIDERS: dict[type, Callable[[Slice, Any], Answer]] = {
     ChangeDomain: change_domain,
     RemoveDomain: remove_domain,
     AddAccount: add_account,
+    ShareAccount: share_account,
     ChangeAccount: change_account,
     RemoveAccount: remove_account,
     SetPassword: set_password,

@@ -89,6 +89,13 @@ class QuotaChanged(Event, frozen=True, tag="QuotaChanged.1"):
     soft: tuple[int, ...] | None = None
 
 
+class AccountShared(Event, frozen=True, tag="AccountShared.1"):
+    """Nobody signs in with it: it keeps mailboxes that several people work in."""
+
+    account: int
+    address: str
+
+
 class AccountRemoved(Event, frozen=True, tag="AccountRemoved.1"):
     account: int
     address: str
@@ -154,7 +161,7 @@ AnyEvent = (
     DomainAdded | DomainChanged | DomainQuotaChanged | DomainRemoved | AccountAdded | AccountChanged | Pop3ThresholdChanged
     | QuotaChanged | AccountRemoved
     | PasswordChanged | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded
-    | GroupMembersChanged | GroupRemoved | TopologyChanged | SentFilingChanged
+    | GroupMembersChanged | GroupRemoved | TopologyChanged | SentFilingChanged | AccountShared
 )  # fmt: skip
 
 

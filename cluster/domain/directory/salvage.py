@@ -30,6 +30,7 @@ COMMANDS: dict[type, Callable[[Any], c.AnyCommand]] = {
     e.QuotaChanged: lambda x: c.ChangeAccount(
         x.address, quota_storage=x.storage, quota_messages=x.messages, quota_soft=x.soft
     ),
+    e.AccountShared: lambda x: c.ShareAccount(x.address),
     e.AccountRemoved: lambda x: c.RemoveAccount(x.address),
     e.PasswordChanged: lambda x: c.SetPassword(x.address, x.verifier),
     e.AppPasswordAdded: lambda x: c.AddAppPassword(x.address, x.label, x.verifier),

@@ -15,6 +15,7 @@ from cluster.domain.directory.events import (
     AccountAdded,
     AccountChanged,
     AccountRemoved,
+    AccountShared,
     AliasAdded,
     AliasRemoved,
     AnyEvent,
@@ -47,7 +48,8 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class Account(msgspec.Struct, frozen=True, tag=True):
-    """`app_passwords`: by label. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what is submitted is filed."""
+    """`app_passwords`: by label. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what is submitted is filed. `shared`:
+    nobody signs in with it."""
 
     id: int
     address: str
@@ -60,6 +62,7 @@ class Account(msgspec.Struct, frozen=True, tag=True):
     pop3_since: int = 0
     file_sent: bool = False
     quota: Override = Override()
+    shared: bool = False
 
 
 class Alias(msgspec.Struct, frozen=True, tag=True):
@@ -288,6 +291,7 @@ FOLDS: dict[type, Callable[[DirectoryState, Any], Folded]] = {
     Pop3ThresholdChanged: lambda state, event: _changed(state, event.address, event.account, pop3_since=event.since),
     SentFilingChanged: lambda state, event: _changed(state, event.address, event.account, file_sent=event.filed),
     QuotaChanged: _quota_changed,
+    AccountShared: lambda state, event: _changed(state, event.address, event.account, shared=True),
     AccountRemoved: _account_removed,
     PasswordChanged: _password_changed,
     AppPasswordAdded: _app_password_added,

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from protocols.imap.arguments import ARGUMENTS
+from protocols.imap.commands.acl import get_acl, list_rights, my_rights, set_acl
 from protocols.imap.commands.authenticate import authenticate
 from protocols.imap.commands.cancelupdate import cancel_update
 from protocols.imap.commands.capability import capability
@@ -78,6 +79,11 @@ COMMANDS: dict[str, Word] = {
     "GETQUOTA": Word(getquota, When.SIGNED_IN, asks=False),
     "GETQUOTAROOT": Word(getquotaroot, When.SIGNED_IN, asks=False),
     "SETQUOTA": Word(setquota, When.SIGNED_IN, asks=False),
+    "SETACL": Word(set_acl, When.SIGNED_IN),
+    "DELETEACL": Word(set_acl, When.SIGNED_IN),
+    "GETACL": Word(get_acl, When.SIGNED_IN),
+    "LISTRIGHTS": Word(list_rights, When.SIGNED_IN, asks=False),
+    "MYRIGHTS": Word(my_rights, When.SIGNED_IN),
     "STATUS": Word(status, When.SIGNED_IN, asks=False),
     "IDLE": Word(idle, When.SIGNED_IN),
     "CHECK": Word(check, When.SELECTED),

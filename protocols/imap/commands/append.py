@@ -4,7 +4,7 @@ comes; it is never held whole."""
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from cluster.domain.mailbox import names
+from cluster.domain.mailbox import names, rights
 from cluster.domain.mailbox.commands import AppendMessage, NewMessage, ReplaceMessage
 from cluster.domain.refusal import Reason, Refusal
 from cluster.formats import mime
@@ -13,8 +13,9 @@ from protocols.imap.commands.expunge import READ_ONLY
 from protocols.imap.commands.quota import warn
 from protocols.imap.errors import refused
 from protocols.imap.model import Incoming, IncomingDone, Parsed, Piece, Reply, UrlPart
+from protocols.imap.naming import named
 from protocols.imap.state import Talk, When
-from protocols.port import Done, Ingest, SiteUnavailable, Spooled
+from protocols.port import Done, Ingest, Named, SiteUnavailable, Spooled
 
 MESSAGES_MAX = 100
 
@@ -39,10 +40,12 @@ async def append(talk: Talk, first: Incoming) -> Reply:
         assert isinstance(parsed, IncomingDone)
         if gathered.no is not None:
             return gathered.no
-        target = names.canonical(first.mailbox)
+        target = await named(talk, first.mailbox, rights.INSERT)
+        if isinstance(target, Refusal):
+            return refused(target, target=True)
         if gathered.replaced:
             return await _replace(talk, target, gathered)
-        command = AppendMessage(talk.who(), target, tuple(gathered.messages))
+        command = AppendMessage(target.account, target.name, tuple(gathered.messages))
         done = await talk.site.execute(talk.actor, command, gathered.spooled)
         if isinstance(done, Refusal):
             return refused(done, target=True)
@@ -53,10 +56,12 @@ async def append(talk: Talk, first: Incoming) -> Reply:
             spooled.release()
 
 
-async def _replace(talk: Talk, target: str, gathered: _Gathered) -> Reply:
+async def _replace(talk: Talk, target: Named, gathered: _Gathered) -> Reply:
     """RFC 8508 §3.4: one command, so that there is never both of them, nor neither."""
     view = talk.mailbox()
-    command = ReplaceMessage(talk.who(), view.mailbox, gathered.replaced, target, gathered.messages[0])
+    if target.account != view.account:
+        return Reply("NO", "A message can be replaced among the mailboxes of one owner.", "CANNOT")
+    command = ReplaceMessage(view.account, view.mailbox, gathered.replaced, target.name, gathered.messages[0])
     done = await talk.site.execute(talk.actor, command, gathered.spooled)
     if isinstance(done, Refusal):
         return refused(done, target=True)
@@ -132,7 +137,8 @@ async def _objection(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Rep
         return refused(refusal)
     if incoming.first and (incoming.waiting or incoming.catenated):
         # RFC 9051 §6.3.12: a mailbox that is not there is never made, but the client may
-        found = await talk.site.mailbox(talk.who(), incoming.mailbox)
+        target = await named(talk, incoming.mailbox, rights.INSERT)
+        found = target if isinstance(target, Refusal) else await talk.site.mailbox(target.account, target.name)
         if isinstance(found, Refusal):
             return refused(found, target=True)
     if incoming.waiting and incoming.replaces is None:
@@ -173,18 +179,20 @@ async def _catenate(talk: Talk, url: str, ingest: Ingest) -> Reply | None:
     asked = urls.parse(url)
     if asked is None:
         return bad
-    box = await talk.site.mailbox(talk.who(), asked.mailbox)
+    place = await named(talk, asked.mailbox, rights.READ)
+    box = place if isinstance(place, Refusal) else await talk.site.mailbox(place.account, place.name)
     if isinstance(box, Refusal):
         return refused(box) if box.reason is Reason.UNAVAILABLE else bad
     if asked.uidvalidity not in (0, box.uidvalidity):
         return bad
-    there = await talk.site.flags(talk.who(), box.id, ((asked.uid, asked.uid),))
+    assert isinstance(place, Named)
+    there = await talk.site.flags(place.account, box.id, ((asked.uid, asked.uid),))
     if isinstance(there, Refusal):
         return refused(there)
     if not there:
         return bad  # of one that was expunged nothing is given, even where its bytes are kept
     try:
-        async with aclosing(_pieces(talk, box.id, asked)) as pieces:
+        async with aclosing(_pieces(talk, place.account, box.id, asked)) as pieces:
             async for piece in pieces:
                 if not await ingest.feed(piece):
                     return refused(Refusal(Reason.TOO_BIG))  # RFC 4469 §4.2
@@ -199,10 +207,11 @@ class _NoSuchPart(Exception):
     """The message has no part of that number."""
 
 
-async def _pieces(talk: Talk, mailbox: int, asked: urls.MessageUrl) -> AsyncGenerator[bytes, None]:
+async def _pieces(talk: Talk, account: int, mailbox: int, asked: urls.MessageUrl) -> AsyncGenerator[bytes, None]:
     """Raises SiteUnavailable, _NoSuchPart."""
     row = None
-    async for batch in talk.site.messages(talk.who(), mailbox, ((asked.uid, asked.uid),), described=True, contents=True):
+    wanted = ((asked.uid, asked.uid),)
+    async for batch in talk.site.messages(account, mailbox, wanted, described=True, contents=True):
         row = batch[0]
     if row is None:
         raise _NoSuchPart

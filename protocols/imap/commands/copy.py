@@ -1,13 +1,16 @@
 """COPY (RFC 9051 §6.4.7) and MOVE (§6.4.8, RFC 6851), with COPYUID (RFC 4315 §3)."""
 
-from cluster.domain.mailbox import names
+from cluster.domain.mailbox import rights
 from cluster.domain.mailbox.commands import CopyMessages
+from cluster.domain.mailbox.sharing import KEPT
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
+from protocols.imap.across import bring
 from protocols.imap.commands.expunge import READ_ONLY
 from protocols.imap.commands.quota import warn
 from protocols.imap.errors import refused
 from protocols.imap.model import Copy, Reply, Request
+from protocols.imap.naming import NOT_PERMITTED, named
 from protocols.imap.state import Talk
 
 
@@ -22,9 +25,16 @@ async def copy(talk: Talk, request: Request) -> Reply:
     if not spans:
         # RFC 9051 §6.4.9: a UID that is not there is passed over
         return Reply("OK", "No such messages.")
-    target = names.canonical(given.mailbox)
-    command = CopyMessages(talk.who(), view.mailbox, target, view.exact(spans), moved=moving)
-    done = await talk.site.execute(talk.actor, command)
+    if moving and not (view.may(rights.DELETE_MESSAGES) and view.may(rights.EXPUNGE)):
+        return refused(NOT_PERMITTED)  # RFC 6851 §4.1: as COPY, STORE \Deleted and EXPUNGE together
+    target = await named(talk, given.mailbox, rights.INSERT)
+    if isinstance(target, Refusal):
+        return refused(target, target=True)
+    if target.account == view.account and target.may(KEPT):
+        command = CopyMessages(view.account, view.mailbox, target.name, view.exact(spans), moved=moving)
+        done = await talk.site.execute(talk.actor, command)
+    else:
+        done = await bring(talk, spans, target, moving=moving)
     if isinstance(done, Refusal):
         return refused(done, target=True)
     code = ""

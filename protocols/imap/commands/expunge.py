@@ -19,7 +19,7 @@ async def expunge(talk: Talk, request: Request) -> Reply:
     spans = [(0, len(view))] if given.messages is None else view.spans(given.messages, uid=True)
     code = ""
     if spans and len(view):
-        done = await talk.site.execute(talk.actor, commands.Expunge(talk.who(), view.mailbox, view.exact(spans)))
+        done = await talk.site.execute(talk.actor, commands.Expunge(view.account, view.mailbox, view.exact(spans)))
         if isinstance(done, Refusal):
             return refused(done)
         await talk.poll(expunges=True)

@@ -7,7 +7,7 @@ other sessions are answered in between and the client's pace is kept.
 import asyncio
 from contextlib import aclosing
 
-from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox import ranges, rights
 from cluster.domain.mailbox.commands import ChangeFlags
 from cluster.domain.mailbox.events import SEEN, FlagMode
 from cluster.domain.refusal import Refusal
@@ -17,13 +17,12 @@ from protocols.imap.errors import refused
 from protocols.imap.model import Fetch, FetchItem, Reply, Request
 from protocols.imap.rendering import FlagWords
 from protocols.imap.state import Talk
-from protocols.imap.view import Spans, chunks, total, within
+from protocols.imap.view import NOTHING_RECENT, Spans, chunks, total, within
 from protocols.port import Flags, Message
 
 FLAGS_CHUNK = 1000
 ROWS_CHUNK = 500
 BODIES_CHUNK = 200
-NOTHING_RECENT = 1 << 32
 
 UID = FetchItem("UID", b"UID")
 FLAGS = FetchItem("FLAGS", b"FLAGS")
@@ -63,14 +62,15 @@ async def fetch(talk: Talk, request: Request) -> Reply:
         return Reply("BAD", "ENABLE QRESYNC comes first.")
     since = None
     if given.changed_since is not None:
-        token = await talk.site.token(talk.who(), given.changed_since)
+        token = await talk.site.token(view.account, given.changed_since)
         if isinstance(token, Refusal):
             return refused(token)
         since = token or 0  # of a lost one: everything
         if given.vanished and (no := await _vanished(talk, given, token)) is not None:
             return no
     work = _Work(talk, since)
-    if view.writable and any(not item.peek for item in given.items):
+    # RFC 4314 §4 FETCH: nor without the right to
+    if view.selected and view.may(rights.SEEN) and any(not item.peek for item in given.items):
         no = await _mark_seen(work, spans)
         if no is not None:
             return no
@@ -102,7 +102,8 @@ async def _vanished(talk: Talk, given: Fetch, since: int | None) -> Reply | None
     """RFC 7162 §3.2.6: VANISHED (EARLIER) for what of the set went since. `since` None: the client's MODSEQ is lost, and it
     is told every UID that is not there."""
     view = talk.mailbox()
-    changes = await talk.site.changes(talk.who(), view.mailbox, view.modseq if since is None else since)
+    after = view.modseq if since is None else since
+    changes = await talk.site.changes(view.account, view.mailbox, after, reader=view.reader)
     if isinstance(changes, Refusal):
         return refused(changes)
     # "*" reaches to the end of all UIDs here, so that 1:* also names what went at the end of the mailbox.
@@ -120,12 +121,12 @@ async def _mark_seen(work: _Work, spans: Spans) -> Reply | None:
     """RFC 9051 §6.4.5: BODY[…] without PEEK sets \\Seen. One command for all, before the rows are read."""
     talk, view = work.talk, work.view
     for piece in chunks(spans, FLAGS_CHUNK):
-        rows = await talk.site.flags(talk.who(), view.mailbox, view.ranges(piece))
+        rows = await talk.site.flags(view.account, view.mailbox, view.ranges(piece), reader=view.reader)
         if isinstance(rows, Refusal):
             return refused(rows)
         work.seen.update(row.uid for row in rows if not row.flags & SEEN and view.place(row.uid) is not None)
     if work.seen:
-        command = ChangeFlags(talk.who(), view.mailbox, ranges.compress(work.seen), FlagMode.ADD, SEEN)
+        command = ChangeFlags(view.account, view.mailbox, ranges.compress(work.seen), FlagMode.ADD, SEEN)
         if isinstance(await talk.site.execute(talk.actor, command), Refusal):
             # The message can still be read; that it was is not worth failing for.
             work.seen.clear()
@@ -136,7 +137,7 @@ async def _flags(work: _Work, spans: Spans) -> Reply | None:
     talk, view = work.talk, work.view
     words = [item.word for item in work.items]
     for piece in chunks(spans, FLAGS_CHUNK):
-        rows = await talk.site.flags(talk.who(), view.mailbox, view.ranges(piece), work.since or 0)
+        rows = await talk.site.flags(view.account, view.mailbox, view.ranges(piece), work.since or 0, reader=view.reader)
         if isinstance(rows, Refusal):
             return refused(rows)
         if work.since is None and len(rows) < total(piece):
@@ -152,7 +153,8 @@ async def _with_lost(work: _Work, piece: Spans, rows: list[Flags]) -> list[Flags
     known = {row.uid: row for row in rows}
     lost = ranges.compress(uid for uid in work.view.uids_of(piece) if uid not in known)
     if lost:
-        async for batch in work.talk.site.messages(work.talk.who(), work.view.mailbox, lost):
+        view = work.view
+        async for batch in work.talk.site.messages(view.account, view.mailbox, lost, reader=view.reader):
             for row in batch:
                 known[row.uid] = Flags(row.uid, row.flags, row.keywords, row.modseq)
         work.missing = work.missing or any(uid not in known for uid in work.view.uids_of(piece))
@@ -164,7 +166,13 @@ async def _rows(work: _Work, piece: Spans, *, with_bytes: bool) -> None:
     described = with_bytes or any(item.word in rendering.DESCRIBED_ITEMS for item in work.items)
     count = 0
     answer = talk.site.messages(
-        talk.who(), view.mailbox, view.ranges(piece), since=work.since or 0, described=described, contents=with_bytes
+        view.account,
+        view.mailbox,
+        view.ranges(piece),
+        since=work.since or 0,
+        described=described,
+        contents=with_bytes,
+        reader=view.reader,
     )
     async for batch in answer:
         here = [row for row in batch if view.place(row.uid) is not None]

@@ -37,6 +37,8 @@ async def _watched(talk: Talk) -> Parsed:
                 else:
                     talk.say("OK Still here.")
                     await talk.moved()
+                    if talk.view is not None and talk.view.reader:
+                        await talk.may_go_on()
                 news = None
                 await talk.flush()
             if reading.done():

@@ -1,16 +1,17 @@
 """LIST (RFC 9051 §6.3.9, RFC 5258, RFC 5819, RFC 6154) and LSUB (RFC 3501 §6.3.9)."""
 
+import re
 from collections.abc import Callable
 
 import msgspec
 
-from cluster.domain.mailbox import names
+from cluster.domain.mailbox import names, rights
 from cluster.domain.refusal import Refusal
 from protocols.imap.commands import status
 from protocols.imap.errors import refused
 from protocols.imap.model import List, Reply, Request
 from protocols.imap.state import Talk
-from protocols.port import Mailbox
+from protocols.port import Mailbox, Named
 
 SEPARATOR = names.SEPARATOR
 
@@ -32,30 +33,47 @@ async def listing(talk: Talk, request: Request) -> Reply:
         # RFC 9051 §6.3.9: an empty name asks for the separator
         talk.say(f'LIST (\\Noselect) "{SEPARATOR}" ""')
         return Reply("OK", "Listed.")
-    tree = await _tree(talk)
+    tree = await _tree(talk, with_others=_reaches_others(given))
     if isinstance(tree, Refusal):
         return refused(tree)
     rows = _matching(tree, given)
     for row in rows:
         talk.say(_line(talk, row, given))
+        if "MYRIGHTS" in given.returns and row.mailbox is not None:
+            # RFC 8440 §3: behind the LIST that it belongs to
+            mine = tree.places[row.name].rights if row.name in tree.places else rights.ALL
+            talk.say(b"MYRIGHTS " + talk.name(row.name) + f" {rights.shown(mine)}".encode("ascii"))
     if "STATUS" in given.returns:
         # RFC 5819 §2: a STATUS after the LIST for each that can be selected
-        asked = [row.mailbox.id for row in rows if row.mailbox is not None]
-        known = await talk.site.status(talk.who(), asked)
-        if isinstance(known, Refusal):
-            return refused(known)
         if "HIGHESTMODSEQ" in given.status:
             talk.enable("CONDSTORE")
-        for one in known:
-            talk.say(await status.line(talk, one, given.status))
+        no = await _say_statuses(talk, [row for row in rows if row.mailbox is not None], tree, given.status)
+        if no is not None:
+            return no
     return Reply("OK", "Listed.")
+
+
+async def _say_statuses(talk: Talk, rows: list[Row], tree: "Tree", items: tuple[str, ...]) -> Reply | None:
+    """Of each whose messages may be counted: RFC 4314 §4 STATUS asks for "r"."""
+    by_owner: dict[tuple[int, str], tuple[Named, list[int]]] = {}
+    for row in rows:
+        place = tree.places.get(row.name) or Named(talk.who(), row.name)
+        if row.mailbox is not None and place.may(rights.READ):
+            by_owner.setdefault((place.account, place.prefix), (place, []))[1].append(row.mailbox.id)
+    for place, asked in by_owner.values():
+        known = await talk.site.status(place.account, asked, reader=place.reader)
+        if isinstance(known, Refusal):
+            return refused(known)
+        for one in known:
+            talk.say(await status.line(talk, place, one, items))
+    return None
 
 
 async def lsub(talk: Talk, request: Request) -> Reply:
     """RFC 3501 §6.3.9: subscribed names; with "%" a superior of one, as \\Noselect, if it is not subscribed itself."""
     given = request.arguments
     assert isinstance(given, List)
-    tree = await _tree(talk)
+    tree = await _tree(talk, with_others=False)
     if isinstance(tree, Refusal):
         return refused(tree)
     fits = _matcher(given)
@@ -74,22 +92,42 @@ async def lsub(talk: Talk, request: Request) -> Reply:
 
 class Tree(msgspec.Struct, frozen=True):
     """`mailboxes` by name; `subscribed` names, also of mailboxes that are not there; `parents`: every name that has
-    something beneath it."""
+    something beneath it; `places`: of the mailboxes of others."""
 
     mailboxes: dict[str, Mailbox]
     subscribed: frozenset[str]
     parents: frozenset[str]
+    places: dict[str, Named] = {}
 
 
-async def _tree(talk: Talk) -> Tree | Refusal:
+async def _tree(talk: Talk, *, with_others: bool) -> Tree | Refusal:
     mailboxes = await talk.site.mailboxes(talk.who())
     if isinstance(mailboxes, Refusal):
         return mailboxes
     subscribed = await talk.site.subscriptions(talk.who())
     if isinstance(subscribed, Refusal):
         return subscribed
-    parents = frozenset(superior for one in mailboxes for superior in names.superiors(one.name))
-    return Tree({one.name: one for one in mailboxes}, frozenset(subscribed), parents)
+    tree = {one.name: one for one in mailboxes}
+    places: dict[str, Named] = {}
+    if with_others:
+        others = await talk.site.others(talk.who())
+        if isinstance(others, Refusal):
+            return others
+        # RFC 4314 §4 LIST: what may not be looked up is as what is not there
+        there = {place.shown: (place, one) for place, one in others if place.may(rights.LOOKUP)}
+        places = {name: place for name, (place, _) in there.items() if name not in tree}
+        tree |= {name: there[name][1] for name in places}
+    parents = frozenset(superior for name in tree for superior in names.superiors(name))
+    return Tree(tree, frozenset(subscribed), parents, places)
+
+
+def _reaches_others(given: List) -> bool:
+    """Whether a pattern may fit a name that begins with a namespace of others."""
+    for pattern in given.patterns:
+        literal = re.split("[*%]", given.reference + pattern, maxsplit=1)[0]
+        if any(literal.startswith(one) or one.startswith(literal) for one in names.NAMESPACES):
+            return True
+    return False
 
 
 def _matching(tree: Tree, given: List) -> list[Row]:

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterable
 
-from cluster.domain.mailbox import names
+import msgspec
+
+from cluster.domain.mailbox import names, rights
 from cluster.domain.refusal import Refusal
 from protocols.imap import results
 from protocols.imap.commands.search import HINTS, SEARCHED, failed, say_no_update
@@ -12,8 +14,8 @@ from protocols.imap.model import MultiSearch, Reply, Request
 from protocols.imap.progress import Progress
 from protocols.imap.results import Results
 from protocols.imap.state import Talk
-from protocols.imap.view import View
-from protocols.port import Mailbox, Status
+from protocols.imap.view import NOTHING_RECENT, View
+from protocols.port import Mailbox, Named, Status
 
 SELECTED = (("SELECTED", ()),)
 ALL = frozenset(("ALL",))
@@ -36,7 +38,7 @@ async def multisearch(talk: Talk, request: Request) -> Reply:
     if "SAVE" in returns:
         # RFC 5182 §2.1: "$" is empty where nothing is found, too
         results.save(talk.mailbox(), Results((), {}), returns, search.partial)
-    progress = Progress(talk, request.tag, sum(one.messages for one in chosen))
+    progress = Progress(talk, request.tag, sum(one.status.messages for one in chosen))
     for one in chosen:
         view = await _view(talk, one)
         if view is None:
@@ -59,54 +61,104 @@ async def multisearch(talk: Talk, request: Request) -> Reply:
     return SEARCHED
 
 
-async def _view(talk: Talk, one: Status) -> View | None:
+class Candidate(msgspec.Struct, frozen=True):
+    """A mailbox that may be searched. `name`: as the client says it."""
+
+    place: Named
+    mailbox: Mailbox
+    name: str
+    subscribed: bool
+
+
+class Chosen(msgspec.Struct, frozen=True):
+    place: Named
+    status: Status
+
+
+async def _view(talk: Talk, one: Chosen) -> View | None:
     """None: it went away meanwhile."""
-    if talk.view is not None and talk.view.mailbox == one.mailbox.id:
+    mailbox, place = one.status.mailbox, one.place
+    if talk.view is not None and talk.view.mailbox == mailbox.id:
         return talk.view
-    found = await talk.site.select(talk.who(), one.mailbox.name)
-    if isinstance(found, Refusal) or found.status.mailbox.id != one.mailbox.id:
+    found = await talk.site.select(place.account, mailbox.name, reader=place.reader)
+    if isinstance(found, Refusal) or found.status.mailbox.id != mailbox.id:
         return None
     known = found.status
     return View(
         known.mailbox.id,
-        known.mailbox.name,
+        place.prefix + known.mailbox.name,
         found.uids,
         known.highestmodseq,
         uidvalidity=known.mailbox.uidvalidity,
-        writable=False,
-        recent_from=known.recent_from,
+        whose=place,
+        selected=False,
+        recent_from=NOTHING_RECENT if place.reader else known.recent_from,
     )
 
 
-async def _chosen(talk: Talk, sources: Iterable[tuple[str, tuple[str, ...]]]) -> list[Status] | Refusal:
+async def _chosen(talk: Talk, sources: Iterable[tuple[str, tuple[str, ...]]]) -> list[Chosen] | Refusal:
     """The mailboxes named that hold anything, each once, in the order of LIST. Those that are not there are passed over."""
-    mailboxes = await talk.site.mailboxes(talk.who())
-    if isinstance(mailboxes, Refusal):
-        return mailboxes
+    candidates = await _candidates(talk, sources)
+    if isinstance(candidates, Refusal):
+        return candidates
     wanted: set[int] = set()
     for word, given in sources:
         asked = {names.canonical(name) for name in given}
-        wanted.update(one.id for one in mailboxes if _fits(talk, one, word, asked))
-    return await _filled(talk, [one.id for one in mailboxes if one.id in wanted])
+        wanted.update(one.mailbox.id for one in candidates if _fits(talk, one, word, asked))
+    return await _filled(talk, [one for one in candidates if one.mailbox.id in wanted])
 
 
-async def _filled(talk: Talk, mailboxes: list[int]) -> list[Status] | Refusal:
-    known = await talk.site.status(talk.who(), mailboxes)
-    if isinstance(known, Refusal):
-        return known
+async def _candidates(talk: Talk, sources: Iterable[tuple[str, tuple[str, ...]]]) -> list[Candidate] | Refusal:
+    """One's own, and those of others that may be looked up and read, where these could be named."""
+    mailboxes = await talk.site.mailboxes(talk.who())
+    if isinstance(mailboxes, Refusal):
+        return mailboxes
+    found = [Candidate(Named(talk.who(), one.name), one, one.name, one.subscribed) for one in mailboxes]
+    wanted = {name for _, given in sources for name in given}
+    subscribed: set[str] = set()
+    if any(word == "SUBSCRIBED" for word, _ in sources):
+        known = await talk.site.subscriptions(talk.who())
+        if isinstance(known, Refusal):
+            return known
+        subscribed.update(known)
+    in_anothers = talk.view is not None and talk.view.reader and any(word == "SELECTED" for word, _ in sources)
+    if in_anothers or any(map(names.is_elsewhere, wanted | subscribed)):
+        others = await talk.site.others(talk.who())
+        if isinstance(others, Refusal):
+            return others
+        # RFC 7377 §2.2: where one may not read nothing is searched, and nothing is said of it
+        found += [
+            Candidate(place, one, place.shown, place.shown in subscribed)
+            for place, one in others
+            if place.may(rights.LOOKUP + rights.READ)
+        ]
+    return found
+
+
+async def _filled(talk: Talk, chosen: list[Candidate]) -> list[Chosen] | Refusal:
     own = talk.view.mailbox if talk.view is not None else 0
-    return [one for one in known if one.messages or one.mailbox.id == own]
+    by_owner: dict[tuple[int, str], list[Candidate]] = {}
+    for one in chosen:
+        by_owner.setdefault((one.place.account, one.place.prefix), []).append(one)
+    filled: list[Chosen] = []
+    for candidates in by_owner.values():
+        place = candidates[0].place
+        known = await talk.site.status(place.account, [one.mailbox.id for one in candidates], reader=place.reader)
+        if isinstance(known, Refusal):
+            return known
+        filled += [Chosen(place, one) for one in known if one.messages or one.mailbox.id == own]
+    return filled
 
 
-def _fits(talk: Talk, one: Mailbox, word: str, asked: set[str]) -> bool:
+def _fits(talk: Talk, one: Candidate, word: str, asked: set[str]) -> bool:
     """RFC 5465 §6, RFC 7377 §2.2."""
     match word:
         case "SELECTED":
-            return talk.view is not None and talk.view.mailbox == one.id
+            return talk.view is not None and talk.view.mailbox == one.mailbox.id
         case "INBOXES":
             return one.name == names.INBOX  # where mail is delivered
         case "PERSONAL":
-            return True
+            return not one.place.reader
         case "SUBSCRIBED":
             return one.subscribed
         case "MAILBOXES":

@@ -2,12 +2,15 @@
 person's mailboxes are under it. Who has no limits has no root. What is counted: ops/decisions/quota.md."""
 
 from cluster.domain.directory.commands import ChangeAccount
+from cluster.domain.mailbox import rights
 from cluster.domain.quota import Held
 from cluster.domain.refusal import Reason, Refusal
 from protocols.imap import writer
 from protocols.imap.errors import refused
 from protocols.imap.model import Name, Reply, Request, Root, SetQuota
+from protocols.imap.naming import named
 from protocols.imap.state import Talk
+from protocols.port import Named
 
 UNIT_BYTES = 1024  # RFC 9208 §5.1
 RESOURCES = ("QUOTA=RES-STORAGE", "QUOTA=RES-MESSAGE")  # RFC 9208 §3.1.1
@@ -41,9 +44,15 @@ async def getquotaroot(talk: Talk, request: Request) -> Reply:
     given = request.arguments
     assert isinstance(given, Name)
     assert talk.account is not None
-    box = await talk.site.mailbox(talk.who(), given.mailbox)
+    place = await named(talk, given.mailbox, rights.READ)
+    box = place if isinstance(place, Refusal) else await talk.site.mailbox(place.account, place.name)
     if isinstance(box, Refusal):
         return refused(box)
+    assert isinstance(place, Named)
+    if place.reader:
+        # How full another's account is, is nobody else's business.
+        talk.say(b"QUOTAROOT " + talk.name(place.shown))
+        return Reply("OK", "So it stands.")
     held = await talk.site.quota(talk.who())
     if isinstance(held, Refusal):
         return refused(held)

@@ -1,6 +1,6 @@
 """SELECT and EXAMINE (RFC 9051 §6.3.2, §6.3.3), with CONDSTORE (RFC 7162 §3.1.8) and QRESYNC (§3.2.5)."""
 
-from cluster.domain.mailbox import names, ranges
+from cluster.domain.mailbox import names, ranges, rights
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
@@ -8,8 +8,9 @@ from protocols.imap.commands.create import mailbox_id
 from protocols.imap.commands.quota import warn
 from protocols.imap.errors import refused
 from protocols.imap.model import Reply, Request, Resync, Select
+from protocols.imap.naming import named
 from protocols.imap.state import Talk
-from protocols.imap.view import View
+from protocols.imap.view import NOTHING_RECENT, View
 from protocols.port import Selected
 
 RESYNC_CHUNK = 1000
@@ -23,19 +24,22 @@ async def select(talk: Talk, request: Request) -> Reply:
         return Reply("BAD", "ENABLE QRESYNC comes first.")
     if given.resync is not None and given.resync.matched and talk.uid_only:
         return Reply("BAD", "With UIDONLY there are no sequence numbers.", "UIDREQUIRED")  # RFC 9586 §3
-    writable = request.word == "SELECT"
+    selecting = request.word == "SELECT"
     if talk.view is not None:
         # RFC 9051 §6.3.2: whether or not the new one can be selected; §7.1 CLOSED
         await talk.deselect()
         talk.say("OK [CLOSED] The mailbox before is closed.")
+    place = await named(talk, given.mailbox, rights.READ)
+    if isinstance(place, Refusal):
+        return refused(place)
     since: int | None = 0
     if given.resync is not None:
-        token = await talk.site.token(talk.who(), given.resync.modseq)
+        token = await talk.site.token(place.account, given.resync.modseq)
         if isinstance(token, Refusal):
             return refused(token)
         since = token
-    name = names.canonical(given.mailbox)
-    found = await talk.site.select(talk.who(), name, recent=writable and not talk.revision_2)
+    recent = not place.reader and selecting and not talk.revision_2
+    found = await talk.site.select(place.account, place.name, recent=recent, reader=place.reader)
     if isinstance(found, Refusal):
         return refused(found)
     if given.condstore:
@@ -43,12 +47,13 @@ async def select(talk: Talk, request: Request) -> Reply:
     status = found.status
     view = View(
         status.mailbox.id,
-        status.mailbox.name,
+        place.prefix + status.mailbox.name,
         found.uids,
         status.highestmodseq,
         uidvalidity=status.mailbox.uidvalidity,
-        writable=writable,
-        recent_from=status.recent_from,
+        whose=place,
+        selected=selecting,
+        recent_from=NOTHING_RECENT if place.reader else status.recent_from,
         keywords=found.keywords,
     )
     await talk.open(view)
@@ -60,7 +65,7 @@ async def select(talk: Talk, request: Request) -> Reply:
             return no
     await warn(talk)
     # RFC 9051 §6.3.2
-    return Reply("OK", "Selected.", "READ-WRITE" if writable else "READ-ONLY")
+    return Reply("OK", "Selected.", "READ-ONLY" if view.read_only else "READ-WRITE")
 
 
 def _describe(talk: Talk, view: View, found: Selected) -> None:
@@ -69,7 +74,7 @@ def _describe(talk: Talk, view: View, found: Selected) -> None:
     talk.say(f"{len(view)} EXISTS")
     if talk.revision_2:
         # RFC 9051 §6.3.2: LIST is required; RFC 3501 clients do not expect it
-        attributes = status.mailbox.special_use
+        attributes = "" if view.reader else status.mailbox.special_use
         talk.say(f'LIST ({attributes}) "{names.SEPARATOR}" '.encode("ascii") + talk.name(view.name))
     else:
         talk.say(f"{view.recent()} RECENT")
@@ -94,7 +99,7 @@ async def _resync(talk: Talk, view: View, found: Selected, asked: Resync, since:
         since = 0
         vanished = view.absent(known)
     else:
-        changes = await talk.site.changes(talk.who(), view.mailbox, since)
+        changes = await talk.site.changes(view.account, view.mailbox, since, reader=view.reader)
         if isinstance(changes, Refusal):
             return refused(changes)
         # What went after the view was made is told later, by the next poll.
@@ -102,7 +107,7 @@ async def _resync(talk: Talk, view: View, found: Selected, asked: Resync, since:
     if vanished:
         talk.say(f"VANISHED (EARLIER) {writer.ranges(vanished)}")
     for piece in (known[at : at + RESYNC_CHUNK] for at in range(0, len(known), RESYNC_CHUNK)):
-        rows = await talk.site.flags(talk.who(), view.mailbox, piece, since)
+        rows = await talk.site.flags(view.account, view.mailbox, piece, since, reader=view.reader)
         if isinstance(rows, Refusal):
             return refused(rows)
         for row in rows:

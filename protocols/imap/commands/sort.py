@@ -74,7 +74,7 @@ async def _rows(talk: Talk, tag: str, found: Found, *, described: bool) -> Async
     progress = Progress(talk, tag, len(places))
     wanted: Sequence[tuple[int, int]] = view.ranges(spans_of(places))
     there = {view.uids[place]: place for place in places}
-    async for batch in talk.site.messages(talk.who(), view.mailbox, tuple(wanted), described=described):
+    async for batch in talk.site.messages(view.account, view.mailbox, tuple(wanted), described=described, reader=view.reader):
         for row in batch:
             place = there.get(row.uid)
             if place is not None:

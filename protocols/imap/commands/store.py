@@ -29,13 +29,13 @@ async def store(talk: Talk, request: Request) -> Reply:
         await talk.poll(expunges=False)
     unchanged_since = given.unchanged_since
     if unchanged_since is not None:
-        token = await talk.site.token(talk.who(), unchanged_since)
+        token = await talk.site.token(view.account, unchanged_since)
         if isinstance(token, Refusal):
             return refused(token)
         # RFC 7162 §3.1.3: a client that knows them by a MODSEQ that is lost does not know how they are: 0 fails for all.
         unchanged_since = token or 0
     command = ChangeFlags(
-        talk.who(), view.mailbox, view.exact(spans), given.mode, given.flags, given.keywords, unchanged_since
+        view.account, view.mailbox, view.exact(spans), given.mode, given.flags, given.keywords, unchanged_since
     )
     done = await talk.site.execute(talk.actor, command)
     if isinstance(done, Refusal):
@@ -56,7 +56,7 @@ async def _tell(talk: Talk, spans: Spans, given: Store) -> bool:
     view = talk.mailbox()
     missing = False
     for piece in chunks(spans, CHUNK):
-        rows = await talk.site.flags(talk.who(), view.mailbox, view.exact(piece))
+        rows = await talk.site.flags(view.account, view.mailbox, view.exact(piece), reader=view.reader)
         if isinstance(rows, Refusal):
             return missing
         missing = missing or len(rows) < sum(stop - start for start, stop in piece)

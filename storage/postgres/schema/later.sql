@@ -19,6 +19,12 @@ DO $$ BEGIN
     ) THEN
         ALTER TABLE account ADD COLUMN file_sent boolean NOT NULL DEFAULT false;
     END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'account' AND column_name = 'shared'
+    ) THEN
+        ALTER TABLE account ADD COLUMN shared boolean NOT NULL DEFAULT false;
+    END IF;
     IF to_regclass('mailbox_right') IS NULL THEN
         CREATE TABLE mailbox_right (
             mailbox     bigint NOT NULL,

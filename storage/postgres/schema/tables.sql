@@ -96,7 +96,8 @@ CREATE TABLE account (
     file_sent      boolean NOT NULL DEFAULT false,  -- mail that it submits is filed in its \Sent mailbox
     quota_storage  bigint,                     -- NULL = as the domain has it
     quota_messages bigint,
-    quota_soft     smallint[]
+    quota_soft     smallint[],
+    shared         boolean NOT NULL DEFAULT false   -- nobody signs in with it
 );
 CREATE INDEX account_domain ON account (domain, address);
 

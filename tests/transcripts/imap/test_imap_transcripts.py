@@ -10,7 +10,8 @@ from protocols.imap.server import ImapServer
 from tests.carried import FAR, NEAR, Authority, Neighbours, Pair, door_of
 from tests.live import Live
 from tests.memory_site import MemorySite
-from tests.transcripts.play import ADMINISTRATOR, WAYS, Client, Player, Stage
+from tests.transcripts.play import WAYS, Client, Player
+from tests.transcripts.stages import of_live, of_memory
 
 FILES = sorted(Path(__file__).parent.glob("*.txt"))
 NOT_CARRIED = ("unauthenticate",)  # not offered there (carried/not_offered.txt)
@@ -24,16 +25,10 @@ class Carried(Player):
 
     def __init__(self, how: str, near: Pair, far: Pair) -> None:
         self.near_site, self.far_site = MemorySite(), MemorySite()
-        super().__init__(Stage(self.near_site, self._person), how)
+        self.far_site.name = FAR
+        super().__init__(of_memory(self.near_site, self.far_site), how)
         self._way, self._door = near.way, far.door
         self.far: ImapServer | None = None
-
-    async def _person(self, name: str) -> tuple[str, str]:
-        address = f"{name}@example.org"
-        await self.far_site.account(address, "secret", administrator=name == ADMINISTRATOR)
-        account = await self.near_site.account(address, "secret", administrator=name == ADMINISTRATOR)
-        self.near_site.kept_at[account.id] = (FAR,)
-        return address, "secret"
 
     async def open(self) -> None:
         if self.far is None:
@@ -52,21 +47,10 @@ class Carried(Player):
             await self.far.close()
 
 
-def memory_stage() -> Stage:
-    site = MemorySite()
-
-    async def person(name: str) -> tuple[str, str]:
-        address = f"{name}@example.org"
-        await site.account(address, "secret", administrator=name == ADMINISTRATOR)
-        return address, "secret"
-
-    return Stage(site, person)
-
-
 @pytest.mark.parametrize("how", WAYS)
 @pytest.mark.parametrize("path", FILES + TOKENS, ids=lambda path: path.stem)
 async def test_conversation(path: Path, how: str) -> None:
-    await Player(memory_stage(), how).play(path)
+    await Player(of_memory(MemorySite()), how).play(path)
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +67,7 @@ async def test_carried_conversation(path: Path, how: str, pairs: tuple[Pair, Pai
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 async def test_conversation_with_the_real_site(path: Path, live_site: Live) -> None:
-    async def person(name: str) -> tuple[str, str]:
-        made = await live_site.person(name, password="secret", administrator=name == ADMINISTRATOR)
-        return made.address, made.password
-
-    await Player(Stage(live_site.site, person), "whole").play(path)
+    await Player(of_live(live_site), "whole").play(path)
 
 
 def test_every_word_has_a_conversation() -> None:

@@ -135,7 +135,7 @@ class MailView:
         if row is None:
             return None
         uids = Uids(array("I", row["uids"] or ()))
-        return Selected(Row(*row[:11]).status(), uids, tuple(row["keywords"]), row["first_unseen"] or 0)
+        return Selected(Row(*row[:11]).status(row["recent_from"]), uids, tuple(row["keywords"]), row["first_unseen"] or 0)
 
     def forget(self) -> None:
         self._kept.clear()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from cluster.domain.directory.state import Account, Missing, Slice, look_up
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import DELETED, SEEN, Ranges
-from cluster.domain.mailbox.state import AccountMail, Box, Msg, messages_of, tree_of
+from cluster.domain.mailbox.state import AccountMail, Box, Msg, as_read_by, messages_of, tree_of
 from cluster.domain.quota import Quota, Usage
 from node.config import Config
 from storage.postgres.directory_view import DirectoryView
@@ -26,6 +27,7 @@ PHASES = [Phase.explicit, Phase.reuse, Phase.generate]
 DOMAINS = frozenset(["a.org", "b.org", "else.org"])
 ADDRESSES = frozenset(["anna@a.org", "bo@a.org", "carl@b.org", "all@b.org", "nobody@a.org"])
 NOBODY = 999
+READERS = (8, 9)  # of tables_story, who is not the owner of every mailbox
 
 
 class Views(NamedTuple):
@@ -64,8 +66,11 @@ async def _alike(views: Views, model: Model, cuts: list[int], asked: Ranges, sin
         await _tree(views.mail, model, account)
     for account, box in model.boxes():
         mail = model.mail.accounts[account]
-        await _mailbox(views.mail, account, mail, box)
-        await _messages(views.mail, model, account, box, asked, since)
+        for reader in (0, *READERS):
+            seen = {uid: as_read_by(message, reader) for uid, message in box.messages.items()}
+            as_read = msgspec.structs.replace(box, messages=seen)
+            await _mailbox(views.mail, account, mail, as_read, reader)
+            await _messages(views.mail, model, (account, reader), as_read, (asked, since))
     await _made(views.mail, model)
     await _usage(views.mail, model)
     await _directory(DirectoryView(views.database), model)
@@ -93,7 +98,7 @@ def _status(mail: AccountMail, box: Box) -> Status:
 async def _tree(view: MailView, model: Model, account: int) -> None:
     mail = model.mail.accounts.get(account) or AccountMail(0)
     tree = tree_of(model.mail, account)
-    assert await view.tree(account, None, (), subscriptions=True) == tree
+    assert await view.tree(account, None, (), subscriptions=True, rights=True) == tree
     names, ids = ["a", "nowhere"], [mail.names.get("b", 1)]
     some = {name: entry for name, entry in tree.entries.items() if name in names or entry.id in ids}
     assert (await view.tree(account, names, ids, subscriptions=False)).entries == some
@@ -102,14 +107,15 @@ async def _tree(view: MailView, model: Model, account: int) -> None:
     assert await view.subscriptions(account) == sorted(mail.subscriptions)
 
 
-async def _mailbox(view: MailView, account: int, mail: AccountMail, box: Box) -> None:
-    selected = await view.select(account, box.name, recent=False)
+async def _mailbox(view: MailView, account: int, mail: AccountMail, box: Box, reader: int) -> None:
+    """`box`: as the reader sees it."""
+    selected = await view.select(account, box.name, recent=False, reader=reader)
     assert selected is not None
     assert selected.status == _status(mail, box) and list(selected.uids) == sorted(box.messages)
     unseen = [uid for uid, message in box.messages.items() if not message.flags & SEEN]
     assert selected.first_unseen == min(unseen, default=0)
     assert {keyword for message in box.messages.values() for keyword in message.keywords} <= set(selected.keywords)
-    assert await view.status(account, [box.id, 1]) == [_status(mail, box)]
+    assert await view.status(account, [box.id, 1], reader) == [_status(mail, box)]
     assert await view.mailbox(account, box.name) == _shown(mail, box)
     assert await view.mailbox(account, f"{box.name} ") is None
     assert await view.status(NOBODY, [box.id]) == [] and await view.select(account, "nowhere", recent=False) is None
@@ -119,10 +125,15 @@ def _flags(uid: int, message: Msg) -> Flags:
     return Flags(uid, message.flags, message.keywords, message.modseq)
 
 
-async def _messages(view: MailView, model: Model, account: int, box: Box, asked: Ranges, since: int) -> None:
+async def _messages(
+    view: MailView, model: Model, who: tuple[int, int], box: Box, wanted_of: tuple[Ranges, int]
+) -> None:
+    """`who`: the owner, and who reads; `box`: as that one sees it."""
+    account, reader = who
+    asked, since = wanted_of
     there = [(uid, box.messages[uid]) for uid in sorted(box.messages)]
     wanted = [(uid, msg) for uid, msg in there if ranges.contains(asked, uid) and msg.modseq > since]
-    assert await view.flags(account, box.id, asked, since) == [_flags(uid, msg) for uid, msg in wanted]
+    assert await view.flags(account, box.id, asked, since, reader) == [_flags(uid, msg) for uid, msg in wanted]
     assert await view.flags(NOBODY, box.id, asked, 0) == []
     changed = tuple(_flags(uid, msg) for uid, msg in there if msg.modseq > since)
     vanished = ranges.compress(
@@ -134,25 +145,30 @@ async def _messages(view: MailView, model: Model, account: int, box: Box, asked:
             or any(first <= uid <= last and modseq > since for first, last, modseq in box.vanished)
         )
     )
-    assert await view.changes(account, box.id, since) == Changes(
+    assert await view.changes(account, box.id, since, reader) == Changes(
         box.highestmodseq, box.uidnext, box.uidvalidity, changed, vanished
     )
     assert (await view.changes(NOBODY, box.id, since)).gone
-    state = await view.messages_state(account, box.id, asked, modseqs=True)
-    assert state == messages_of(model.mail, account, box.id, asked)
+    state = await view.messages_state(account, box.id, asked, modseqs=True, reader=reader)
+    assert state == messages_of(model.mail, account, box.id, asked, reader)
     assert not (await view.messages_state(NOBODY, box.id, asked, modseqs=True)).exists
     gone = {uid for uid, modseq in box.expunged.items() if ranges.contains(asked, uid) and modseq > since}
-    found = await _read(view, account, box.id, asked, since)
+    found = await _read(view, account, box.id, asked, since, reader)
     assert [message.uid for message in found] == sorted([*gone, *(uid for uid, _ in wanted)])
     assert [message for message in found if message.uid not in gone] == [
         _message(model, uid, msg) for uid, msg in wanted
     ]
-    assert all(message.flags & DELETED for message in found if message.uid in gone)
+    # What of an expunged one somebody else had read is not known any more, and what its owner had is not told.
+    known = {0, DELETED} if reader else {0, SEEN, DELETED, SEEN | DELETED}
+    expunged = [message.flags for message in found if message.uid in gone]
+    assert all(flags & DELETED and flags & (SEEN | DELETED) in known for flags in expunged)
     assert await _read(view, NOBODY, box.id, asked, 0) == []
 
 
-async def _read(view: MailView, account: int, mailbox: int, asked: Ranges, since: int) -> list[Message]:
-    batches = view.messages(account, mailbox, asked, since=since, described=True, contents=True)
+async def _read(
+    view: MailView, account: int, mailbox: int, asked: Ranges, since: int, reader: int = 0
+) -> list[Message]:
+    batches = view.messages(account, mailbox, asked, since=since, described=True, contents=True, reader=reader)
     return [message async for batch in batches for message in batch]
 
 

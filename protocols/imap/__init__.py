@@ -11,11 +11,13 @@ RFC 8437 UNAUTHENTICATE, RFC 8438 STATUS=SIZE, RFC 8474 OBJECTID, RFC 8508 REPLA
 QUOTA and QUOTASET (STORAGE, MESSAGE), RFC 9394 PARTIAL, RFC 9585 INPROGRESS, RFC 9586 UIDONLY, RFC 9755
 UTF8=ACCEPT.
 
-Left out on purpose: LITERAL- (LITERAL+ says more, and a server may say only one of them), CONTEXT=SORT (sorted results are not
-kept in order), I18NLEVEL (SORT and THREAD collate by RFC 5051, SEARCH folds case more widely), tls-exporter (RFC 9266: the
-library cannot give it) and tls-unique (not defined for TLS 1.3), ACL and NOTIFY: not promised by CAPABILITY. AUTH=LOGIN is
-SMTP's; here the LOGIN command serves the same clients. A literal8 with NULs is refused by APPEND, as RFC 3516 §4.4 lets a server
-do: messages are kept and given byte for byte. URLs of CATENATE name one's own messages at this server, by an absolute path.
+Left out on purpose: LITERAL- (LITERAL+ says more, and a server may say only one of them), RFC 9755 §4's refusal of messages
+with UTF-8 in their header from who has not enabled UTF8=ACCEPT (programs that bring old mail cannot mend it, and would stop at
+it for ever), CONTEXT=SORT (sorted results are not kept in order), I18NLEVEL (SORT and THREAD collate by RFC 5051, SEARCH folds
+case more widely), tls-exporter (RFC 9266: the library cannot give it) and tls-unique (not defined for TLS 1.3), ACL and NOTIFY:
+not promised by CAPABILITY. AUTH=LOGIN is SMTP's; here the LOGIN command serves the same clients. A literal8 with NULs is
+refused by APPEND, as RFC 3516 §4.4 lets a server do: messages are kept and given byte for byte. URLs of CATENATE name one's own
+messages at this server, by an absolute path.
 COMPRESS and UNAUTHENTICATE are not offered to a session that is carried here from another site: the one in between follows the
 replies, and who signed out could sign in as anybody by the door for sites.
 

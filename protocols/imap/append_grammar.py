@@ -43,7 +43,9 @@ class Append:
 
     # -- what may stand there ----------------------------------------------------------------------------------------------
     def _head(self, at: Cursor) -> Parsed | None:
-        """[flags SP] [date SP], then a literal, UTF8 (literal8) of RFC 9755 §3, or CATENATE (…)."""
+        """[flags SP] [date SP], then a literal, UTF8 (literal8) of RFC 6855 §4, or CATENATE (…).
+
+        RFC 9755 §B.1 has no UTF8 item any more: clients written before it say it still."""
         bits, keywords, internal = 0, NO_KEYWORDS, None
         if at.peek(b"("):
             bits, keywords = at.flag_list()

@@ -90,6 +90,8 @@ def _fault(name: str) -> str:
     # RFC 9051 §5.1: no control characters, no line or paragraph separators.
     if any(unicodedata.category(character) in ("Cc", "Zl", "Zp") for character in name):
         return "A mailbox name cannot contain control characters."
+    if name.startswith("\ufeff"):
+        return "A mailbox name cannot begin with a mark of byte order."  # RFC 9755 §3, RFC 5198 §2
     # RFC 9051 §5.1: "%" and "*" are wildcards of LIST, so such a mailbox could not be listed by its name.
     if "%" in name or "*" in name:
         return 'A mailbox name cannot contain "%" or "*".'

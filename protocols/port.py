@@ -25,6 +25,7 @@ from storage.shapes import (
     Changes,
     Done,
     Flags,
+    Having,
     Mailbox,
     Message,
     Named,
@@ -42,6 +43,7 @@ __all__ = [
     "Changes",
     "Done",
     "Flags",
+    "Having",
     "Ingest",
     "Lookup",
     "Mailbox",
@@ -231,6 +233,10 @@ class Site(Protocol):
         self, account: int, mailbox: int, uids: Ranges, since: int = 0, *, reader: int = 0
     ) -> list[Flags] | Refusal:
         """Those with modseq > since, by UID; of messages that are there."""
+        ...
+
+    async def having(self, account: int, mailbox: int, asked: Having) -> Sequence[int] | Refusal:
+        """UIDs of the messages that are there and have it, with flags as the owner sees them, ascending."""
         ...
 
     def messages(

@@ -130,6 +130,19 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     content: Content | None = None
 
 
+class Having(msgspec.Struct, frozen=True):
+    """What a message has: flags that are set, flags that are not (bits of cluster.domain.mailbox.events), the day of its
+    internal date as it is written (days since 1970; first and last), a size above `larger` and below `smaller` (bytes of
+    RFC822.SIZE). None: any."""
+
+    present: int = 0
+    absent: int = 0
+    first_day: int | None = None
+    last_day: int | None = None
+    larger: int | None = None
+    smaller: int | None = None
+
+
 class Changes(msgspec.Struct, frozen=True):
     """What happened in a mailbox above a MODSEQ: messages that came or whose flags changed (as they are now), and UIDs
     that went (of all that ever were below uidnext). `uidvalidity` as it is now: after a home was lost with all that it said,

@@ -35,6 +35,7 @@ from storage.shapes import (
     Changes,
     Done,
     Flags,
+    Having,
     Mailbox,
     Message,
     Named,
@@ -229,6 +230,9 @@ class Site:
         self, account: int, mailbox: int, uids: Ranges, since: int = 0, *, reader: int = 0
     ) -> list[Flags] | Refusal:
         return await answered(self._mail.flags(account, mailbox, uids, since, reader))
+
+    async def having(self, account: int, mailbox: int, asked: Having) -> Sequence[int] | Refusal:
+        return await answered(self._mail.having(account, mailbox, asked))
 
     async def messages(
         self,

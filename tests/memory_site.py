@@ -42,6 +42,7 @@ from protocols.port import (
     Changes,
     Done,
     Flags,
+    Having,
     Lookup,
     Mailbox,
     Message,
@@ -58,6 +59,7 @@ from protocols.port import (
 from storage.alike import message_id, message_ids
 from storage.search.index import Place, SearchIndex
 from storage.sharing import asks_for_another
+from tests.having import has
 from tests.memory_sharing import Whose
 
 READ_PIECE_BYTES = 256 * 1024
@@ -365,6 +367,10 @@ class MemorySite(Whose):
     ) -> list[Flags] | Refusal:
         box = self._box(account, mailbox)
         return _flags(box, uids, since, reader) if box else []
+
+    async def having(self, account: int, mailbox: int, asked: Having) -> Sequence[int] | Refusal:
+        box = self._box(account, mailbox)
+        return [uid for uid, one in sorted(box.messages.items()) if has(one, asked)] if box is not None else []
 
     async def messages(
         self,

@@ -12,7 +12,7 @@ import msgspec
 
 from cluster.domain.refusal import Refusal
 from cluster.formats import mime
-from protocols.imap import bodies, indexed, rendering, searching
+from protocols.imap import bodies, indexed, narrowing, rendering, searching
 from protocols.imap.errors import refused
 from protocols.imap.model import Key, Reply, Search
 from protocols.imap.progress import Progress
@@ -23,6 +23,7 @@ from protocols.imap.view import Spans, View, chunks, spans_of, total
 from protocols.port import Message
 
 CHUNK = 1000
+ASKED_MIN = 2  # messages, above which the tables are asked which of them to look at
 BYTES_CHUNK = 100
 TEXT_HERE_BYTES_MAX = 64 * 1024  # larger messages are decoded in a thread
 TEXT_PART_BYTES_MAX = 4 * 1024 * 1024  # read of one part of a large message
@@ -51,6 +52,16 @@ async def find(
     found = Found(talk, view, asked, with_modseq)
     alone = None if with_modseq else asked.verdict
     where = searching.bounds(asked, view) if alone is None else indexed.unsettled(alone, view)
+    needed = narrowing.needed(asked)
+    # Somebody else than the owner has a \\Seen of its own, of which this question knows nothing.
+    if needed.having != narrowing.ANYTHING and total(where) > ASKED_MIN and not with_modseq and not view.reader:
+        uids = await talk.site.having(view.account, view.mailbox, needed.having)
+        if isinstance(uids, Refusal):
+            return refused(uids)
+        where = searching.both(where, narrowing.places(uids, view))
+        if needed.enough:
+            found.places = [place for start, stop in where for place in range(start, stop)]
+            return found
     progress = progress or Progress(talk, tag, total(where))
     for piece in chunks(where, CHUNK):
         no = await found.look(piece)

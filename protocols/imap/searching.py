@@ -89,7 +89,7 @@ def bounds(asked: Asked, view: View) -> Spans:
     """Places outside are surely no match: sets, and what the index knows, narrow the search before it begins."""
     whole = [(0, len(view))] if len(view) else []
     within = _within(asked, view)
-    return whole if within is None else _both(whole, within)
+    return whole if within is None else both(whole, within)
 
 
 def _within(asked: Asked, view: View) -> Spans | None:
@@ -106,11 +106,11 @@ def _within(asked: Asked, view: View) -> Spans | None:
         return merged([span for one in narrow for span in one]) if len(narrow) == len(found) else None
     within = narrow[0] if narrow else None
     for one in narrow[1:]:
-        within = _both(within or [], one)
+        within = both(within or [], one)
     return within
 
 
-def _both(a: Spans, b: Spans) -> Spans:
+def both(a: Spans, b: Spans) -> Spans:
     out: Spans = []
     i = j = 0
     while i < len(a) and j < len(b):

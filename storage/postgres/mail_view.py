@@ -17,7 +17,7 @@ from storage.alike import LOOKED_AT_MAX, message_id, message_ids
 from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
 from storage.postgres.shared_view import as_read_by, changes_by, selected_by, unseen_by
-from storage.shapes import Changes, Flags, Mailbox, Message, Selected, Status
+from storage.shapes import Changes, Flags, Having, Mailbox, Message, Selected, Status
 from storage.uids import Uids
 
 NUL = "\0"  # which the database's text cannot hold: no mailbox has it in its name (modified UTF-7 can spell it)
@@ -162,6 +162,14 @@ class MailView:
             account,
         )
         return await _shown(rows)
+
+    async def having(self, account: int, mailbox: int, asked: Having) -> "array[int]":
+        rows = asked.first_day is not None or asked.last_day is not None or asked.larger is not None or asked.smaller is not None
+        limits = (asked.first_day, asked.last_day, asked.larger, asked.smaller) if rows else ()
+        row = await self.database.row(
+            HAVING_ROWS if rows else HAVING, mailbox, account, asked.present, asked.absent, *limits
+        )
+        return array("I", (row["uids"] if row is not None else None) or ())
 
     async def messages(
         self,
@@ -361,6 +369,22 @@ WHERE m.account = $1 AND m.name = $2
 FLAGS = f"""
 SELECT f.uid, f.flags, f.keywords, f.modseq FROM {RANGES.format("$2", "$3")}
 WHERE f.modseq > $4 AND EXISTS (SELECT 1 FROM mailbox m WHERE m.id = $1 AND m.account = $5) ORDER BY f.uid
+"""
+
+HAVING = """
+SELECT array_agg(f.uid ORDER BY f.uid) AS uids FROM flag f
+WHERE f.mailbox = $1 AND f.flags & $3::int = $3 AND f.flags & $4::int = 0
+    AND EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $2)
+"""
+
+# Minutes east of Greenwich. Division of whole numbers goes towards zero, a day before 1970 away from it.
+DAY = "floor((m.internal_at + m.internal_zone * 60) / 86400.0)::bigint"
+HAVING_ROWS = f"""
+SELECT array_agg(f.uid ORDER BY f.uid) AS uids FROM message m JOIN flag f ON f.mailbox = m.mailbox AND f.uid = m.uid
+WHERE m.mailbox = $1 AND f.mailbox = $1 AND f.flags & $3::int = $3 AND f.flags & $4::int = 0
+    AND ($5::bigint IS NULL OR {DAY} >= $5) AND ($6::bigint IS NULL OR {DAY} <= $6)
+    AND ($7::bigint IS NULL OR m.size > $7) AND ($8::bigint IS NULL OR m.size < $8)
+    AND EXISTS (SELECT 1 FROM mailbox b WHERE b.id = $1 AND b.account = $2)
 """
 
 BOX, THERE, GONE, TOLD = range(4)

@@ -190,6 +190,24 @@ def test_a_search_finds_what_the_plain_reading_finds(mail: list[Mail], wanted: l
         assert answer == slow, text
 
 
+def test_what_the_tables_are_asked_is_what_was_meant() -> None:
+    """Flags, days and sizes, each alone and negated, two together, and beside what only the message tells."""
+    mail = [
+        Mail(n * 5 % 32, (), BASE * DAY_S + n * DAY_S // 3, (0, -300, 720)[n % 3], None, "Anna", WORDS[n % 4], None, "x" * n * 9)
+        for n in range(12)
+    ]
+    days = [day(word, when) for word in sorted(ORDERS) for when in sorted(DATES)]
+    flags = [flag(word, wanted) for word in sorted(FLAGS) for wanted in (True, False)]
+    sizes = [size(word, bytes_) for word in ("LARGER", "SMALLER") for bytes_ in (110, 140, len(mail[3].data()))]
+    each = days + flags + sizes
+    pairs = [both(each[n], each[(n * 7 + 3) % len(each)]) for n in range(len(each))]
+    beside = [both(one, texts("SUBJECT", "plum")) for one in each] + [either(one, texts("SUBJECT", "plum")) for one in each]
+    asked = each + [negated(one) for one in each] + pairs + [negated(one) for one in pairs] + beside
+    answers = asyncio.run(found(mail, asked))
+    for (text, test), answer in zip(asked, answers, strict=True):
+        assert answer == [n for n, one in enumerate(mail, 1) if test(Place(n, n, len(mail), one))], text
+
+
 async def test_a_long_search_says_how_far_it_is() -> None:
     """RFC 9585 §4: of what takes long; here already of what takes more than no time."""
     site = MemorySite()

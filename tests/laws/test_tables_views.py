@@ -19,7 +19,8 @@ from storage.postgres.mail_view import MailView
 from storage.postgres.outbox_view import OutboxView
 from storage.postgres.pool import Database
 from storage.projector import Fold
-from storage.shapes import Changes, Flags, Mailbox, Message, Status
+from storage.shapes import Changes, Flags, Having, Mailbox, Message, Status
+from tests.having import has
 from tests.laws.tables_of_law import Tables, folded, tables
 from tests.laws.tables_story import ACCOUNTS, PARTITION, Model, Step, stories, told, uids
 
@@ -75,6 +76,16 @@ async def _alike(views: Views, model: Model, cuts: list[int], asked: Ranges, sin
     await _usage(views.mail, model)
     await _directory(DirectoryView(views.database), model)
     await _outbox(OutboxView(views.database), model)
+
+HAVINGS = (
+    Having(),
+    Having(present=SEEN),
+    Having(absent=SEEN | DELETED),
+    Having(first_day=0),
+    Having(absent=DELETED, last_day=0, larger=1000, smaller=6000),
+    Having(last_day=-1),
+    Having(first_day=0, last_day=0, larger=0),
+)
 
 
 def _shown(mail: AccountMail, box: Box) -> Mailbox:
@@ -135,6 +146,10 @@ async def _messages(
     wanted = [(uid, msg) for uid, msg in there if ranges.contains(asked, uid) and msg.modseq > since]
     assert await view.flags(account, box.id, asked, since, reader) == [_flags(uid, msg) for uid, msg in wanted]
     assert await view.flags(NOBODY, box.id, asked, 0) == []
+    for having in HAVINGS:
+        wanted_uids = [uid for uid, msg in there if has(msg, having)]
+        assert list(await view.having(account, box.id, having)) == wanted_uids
+        assert not await view.having(NOBODY, box.id, having)
     changed = tuple(_flags(uid, msg) for uid, msg in there if msg.modseq > since)
     vanished = ranges.compress(
         uid

@@ -21,6 +21,7 @@ from cluster.log.connection import Arrived, Connection, Unreachable
 
 CHANGED = "rc.changed"
 NODE_PREFIX = "node."
+LOOK_AGAIN_S = 0.05
 GONE_AFTER_S = 10.0  # without a word of it a node is told as away
 
 log = structlog.get_logger("cluster.control.watch")
@@ -125,6 +126,7 @@ class Watch:
 
     async def run(self) -> None:
         await self._connection.subscribe(CHANGED, self._told)
+        patience = LOOK_EVERY_S
         while True:
             try:
                 found = await self._partitions.all()
@@ -143,8 +145,10 @@ class Watch:
             self._looked.set()
             self._looked = asyncio.Event()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_EVERY_S):
+                async with asyncio.timeout(patience):
                     await self._poke.wait()
+            # Who was told of a change may have asked a replica that had not heard of it yet.
+            patience = LOOK_AGAIN_S if self._poke.is_set() else LOOK_EVERY_S
             self._poke.clear()
 
     async def looked(self) -> None:

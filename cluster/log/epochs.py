@@ -33,10 +33,12 @@ class Told(NamedTuple):
 
 
 class Tail(NamedTuple):
-    """`commands`: the most recent ones, oldest first. `last_event`: position, 0 = there is none."""
+    """`commands`: the most recent ones, oldest first. `last_event`: position, 0 = there is none; `before`: that of the last
+    one of an earlier command."""
 
     commands: list[Told]
     last_event: int
+    before: int = 0
 
 
 class _OnlyId(msgspec.Struct):
@@ -144,7 +146,7 @@ async def tail(engine: Engine, known: Known) -> Tail:
         told = await _told(engine, stream, end)
         commands = told + commands
         last_event = last_event or (told[-1].last if told else 0)
-    return Tail(commands[-TAIL_EVENTS_MAX:], last_event)
+    return Tail(commands[-TAIL_EVENTS_MAX:], last_event, commands[-2].last if len(commands) > 1 else 0)
 
 
 async def _told(engine: Engine, stream: Stream, end: int) -> list[Told]:

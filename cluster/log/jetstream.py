@@ -23,7 +23,7 @@ import structlog
 from cluster.control.bucket import Bucket, Conflict, Keys
 from cluster.control.hold import Hold
 from cluster.control.holder import this_process
-from cluster.control.lease import LEASE_S, LOOK_EVERY_S, Lease, boot_clock
+from cluster.control.lease import LEASE_S, Lease, boot_clock
 from cluster.control.partitions import Ended, Known, KnownPartitions, Partition, Partitions, Spans, sound, spans
 from cluster.control.watch import CopySaid, Node, Pulse, Watch
 from cluster.log import epochs, wire
@@ -57,6 +57,7 @@ from cluster.position import Position, position, split
 
 ATTEMPT_S_MAX = 3.0  # an unanswered request is sent again after this, under the same command id
 RETRY_WAIT_S = 0.03
+PLACED_LOOK_S = 0.05
 START_S_MAX = 30.0
 MOVE_S_MAX = 20.0
 TAKEN_UP_S_MAX = 4.0
@@ -465,7 +466,7 @@ class JetStreamLog:
         asked = asyncio.create_task(self._connection.request(f"ap.{partition}.{verb}", data, timeout_s=ATTEMPT_S_MAX))
         placed = self._placed(partition)
         try:
-            while not (await asyncio.wait((asked,), timeout=LOOK_EVERY_S))[0]:
+            while not (await asyncio.wait((asked,), timeout=PLACED_LOOK_S))[0]:
                 if self._placed(partition) != placed:
                     return wire.Busy("another home follows", again=True)
             return wire.decode_answer(asked.result().data)

@@ -70,7 +70,7 @@ class Keeper:
 
     async def _keep_for_ever(self) -> None:
         while True:
-            pause = RETRY_WAIT_S
+            pause = 0.0
             try:
                 await self._keep()
             except* HomeLost as errors:
@@ -81,8 +81,10 @@ class Keeper:
                 if errors.subgroup(LeaseLost) is not None:
                     self._lost_at = self._site.watch.clock()
                 log.warning("begins again", partition=self._partition, why=[_why(error) for error in errors.exceptions])
+                pause = RETRY_WAIT_S
             except* Exception:
                 log.exception("begins again", partition=self._partition)  # Our bug; a partition left alone is worse.
+                pause = RETRY_WAIT_S
             await asyncio.sleep(pause)
 
     async def _keep(self) -> None:

@@ -20,6 +20,7 @@ from cluster.control.partitions import (
     spans,
     switchover,
     takeover,
+    unannounced,
     windowed,
 )
 from cluster.control.watch import Watch
@@ -197,7 +198,9 @@ class Leader:
             last = 1
         await site.watch.say_changed()
         tail = await epochs.tail(site.engine, known)
-        admission = Admission(tail.last_event, history=spans(record))
+        # That an epoch ended clean changes nothing, so whoever waits need not have heard of it.
+        floor = tail.before if last == 1 and not any(gap for _, _, gap in unannounced(record)) else tail.last_event
+        admission = Admission(floor, history=spans(record))
         for told in tail.commands:
             admission.remember(told.command, told.first, told.last)
         mark = Mark(0, 0, position(stream.epoch, last) if last else tail.last_event)

@@ -10,13 +10,14 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # The foreign clients that tests/clients drives, and the packages that carry them (Debian's names).
 CLIENT_PACKAGES := isync swaks libnet-ssleay-perl libauthen-sasl-perl neomutt curl tmux mpop fetchmail offlineimap3
 CLIENT_COMMANDS := mbsync swaks neomutt curl tmux mpop fetchmail offlineimap
+THUNDERBIRD_PACKAGES := thunderbird xvfb xdotool imagemagick
 FAULT_ROUNDS ?= 50
 DEMO_ARGS    ?=
 MINUTES      ?= 30
 FUZZ_ARGS    ?=
 PYTEST_ARGS  ?=
 
-.PHONY: venv up demo demo-site test check test-fast test-faults sim fuzz bench rfc-coverage client-packages bench-packages clean
+.PHONY: venv up demo demo-site test check test-fast test-faults test-thunderbird sim fuzz bench rfc-coverage client-packages bench-packages clean
 
 venv: $(STAMP)
 
@@ -54,6 +55,14 @@ test-fast: $(STAMP)
 
 test-faults: $(STAMP)
 	ANGARIUM_FAULT_ROUNDS=$(FAULT_ROUNDS) $(PY) -m pytest --timeout 7200 -m "long or not long" tests/faults tests/clients/test_demo.py $(PYTEST_ARGS)
+
+# A mail program with windows, on a screen that nobody sees; screenshots in var/screenshots.
+test-thunderbird: $(STAMP)
+	@for c in thunderbird Xvfb xdotool import; do command -v $$c >/dev/null 2>&1 || missing=1; done; test -z "$$missing" && exit 0; \
+	if test "$$(id -u)" = 0 && command -v apt-get >/dev/null 2>&1; then \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(THUNDERBIRD_PACKAGES) >/dev/null; \
+	else echo "make: apt-get install $(THUNDERBIRD_PACKAGES)" >&2; exit 1; fi
+	$(PY) -m pytest --timeout 600 -m long -s tests/clients/test_thunderbird.py $(PYTEST_ARGS)
 
 # Three sites in one process on a virtual clock, 500 seeds; SEED=n replays one with its trace.
 sim: $(STAMP)

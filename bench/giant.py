@@ -14,7 +14,7 @@ from tests.faults.site import Site
 SIZES = (1_000, 10_000, 100_000, int(os.environ.get("BENCH_GIANT_MESSAGES", "500000")))
 BOXES = int(os.environ.get("BENCH_GIANT_MAILBOXES", "10000"))
 SEED_MESSAGES, APPENDS_A_COMMAND = 1_000, 100
-COPIED_AT_ONCE_MAX = 100_000
+COPIED_AT_ONCE_MAX = 20_000  # the site says so where its tables need longer than a client waits
 PIPELINED = 100
 
 T = TypeVar("T")
@@ -70,7 +70,10 @@ async def _measured(site: Site, size: int) -> dict[str, float]:
     await timed("STORE 1:* +FLAGS.SILENT", imap.ask(b"STORE 1:* +FLAGS.SILENT (\\Seen $Giant)"))
     await timed("STORE 1:* -FLAGS", imap.ask(b"STORE 1:* -FLAGS (\\Seen $Giant)"))
     await imap.ask(b"CREATE Gone")
-    await timed("COPY 1:*", imap.ask(b"COPY 1:* Gone"))
+    began = time.perf_counter()
+    for first in range(1, size, COPIED_AT_ONCE_MAX):
+        await imap.ask(b"COPY %d:%d Gone" % (first, min(size, first + COPIED_AT_ONCE_MAX - 1)))
+    timed.took[f"COPY, {COPIED_AT_ONCE_MAX:,} at once"] = time.perf_counter() - began
     await imap.ask(b"SELECT Gone")
     await imap.ask(b"STORE 1:* +FLAGS.SILENT (\\Deleted)")
     await timed("EXPUNGE", imap.ask(b"EXPUNGE"))

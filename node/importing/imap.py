@@ -230,6 +230,8 @@ class ImapSource:
             self._imap.shutdown()
             self._imap = None
         words = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, ssl.SSLCertVerificationError):
+            words += ". Name the file of an authority to trust in SSL_CERT_FILE, or say --no-verify"
         return SourceUnreadable(f"{self._server.user} at {self._server.host}: {words}")
 
 

@@ -146,7 +146,10 @@ def test_from_another_account_by_imap_and_only_what_is_new(place: Place, person:
         "--user",
         old.address,
     )
-    words += ("--password-file", "-", "--no-verify")
+    words += ("--password-file", "-")
+    (untrusted, *_) = angarium(place, *words, "--plan", given=old.password, status=1)
+    assert "SSL_CERT_FILE" in untrusted["why"]
+    words += ("--no-verify",)
     plan = angarium(place, *words, "--plan", given=old.password)
     assert {(line["mailbox"], line["messages"]) for line in plan[:-1] if line["messages"]} == {
         ("INBOX", 2),

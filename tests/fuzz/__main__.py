@@ -4,6 +4,8 @@ Ends with 1 where something was found: each finding is a file, and `python -m te
 """
 
 import argparse
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -68,8 +70,12 @@ def _fuzzed(name: str, seconds: float) -> bool:
 
 
 def _libfuzzer(name: str, *options: str) -> "subprocess.CompletedProcess[str]":
-    command = (sys.executable, "-m", "tests.fuzz.one", name, *options)
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, errors="replace")
+    command = (sys.executable, "-m", "tests.fuzz.one", name)
+    again = WORK / f"{name}.sh"
+    again.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
+    again.chmod(0o755)
+    environment = {**os.environ, "FUZZ_AGAIN": str(again)}
+    return subprocess.run((*command, *options), cwd=ROOT, env=environment, capture_output=True, text=True, errors="replace")
 
 
 def _escaped(word: bytes) -> str:

@@ -78,7 +78,7 @@ def words(target: str) -> set[bytes]:
     for module in modules:
         for node in ast.walk(ast.parse(module.read_text())):
             value = node.value if isinstance(node, ast.Constant) else None
-            data = value.encode() if isinstance(value, str) else value
+            data = value.encode(errors="replace") if isinstance(value, str) else value
             if isinstance(data, bytes) and _WORD.fullmatch(data):
                 found.add(data)
     return found

@@ -1,13 +1,15 @@
 """Mail that is not at every site: whoever signs in where it is not is carried to where it is. Real engines."""
 
 import asyncio
+import poplib
+import smtplib
 import urllib.request
 
 import pytest
 
 from tests.faults.clients import GONE, Imap
 from tests.faults.site import Site
-from tests.faults.test_sites import message, person, signed_in
+from tests.faults.test_sites import PASSWORD, message, person, signed_in
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
@@ -53,6 +55,47 @@ async def test_an_account_whose_mail_is_elsewhere_is_served_there(sites: list[Si
     again = await signed_in(dr, address)
     assert (await again.ask("SELECT INBOX")).state == "OK"
     assert (await again.ask("UID SEARCH ALL")).untagged == [b"SEARCH 1 2\r\n"]
+
+
+async def test_pop3_and_what_was_sent_where_the_mail_is_not(sites: list[Site]) -> None:
+    """POP3 is carried too; the copy of what was submitted goes by the queue to where the mailbox is."""
+    pune, mumbai, dr = sites
+    address = await person(pune, "xia", "--partition", "mail-apart")
+    line = await signed_in(dr, address)
+    await appended(line, 1)
+
+    def taken() -> list[bytes]:
+        client = poplib.POP3("127.0.0.1", dr.config.ports.pop3, timeout=SETTLED_S_MAX)
+        client.user(address)
+        client.pass_(PASSWORD)
+        text = client.retr(1)[1]
+        client.dele(1)
+        client.quit()
+        return text
+
+    assert b"\r\n".join(await asyncio.to_thread(taken)) == message(1).rstrip(b"\r\n")
+    assert b"INBOX (MESSAGES 0)" in (await line.ask("STATUS INBOX (MESSAGES)")).untagged[0].replace(b'"', b"")
+
+    def submitted() -> None:
+        with smtplib.SMTP("127.0.0.1", dr.config.ports.submission, timeout=SETTLED_S_MAX) as client:
+            client.login(address, PASSWORD)
+            assert client.sendmail(address, [address], own) == {}
+
+    await asyncio.to_thread(pune.cli, "account", "set", address, "--file-sent", "on")
+    own = b"From: " + address.encode() + b"\r\nMessage-ID: <sent@x>\r\nDate: Wed, 01 Jul 2026 10:00:00 +0200\r\n\r\nHello\r\n"
+    async with asyncio.timeout(SETTLED_S_MAX):
+        while not await counted(line, "Sent"):
+            # The setting comes with the directory; submitted twice, it is filed once.
+            await asyncio.to_thread(submitted)
+            await asyncio.sleep(0.2)
+    answer = await line.ask("APPEND Sent", own)
+    assert answer.state == "OK" and "APPENDUID" in answer.text
+    assert await counted(line, "Sent") == 1 and await counted(await signed_in(mumbai, address), "Sent") == 1
+
+
+async def counted(line: Imap, mailbox: str) -> int:
+    (row,) = (await line.ask(f"STATUS {mailbox} (MESSAGES)")).untagged
+    return int(row.rpartition(b" ")[2].rstrip(b")\r\n"))
 
 
 @pytest.mark.long

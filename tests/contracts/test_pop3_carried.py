@@ -18,6 +18,7 @@ from node.config import Config
 from node.roster import note
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings as ImapSettings
+from protocols.pop3 import carrying
 from protocols.pop3.server import Pop3Server
 from tests.contracts.test_carrying_between_sites import HOST, keyed, roster_of, showing
 from tests.contracts.test_pop3_server import ANNA, PASSWORD, SHORT, TRUSTED, Peer, connected, with_anna
@@ -97,8 +98,9 @@ async def test_a_whole_session_is_served_by_the_other_site(sites: tuple[Config, 
         await eventually(ended)
 
 
-async def test_what_was_sent_ahead_goes_along(sites: tuple[Config, Config]) -> None:
+async def test_what_was_sent_ahead_goes_along(sites: tuple[Config, Config], monkeypatch: pytest.MonkeyPatch) -> None:
     """RFC 2449 §6.6; and a client that says nothing more still hears its answers."""
+    monkeypatch.setattr(carrying, "HALF_CLOSED_QUIET_S", 1.0)
     async with opened(sites, SHORT) as pair, connected(pair.near) as peer:
         peer.writer.write(f"USER {ANNA}\r\nPASS {PASSWORD}\r\nSTAT\r\nUIDL 1\r\n".encode())
         peer.writer.write_eof()

@@ -23,6 +23,7 @@ from storage.credentials import Credentials
 from storage.directory import Directory
 from storage.executor import Executor
 from storage.follower import Follower
+from storage.giving_up import GivingUp
 from storage.handing import Handing
 from storage.ingest import Spool
 from storage.inspection import Inspection, Place
@@ -161,6 +162,13 @@ class Assembly:
         wanted = WantedContent(partition, self.database, self.blobs, self.fetcher, windows=self.windows)
         return Follower(partition, self.log, self.database, self.blobs, wanted=wanted)
 
+    def giving_up(self) -> GivingUp:
+        def at_home() -> list[str]:
+            here, found = self.config.site, self.log.watch.found
+            return [name for name in self.partitions if name in found and found[name].partition.home == here]
+
+        return GivingUp(self.world, self.config.site, self.database, self.executor, at_home)
+
     def salvaging(self, partition: str) -> Salvaging:
         return Salvaging(partition, self.log, self.database, self.blobs, self.world)
 
@@ -245,6 +253,7 @@ async def assembled(config: Config, world: World, name: str) -> AsyncIterator[As
             tasks.append(group.create_task(parts.watchman().run(), name="digests of other sites"))
             tasks.append(group.create_task(parts.windows.run(), name="windows"))
             tasks.append(group.create_task(parts.indexer().run(), name="search index"))
+            tasks.append(group.create_task(parts.giving_up().run(), name="giving up what was expunged"))
             for partition in parts.partitions:
                 if partition in parts.placed.copies:
                     parts.log.keep(partition, wanted=True)

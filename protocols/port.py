@@ -214,6 +214,11 @@ class Site(Protocol):
         """The one of a name, without looking at the others. NO_SUCH_MAILBOX, UNAVAILABLE."""
         ...
 
+    async def expunged(self, account: int) -> list[Mailbox] | Refusal:
+        """Those of "Expunged/": of each mailbox, living or deleted, from which something was expunged that can be restored,
+        one to be read only, of a negative id. What is asked by name or by id takes them as any other."""
+        ...
+
     async def subscriptions(self, account: int) -> list[str] | Refusal:
         """Names subscribed to, also of mailboxes that are not there (RFC 9051 §6.3.9)."""
         ...

@@ -277,7 +277,8 @@ class SiteAdministration:
 
 
 def domain_row(found: DomainEntry) -> Domain:
-    return Domain(found.name, found.catch_all, found.plus, found.quota.storage, found.quota.messages, found.quota.soft)
+    limits = found.quota.storage, found.quota.messages, found.quota.soft
+    return Domain(found.name, found.catch_all, found.plus, *limits, found.undelete_days)
 
 
 def _domain_of(entry: Entry) -> str:
@@ -285,6 +286,8 @@ def _domain_of(entry: Entry) -> str:
 
 
 def account_row(entry: Entry, domain: DomainEntry | None, messages: int | None, size_bytes: int | None) -> AccountRow:
+
+
     return AccountRow(
         entry.id,
         entry.address,

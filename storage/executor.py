@@ -31,6 +31,7 @@ from cluster.domain.mailbox.commands import (
     Deliver,
     Expunge,
     ReplaceMessage,
+    RestoreMessages,
     Subscribe,
 )
 from cluster.domain.mailbox.commands import Command as MailboxBase
@@ -61,7 +62,7 @@ from storage.reach import Reach, out_of_reach
 from storage.shapes import Done
 from storage.sharing import asks_for_another
 from storage.told import new_event
-from storage.views import Views
+from storage.views import Views as Views
 
 TRIES_MAX = 5  # decisions on a state that turned out stale
 SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
@@ -390,6 +391,9 @@ class Executor:
                 tree = msgspec.structs.replace(tree, messages=messages)
             if (sent := mailbox.sent_again(tree, command)) is not None:
                 tree = msgspec.structs.replace(tree, alike=await self.views.mail.alike(*sent))
+            if (restores := mailbox.tree_restores(command)) is not None:
+                places = await self.views.expunged.restorable(command.account, *restores)
+                tree = msgspec.structs.replace(tree, restorable=places)
             return tree
         return await self.views.mail.messages_state(
             command.account, command.mailbox, command.uids, modseqs=mailbox.reads_modseqs(command), reader=reader
@@ -467,6 +471,8 @@ class Executor:
                 name, expected = command.mailbox, 1
             case CopyMessages():
                 name, expected = command.target, ranges.count(command.uids)
+            case RestoreMessages():
+                name, expected = names.wanted(command.target), ranges.count(command.places)
             case _:
                 return Done(stored.last, modified=decision.modified)
         canonical = names.canonical(name)

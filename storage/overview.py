@@ -9,7 +9,7 @@ from cluster.log.model import Record
 class Domain(msgspec.Struct, frozen=True):
     """`catch_all`: the address that takes mail for unknown names, or empty. `plus`: anna+x@ reaches anna@. `quota_…`: what
     its accounts may hold that have no limits of their own; 0 = no limit. `quota_soft_percent`: where they count as filling
-    up."""
+    up. `undelete_days`: for so long what was expunged can be restored."""
 
     domain: str
     catch_all: str
@@ -17,6 +17,7 @@ class Domain(msgspec.Struct, frozen=True):
     quota_storage_bytes: int = 0
     quota_messages: int = 0
     quota_soft_percent: tuple[int, ...] = ()
+    undelete_days: int = 0
 
 
 class AccountRow(msgspec.Struct, frozen=True):

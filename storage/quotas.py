@@ -17,6 +17,7 @@ from cluster.domain.mailbox.decide import adds, comes_in, decide, weighs
 from cluster.domain.mailbox.state import Tree
 from cluster.domain.quota import Held, Quota, Usage
 from cluster.domain.refusal import Reason, Refusal
+from storage.mirrored import Mailboxes
 from storage.postgres.mail_view import MailView
 
 KEPT_S_MAX = 1.0  # what other processes and sites add is not seen for so long, beside the lag of the tables
@@ -61,6 +62,7 @@ class Quotas:
     def __init__(self, mail: MailView, accounts: Accounts, monotonic: Callable[[], float]) -> None:
         self.crossed: Callable[[int], None] | None = None  # told of each threshold (percent) that was reached
         self._mail = mail
+        self._mailboxes = Mailboxes(mail)
         self._accounts = accounts
         self._monotonic = monotonic
         self._kept: OrderedDict[int, _Kept] = OrderedDict()
@@ -100,7 +102,7 @@ class Quotas:
         if quota is None:
             return decides(tree, command)
         weighed = weighs(command)
-        weight = Usage() if weighed is None else await self._mail.weight(command.account, *weighed)
+        weight = Usage() if weighed is None else await self._mailboxes.weight(command.account, *weighed)
         adding = adds(command, weight)
         held = await self._room(command.account, quota, adding)
         answer = decides(msgspec.structs.replace(tree, held=held, weight=weight), command)

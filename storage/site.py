@@ -25,6 +25,7 @@ from storage.executor import Executor
 from storage.handing import Handing
 from storage.ingest import MessageIngest, Spool, SpooledMessage
 from storage.level import Level
+from storage.mirrored import Mailboxes
 from storage.news import Hub, Watch
 from storage.postgres.mail_view import MailView
 from storage.postgres.pool import AWAY
@@ -202,6 +203,11 @@ class Site:
             found = await answered(self._mail.mailbox(account, canonical))
         return NO_SUCH_MAILBOX if found is None else found
 
+    async def expunged(self, account: int) -> list[Mailbox] | Refusal:
+        if (behind := await self._behind(account)) is not None:
+            return behind
+        return await answered(self._mail.mirrored(account))
+
     async def subscriptions(self, account: int) -> list[str] | Refusal:
         if (absent := await self._absent(account)) is not None:
             return absent
@@ -272,7 +278,7 @@ class Site:
 
     @asynccontextmanager
     async def watch(self, account: int, mailbox: int | None = None) -> AsyncIterator[Watch]:
-        with self._stores.hub.watch(account, mailbox) as watch:
+        with self._stores.hub.watch(account, None if mailbox is None else abs(mailbox)) as watch:
             yield watch
 
     # -- quota --------------------------------------------------------------------------------------------------------
@@ -314,8 +320,8 @@ class Site:
     # -----------------------------------------------------------------------------------------------------------------
 
     @property
-    def _mail(self) -> MailView:
-        return self._stores.mail
+    def _mail(self) -> Mailboxes:
+        return self._stores.mailboxes
 
     async def _absent(self, account: int) -> Refusal | None:
         """UNAVAILABLE where the account's mail is kept at other sites only: what is not here must not look as if there
@@ -353,10 +359,11 @@ class Stores:
         index: SearchIndex,
     ) -> None:
         self.index = index
+        self.mailboxes = mailboxes = Mailboxes(mail)
         self.searched = SearchView(mail.database)
         self.handing = handing
         self.mail = mail
-        self.together = Together(lambda account, mailbox, since: answered(mail.changes(account, mailbox, since)))
+        self.together = Together(lambda account, mailbox, since: answered(mailboxes.changes(account, mailbox, since)))
         hub.on_renewal(mail.forget)
         hub.on_renewal(self.together.forget)
         self.blobs = blobs

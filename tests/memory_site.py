@@ -20,8 +20,8 @@ from cluster.domain.directory.commands import ChangeAccount
 from cluster.domain.mailbox import names, ranges, sharing
 from cluster.domain.mailbox.commands import AnyCommand, ChangeFlags, Deliver, Expunge, OpenAccount
 from cluster.domain.mailbox.content import Content, Segment
-from cluster.domain.mailbox.decide import decide, sent_again, tree_reads, weighs
-from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, Ranges
+from cluster.domain.mailbox.decide import decide, sent_again, tree_reads, tree_restores, weighs
+from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, MessagesRestored, Ranges
 from cluster.domain.mailbox.state import (
     AccountMail,
     Box,
@@ -57,8 +57,10 @@ from protocols.port import (
     World,
 )
 from storage.alike import message_id, message_ids
+from storage.mirrored import named
 from storage.search.index import Place, SearchIndex
 from storage.sharing import asks_for_another
+from tests import memory_expunged
 from tests.having import has
 from tests.memory_sharing import Whose
 
@@ -227,13 +229,16 @@ class MemorySite(Whose):
             reader = actor.account if another else 0
             state = messages_of(self.state, account, command.mailbox, command.uids, reader)
         else:
-            tree = tree_of(self.state, account, tree_reads(command))
+            tree = tree_of(self.state, account, tree_reads(command), tree_restores(command))
             if (sent := sent_again(tree, command)) is not None:
                 tree = msgspec.structs.replace(tree, alike=self._alike(account, *sent))
             held, weighed = await self.quota(account), weighs(command)
             assert not isinstance(held, Refusal)
             source, uids = weighed or (0, ())
             weight = self._usage(account, lambda box, uid, _: box == source and ranges.contains(uids, uid))
+            if source < 0 and (box := self._box(account, source)) is not None:
+                sizes = [one.content.size for _, one in _within(box.messages, uids)]
+                weight = Usage(sum(sizes), len(sizes))
             state = msgspec.structs.replace(tree, held=held, weight=weight)
         if another:
             granted = {box.id: self._granted(actor.account, box) for box in self._mail(account).boxes.values()}
@@ -283,6 +288,11 @@ class MemorySite(Whose):
                 return msgspec.structs.replace(
                     done, uidvalidity=target.uidvalidity, uids=tuple(made), sources=tuple(sources)
                 )
+            case MessagesRestored():
+                target = after.boxes[event.target]
+                new = [uid for uid, one in target.messages.items() if one.saved == self._position]
+                places = tuple(target.messages[uid].origin_uid for uid in new)
+                return msgspec.structs.replace(done, uidvalidity=target.uidvalidity, uids=tuple(new), sources=places)
         return done
 
     async def deliver(
@@ -308,6 +318,11 @@ class MemorySite(Whose):
         return account.address == address.lower()
 
     # -- mailboxes -----------------------------------------------------------------------------------------------------
+    def _box(self, account: int, mailbox: int) -> Box | None:
+        if mailbox < 0:
+            return memory_expunged.mirror(self._mail(account), -mailbox, self.state.uidvalidity_base)
+        return super()._box(account, mailbox)
+
     async def mailboxes(self, account: int) -> list[Mailbox] | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent
@@ -318,9 +333,21 @@ class MemorySite(Whose):
     async def mailbox(self, account: int, name: str) -> Mailbox | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent
+        box = self._named(account, name)
+        return Refusal(Reason.NO_SUCH_MAILBOX) if box is None else _mailbox(self._mail(account), box)
+
+    def _named(self, account: int, name: str) -> Box | None:
         mail = self._mail(account)
-        box = mail.boxes.get(mail.names.get(names.canonical(name), 0))
-        return Refusal(Reason.NO_SUCH_MAILBOX) if box is None else _mailbox(mail, box)
+        there = named(memory_expunged.kept(mail, self.state.uidvalidity_base))
+        mirror = -there[name].id if name in there else 0
+        return self._box(account, mail.names.get(names.canonical(name), mirror))
+
+    async def expunged(self, account: int) -> list[Mailbox] | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
+        there = named(memory_expunged.kept(self._mail(account), self.state.uidvalidity_base))
+        boxes = [self._box(account, -there[name].id) for name in sorted(there) if there[name].messages]
+        return [_mailbox(self._mail(account), box) for box in boxes if box is not None]
 
     async def subscriptions(self, account: int) -> list[str] | Refusal:
         if (absent := self._absent(account)) is not None:
@@ -343,7 +370,7 @@ class MemorySite(Whose):
             size=sum(one.content.size for one in messages),
             uidnext=box.uidnext,
             highestmodseq=box.highestmodseq,
-            recent_from=self._recent.get(box.id, 1),
+            recent_from=self._recent.get(box.id, 1) if box.id > 0 else 1 << 32,
         )
 
     async def select(
@@ -351,8 +378,7 @@ class MemorySite(Whose):
     ) -> Selected | Refusal:
         if (absent := self._absent(account)) is not None:
             return absent
-        mail = self._mail(account)
-        box = mail.boxes.get(mail.names.get(names.canonical(name), 0))
+        box = self._named(account, name)
         if box is None:
             return Refusal(Reason.NO_SUCH_MAILBOX, "There is no such mailbox.", (name,))
         status = self._status(account, box, reader)

@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from cluster.domain.directory.decide import UNDELETE_DAYS_MAX
 from node.cli import quota
 from node.cli.client import path, run
 from node.cli.output import show_list
@@ -58,6 +59,7 @@ def show(directory: Path, domain: str, as_json: bool) -> None:
         f"catch-all {item['catch_all'] or 'none'}",
         f"plus      {'yes' if item['plus'] else 'no'}",
         f"quota     {quota.shown(item)}",
+        f"undelete  for {item['undelete_days']} days" if item["undelete_days"] else "undelete  no",
     )
     answer(as_json, item, "\n".join(lines))
 
@@ -66,16 +68,31 @@ def show(directory: Path, domain: str, as_json: bool) -> None:
 @click.argument("domain")
 @catch_all_option
 @plus_option
+@click.option(
+    "--undelete-days",
+    type=click.IntRange(0, UNDELETE_DAYS_MAX),
+    default=None,
+    help="For so many days what people expunged can be restored; 0 = not at all.",
+)
 @quota.quota_options("none; for accounts that have none of their own")
 @json_option
 @click.pass_obj
 def change(
-    directory: Path, /, domain: str, catch_all: str | None, plus: bool | None, as_json: bool, **limits: str | None
+    directory: Path,
+    /,
+    domain: str,
+    catch_all: str | None,
+    plus: bool | None,
+    undelete_days: int | None,
+    as_json: bool,
+    **limits: str | None,
 ) -> None:
     """Change a domain's settings."""
     body = _settings(catch_all, plus) | quota.wanted(limits)
+    if undelete_days is not None:
+        body["undelete_days"] = undelete_days
     if not body:
-        raise click.UsageError("nothing to change: give --catch-all, --plus, --no-plus or a --quota")
+        raise click.UsageError("nothing to change: give --catch-all, --plus, --no-plus, --undelete-days or a --quota")
     item = run(directory, lambda api: api.ask("PATCH", path("domains", domain), body))
     answer(as_json, item, f"{item['domain']} changed." if item else "")
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from cluster.domain.directory.decide import UNIX_S_MAX
+from cluster.domain.directory.decide import UNDELETE_DAYS_MAX, UNIX_S_MAX
 from cluster.domain.quota import MESSAGES_MAX, STORAGE_BYTES_MAX, THRESHOLDS_MAX
 from protocols.admin.port import Alias, Did, Domain, Engine, Group, Planned, Progress
 
@@ -76,6 +76,7 @@ class DomainChange(Asked, frozen=True):
     quota_storage_bytes: QuotaBytes | UnsetType = UNSET
     quota_messages: QuotaMessages | UnsetType = UNSET
     quota_soft_percent: QuotaSoft | UnsetType = UNSET
+    undelete_days: Annotated[int, Meta(ge=0, le=UNDELETE_DAYS_MAX)] | UnsetType = UNSET
 
 
 class NewAccount(Asked, frozen=True):

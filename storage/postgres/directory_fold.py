@@ -20,6 +20,8 @@ class DirectoryFold:
     async def apply(self, db: Connection, event: e.AnyEvent, position: int) -> None:
         """Raises Unappliable, having written nothing of the event."""
         match event:
+            case e.UndeletePeriodChanged():
+                await db.execute("UPDATE domain SET undelete_days = $2 WHERE name = $1", event.domain, event.days)
             case e.DomainAdded() | e.DomainChanged() | e.DomainQuotaChanged() | e.DomainRemoved():
                 await self._domain(db, event)
             case e.AccountAdded():

@@ -36,7 +36,7 @@ SELECT (SELECT count(*) FROM account WHERE domain = $1) + (SELECT count(*) FROM 
 """
 
 
-DOMAINS = "SELECT name, catch_all, plus, quota_storage, quota_messages, quota_soft FROM domain"
+DOMAINS = "SELECT name, catch_all, plus, quota_storage, quota_messages, quota_soft, undelete_days FROM domain"
 
 # The rule is cluster.domain.quota.Override.over.
 PLACE = """
@@ -126,7 +126,7 @@ async def _postmasters(db: Connection, domain: str) -> tuple[int, ...]:
 
 def _domain(row: Any) -> Domain:
     quota = Quota(row["quota_storage"], row["quota_messages"], tuple(row["quota_soft"]))
-    return Domain(row["name"], row["catch_all"], row["plus"], quota)
+    return Domain(row["name"], row["catch_all"], row["plus"], quota, row["undelete_days"])
 
 
 def _entry(row: Any) -> Entry:

@@ -12,10 +12,11 @@ import msgspec
 from cluster.domain.mailbox import events as e
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
-from storage.postgres import shared_fold
+from storage.postgres import expunged_fold, shared_fold
 from storage.postgres.epoch_fold import EpochFold
 from storage.postgres.folded import EVERYONE
 from storage.postgres.pool import Connection
+from storage.postgres.walking import RANGES
 
 COUNTERS_KEPT_MAX = 20_000
 
@@ -80,6 +81,12 @@ class MailFold:
                 await self._copied(db, account, event, position, at)
             case e.MessagesExpunged():
                 await self._expunged(db, account, event, position, at)
+            case e.MessagesRestored():
+                await self._restored(db, account, event, position, at)
+            case e.ExpungedGivenUp():
+                await self.flush(db)
+                for mailbox in await expunged_fold.given_up(db, account, event, position):
+                    self._touch(account, mailbox)
             case e.MailboxesCreated():
                 await self._created(db, account, event, position)
             case e.MailboxesRenamed():
@@ -218,7 +225,7 @@ class MailFold:
         if event.moved:
             # A move into the same mailbox leaves the new ones alone: they lie above.
             await self._gone(
-                db, account, event.source, firsts, [min(a, row["below"]) for a in lasts], False, position, at
+                db, account, event.source, firsts, [min(a, row["below"]) for a in lasts], False, position, at, moved=True
             )
 
     async def _expunged(self, db: Connection, account: int, event: e.MessagesExpunged, position: int, at: int) -> None:
@@ -226,7 +233,8 @@ class MailFold:
             return
         await self.flush(db)
         firsts, lasts = _columns(event.uids)
-        await self._gone(db, account, event.mailbox, firsts, lasts, event.only_deleted, position, at)
+        only_deleted, moved = event.only_deleted, event.replaced
+        await self._gone(db, account, event.mailbox, firsts, lasts, only_deleted, position, at, moved=moved)
 
     async def _gone(
         self,
@@ -238,15 +246,32 @@ class MailFold:
         only_deleted: bool,
         position: int,
         at: int,
+        *,
+        moved: bool = False,
     ) -> None:
         counters = self._counters[mailbox]
-        row = await db.fetchrow(EXPUNGE, mailbox, firsts, lasts, only_deleted, position, at)
+        row = await db.fetchrow(expunged_fold.EXPUNGE, mailbox, firsts, lasts, only_deleted, position, at, moved)
         assert row is not None
         counters.messages -= row["messages"]
         counters.unseen -= row["unseen"]
         counters.deleted -= row["deleted"]
         counters.bytes -= int(row["bytes"])
         self._changed(account, mailbox, counters, position)
+
+    async def _restored(self, db: Connection, account: int, event: e.MessagesRestored, position: int, at: int) -> None:
+        target, counters = await self._or_inbox(db, account, event.target)
+        await self.flush(db)
+        row = await expunged_fold.restored(db, account, event, (target, counters.uidnext), position, at)
+        counters.uidnext += row["messages"]
+        counters.messages += row["messages"]
+        counters.unseen += row["unseen"]
+        counters.bytes += row["bytes"]
+        counters.keywords.update(row["keywords"])
+        self._changed(account, target, counters, position)
+        source = await self._mailbox(db, account, event.source)
+        if source is not None:
+            self._changed(account, event.source, source, position)
+        self._touch(account, event.source)
 
     # -- the tree -----------------------------------------------------------------------------------------------------
 
@@ -419,15 +444,6 @@ INSERT INTO flag SELECT mailbox, uid, position, flags,
     CASE WHEN words IS NULL THEN '{}'::text[] ELSE ARRAY(SELECT jsonb_array_elements_text(words::jsonb)) END FROM arrived
 """
 
-# The planner must not choose: left free it compares every range with every message, and 1,000 ranges in a large mailbox
-# take minutes. OFFSET 0 keeps this a walk along the index, range by range. Rows that change are then met by their place (ctid),
-# for the planner may think that a mailbox it has not counted yet holds one row, and compare each of them with each: a copy
-# of 6,400 messages took 10 s, and 0.1 s so. Places hold within one statement, for who folds is the only one who writes.
-RANGES = (
-    "unnest({0}::bigint[], {1}::bigint[]) r(a, b) CROSS JOIN LATERAL "
-    "(SELECT ctid AS place, * FROM flag WHERE mailbox = $1 AND uid BETWEEN r.a AND r.b OFFSET 0) f"
-)
-
 # RFC 7162 §3.1: a message whose flags stay as they are keeps its MODSEQ.
 CHANGE_FLAGS = f"""
 WITH wanted AS (
@@ -473,26 +489,4 @@ WITH copied AS (
 SELECT count(*) AS messages, count(*) FILTER (WHERE flags & 1 = 0) AS unseen, count(*) FILTER (WHERE flags & 8 <> 0) AS deleted,
     coalesce(sum(size), 0)::bigint AS bytes, coalesce(max(uid), 0) AS below
 FROM copied
-"""
-
-EXPUNGE = f"""
-WITH wanted AS (
-    SELECT f.place, m.place AS message FROM {RANGES.format("$2", "$3")} CROSS JOIN LATERAL
-        (SELECT ctid AS place FROM message WHERE mailbox = $1 AND uid = f.uid OFFSET 0) m
-    WHERE NOT $4 OR f.flags & 8 <> 0
-), flags AS (
-    DELETE FROM flag f USING wanted w WHERE f.ctid = w.place RETURNING f.flags, f.keywords, w.message
-), gone AS (
-    DELETE FROM message m USING flags g WHERE m.ctid = g.message
-    RETURNING m.uid, g.flags, g.keywords, m.content, m.size, m.internal_at, m.internal_zone, m.saved_at, m.thread
-), kept AS (
-    INSERT INTO expunged
-    SELECT $1, uid, $5, flags, keywords, content, size, internal_at, internal_zone, saved_at, thread, $6 FROM gone
-), read AS (
-    DELETE FROM seen_by s USING gone g CROSS JOIN LATERAL
-        (SELECT ctid AS place FROM seen_by WHERE mailbox = $1 AND uid = g.uid OFFSET 0) w WHERE s.ctid = w.place
-)
-SELECT count(*) AS messages, count(*) FILTER (WHERE flags & 1 = 0) AS unseen, count(*) FILTER (WHERE flags & 8 <> 0) AS deleted,
-    coalesce(sum(size), 0)::bigint AS bytes
-FROM gone
 """

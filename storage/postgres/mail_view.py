@@ -14,9 +14,9 @@ from cluster.domain.mailbox.names import FILED
 from cluster.domain.mailbox.state import Entry, MessagesState, Tree
 from cluster.domain.quota import Usage
 from storage.alike import LOOKED_AT_MAX, message_id, message_ids
-from storage.postgres.mail_fold import RANGES
 from storage.postgres.pool import Database
 from storage.postgres.shared_view import as_read_by, changes_by, selected_by, unseen_by
+from storage.postgres.walking import RANGES
 from storage.shapes import Changes, Flags, Having, Mailbox, Message, Selected, Status
 from storage.uids import Uids
 
@@ -161,7 +161,7 @@ class MailView:
             since,
             account,
         )
-        return await _shown(rows)
+        return await shown(rows)
 
     async def having(self, account: int, mailbox: int, asked: Having) -> "array[int]":
         rows = asked.first_day is not None or asked.last_day is not None or asked.larger is not None or asked.smaller is not None
@@ -185,8 +185,7 @@ class MailView:
         """Batch after batch, so that no connection waits for a slow reader. Which UIDs there are is asked once: asked with
         every batch, it would cost the square of the mailbox."""
         limit = CONTENT_ROWS_A_BATCH if described or contents else ROWS_A_BATCH
-        extra = f"{'c.description' if described else 'NULL'}, {'c.segments' if contents else 'NULL'}"
-        query = MESSAGES.replace("EXTRA", extra)
+        query = MESSAGES.replace("EXTRA", extra(described=described, contents=contents))
         query, uids_query = (as_read_by(query, reader), as_read_by(UIDS, reader)) if reader else (query, UIDS)
         if ranges.count(uids) <= limit:
             wanted = array("I", ranges.expand(uids))
@@ -197,7 +196,7 @@ class MailView:
             # One that changed meanwhile is shown as it is now; one that was expunged is found among those.
             rows = await self.database.fetch(query, mailbox, wanted[start : start + limit].tolist(), since, account)
             if rows:
-                yield [_message(row) for row in rows]
+                yield [message_of(row) for row in rows]
 
     async def changes(self, account: int, mailbox: int, since: int, reader: int = 0) -> Changes:
         """One statement, one state of the tables."""
@@ -210,7 +209,7 @@ class MailView:
                 of[kind].append(columns)
             await asyncio.sleep(0)
         box, there, gone, told = of
-        changed = await _shown(sorted(there))
+        changed = await shown(sorted(there))
         # Of what was reaffirmed, all that is there has changed.
         reaffirmed = ranges.normalise((first, last) for first, last, _, _ in told)
         absent = ranges.subtract(reaffirmed, ranges.compress(row.uid for row in changed)) if told else ()
@@ -339,7 +338,12 @@ def segments_of(packed: bytes) -> tuple[Segment, ...]:
     return _segments.decode(packed)
 
 
-async def _shown(rows: Sequence[Any]) -> list[Flags]:
+def extra(*, described: bool, contents: bool) -> str:
+    """The last two columns of a message's row."""
+    return f"{'c.description' if described else 'NULL'}, {'c.segments' if contents else 'NULL'}"
+
+
+async def shown(rows: Sequence[Any]) -> list[Flags]:
     """In portions: a large mailbox in one piece would keep the loop from all others for too long."""
     shown: list[Flags] = []
     for start in range(0, len(rows), FLAGS_AT_ONCE):
@@ -348,7 +352,7 @@ async def _shown(rows: Sequence[Any]) -> list[Flags]:
     return shown
 
 
-def _message(row: Any) -> Message:
+def message_of(row: Any) -> Message:
     (uid, flags, keywords, modseq, size, at, zone, saved, thread, email_id, sent, description, segments) = row
     content = None if segments is None else Content(email_id, size, segments_of(segments), b"", sent)
     return Message(
@@ -430,7 +434,7 @@ WITH wanted AS (
     SELECT x.uid, x.flags | 8, x.keywords, x.modseq, x.size, x.internal_at, x.internal_zone, x.saved_at, x.thread, x.content
     FROM unnest($2::bigint[]) u(uid)
         CROSS JOIN LATERAL (SELECT * FROM expunged WHERE mailbox = $1 AND uid = u.uid OFFSET 0) x
-    WHERE x.modseq > $3 AND {OWN.format("$4", DELETED_OWN.format("$4"))}
+    WHERE x.taken = 0 AND x.modseq > $3 AND {OWN.format("$4", DELETED_OWN.format("$4"))}
 )
 SELECT w.*, c.sent, EXTRA FROM wanted w
     LEFT JOIN LATERAL (SELECT * FROM content WHERE hash = w.content OFFSET 0) c ON true ORDER BY w.uid

@@ -32,12 +32,13 @@ async def door() -> AsyncIterator[Asking]:
 async def test_domains(door: Asking) -> None:
     status, made = await door.ask("POST", "/api/v1/domains", {"domain": "Example.NET", "plus": False})
     quota = {"quota_storage_bytes": 0, "quota_messages": 0, "quota_soft_percent": [90]}
-    assert (status, made) == (201, {"domain": "example.net", "catch_all": "", "plus": False} | quota)
+    assert (status, made) == (201, {"domain": "example.net", "catch_all": "", "plus": False, "undelete_days": 14} | quota)
     status, listed = await door.ask("GET", "/api/v1/domains")
     assert [item["domain"] for item in listed["items"]] == ["example.net", "example.org"] and listed["next"] is None
     status, changed = await door.ask("PATCH", "/api/v1/domains/example.net", {"catch_all": "anna@example.org"})
-    assert changed == {"domain": "example.net", "catch_all": "anna@example.org", "plus": False} | quota
-    status, kept = await door.ask("PATCH", "/api/v1/domains/example.net", {"plus": True})
+    assert changed == made | {"catch_all": "anna@example.org"}
+    status, kept = await door.ask("PATCH", "/api/v1/domains/example.net", {"plus": True, "undelete_days": 30})
+    assert kept["undelete_days"] == 30
     assert kept["catch_all"] == "anna@example.org"
     assert await door.ask("DELETE", "/api/v1/domains/example.net") == (204, None)
     status, gone = await door.ask("GET", "/api/v1/domains/example.net")

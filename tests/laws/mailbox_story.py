@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 
 from cluster.domain.decision import Decision, Unappliable
 from cluster.domain.mailbox import commands as c
-from cluster.domain.mailbox import names
+from cluster.domain.mailbox import names, ranges
 from cluster.domain.mailbox.content import Content
-from cluster.domain.mailbox.decide import TREE_COMMANDS, decide, tree_reads
+from cluster.domain.mailbox.decide import TREE_COMMANDS, decide, tree_reads, tree_restores
 from cluster.domain.mailbox.events import UID_GAP, AnyEvent, EpochStarted, FlagMode, Ranges
-from cluster.domain.mailbox.state import MailState, evolve, messages_of, tree_of
+from cluster.domain.mailbox.state import AccountMail, MailState, evolve, messages_of, tree_of
 from cluster.domain.refusal import Refusal
 
 ACCOUNT = 7
@@ -65,6 +65,7 @@ commands: st.SearchStrategy[c.AnyCommand] = st.one_of(
         st.sampled_from(FlagMode),
         st.sampled_from(["lr", "lrswi", "a", ""]),
     ),
+    st.builds(c.RestoreMessages, st.just(ACCOUNT), number, uid_ranges, mailbox_names, st.sampled_from([(), (1,)])),
 )
 
 
@@ -109,6 +110,9 @@ class Teller:
                 return msgspec.structs.replace(command, mailbox=self.mailbox(command.mailbox))
             case c.CopyMessages() | c.ReplaceMessage():
                 return msgspec.structs.replace(command, source=self.mailbox(command.source))
+            case c.RestoreMessages():
+                mail = self.state.accounts.get(ACCOUNT)
+                return restoring(mail, command, self.fresh(names.levels(command.target) if command.ids else 0))
         return command
 
     def fresh(self, count: int) -> tuple[int, ...]:
@@ -165,7 +169,14 @@ def decided(state: MailState, command: c.AnyCommand) -> Decision | Refusal:
     if isinstance(command, c.ChangeFlags | c.Expunge):
         return decide(messages_of(state, ACCOUNT, command.mailbox, command.uids), command)
     assert type(command) in TREE_COMMANDS
-    return decide(tree_of(state, ACCOUNT, tree_reads(command)), command)
+    return decide(tree_of(state, ACCOUNT, tree_reads(command), tree_restores(command)), command)
+
+
+def restoring(mail: AccountMail | None, command: c.RestoreMessages, ids: tuple[int, ...]) -> c.RestoreMessages:
+    """With a mailbox of those from which something went, living and deleted."""
+    known = sorted(mail.gone) if mail else []
+    source = known[command.source % len(known)] if known else 1
+    return msgspec.structs.replace(command, source=source, places=ranges.normalise(command.places), ids=ids)
 
 
 def check_step(before: MailState, after: MailState, position: int) -> None:

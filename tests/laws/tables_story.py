@@ -75,7 +75,9 @@ message_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(m.FlagsChanged, number, uids, st.sampled_from(m.FlagMode), system_flags, keywords, st.just(0) | system_flags),
     st.builds(m.SeenChanged, number, readers, uids, st.booleans()),
     st.builds(m.MessagesCopied, number, number, uids, st.booleans()),
-    st.builds(m.MessagesExpunged, number, uids, st.booleans()),
+    st.builds(m.MessagesExpunged, number, uids, st.booleans(), st.sampled_from((False, False, True))),
+    st.builds(m.MessagesRestored, number, number, uids),
+    st.builds(m.ExpungedGivenUp, st.integers(0, 150).map(lambda n: position(1, n))),
 )
 gaps = st.sampled_from((0, 3, 3, m.UIDVALIDITY_FRESH, m.UIDNEXT_RAISED_MAX))
 reported = st.integers(1, 3)
@@ -102,6 +104,7 @@ several = st.lists(addresses, max_size=3).map(tuple)
 directory_events: st.SearchStrategy[Any] = st.one_of(
     st.builds(d.DomainAdded, domains, st.just("") | addresses, st.booleans()),
     st.builds(d.DomainChanged, domains, st.just("") | addresses, st.booleans()),
+    st.builds(d.UndeletePeriodChanged, domains, st.integers(0, 3)),
     st.builds(d.DomainRemoved, domains),
     *[st.builds(d.AccountAdded, people, addresses, st.just("law"), st.just("A"), st.none() | verifiers, st.booleans())]
     * 2,
@@ -249,6 +252,9 @@ class Model:
             case m.MessagesCopied():
                 source, target = self._id(account, event.source), self._id(account, event.target)
                 return msgspec.structs.replace(event, source=source, target=target)
+            case m.MessagesRestored():
+                source, target = self._ever(account, event.source), self._id(account, event.target)
+                return msgspec.structs.replace(event, source=source, target=target)
             case m.MailboxDeleted():
                 self.deleted.append(self._id(account, event.mailbox))
                 return m.MailboxDeleted(self.deleted[-1])
@@ -265,6 +271,12 @@ class Model:
         foreign = [box.id for of, box in self.boxes() if of != account]
         known = [*own, *self.deleted[-2:], *foreign[:1]]
         return known[number % len(known)] if known else 1
+
+    def _ever(self, account: int, number: int) -> int:
+        """Mostly one from which something went."""
+        mail = self.mail.accounts.get(account)
+        known = list(mail.gone) if mail else []
+        return known[number - 1] if 0 < number <= len(known) else self._id(account, number)
 
     def _outcome(self, record: Record) -> bytes:
         try:

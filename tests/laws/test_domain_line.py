@@ -53,6 +53,13 @@ def assert_equal(line: Line, model: Model, accounts: tuple[int, ...]) -> None:
                 box.messages[uid].flags for uid in here.messages
             ]
             assert all(line.places[thing] == (account, box.id, uid) for uid, thing in here.messages.items())
+        known_gone = {
+            (account, mailbox, place)
+            for mailbox, went in mail.gone.items()
+            for place, one in enumerate(went, 1)
+            if not one.taken and not one.moved
+        }
+        assert {tuple(place) for place in line.expunged.values() if place.account == account} == known_gone
     assert (
         len(line.places)
         == len(line.flags)

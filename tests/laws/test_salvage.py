@@ -20,7 +20,7 @@ from cluster.position import position, split
 from cluster.tokens import judged
 from storage.blobs.memory import MemoryBlobs
 from storage.salvage import Salvage, Salvaged
-from tests.laws.mailbox_story import ACCOUNT, commands, contents, decided, flags, keywords, messages
+from tests.laws.mailbox_story import ACCOUNT, commands, contents, decided, flags, keywords, messages, restoring
 from tests.lost_tails import LosingLog
 from tests.memory_site import MemoryWorld
 from tests.sim.world.tables import Tables
@@ -35,6 +35,7 @@ lively: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.ChangeFlags, st.just(ACCOUNT), box, some, st.sampled_from(m.FlagMode), flags, keywords),
     st.builds(c.CopyMessages, st.just(ACCOUNT), box, target, some, st.booleans()),
     st.builds(c.Expunge, st.just(ACCOUNT), box, some, st.booleans()),
+    st.builds(c.RestoreMessages, st.just(ACCOUNT), box, some, target),
 )
 stories = st.lists(st.booleans().flatmap(lambda usual: commands if usual else lively), max_size=12)
 
@@ -86,6 +87,8 @@ class Place:
             case c.CopyMessages():
                 source = box(command.source)
                 return msgspec.structs.replace(command, source=source, uids=self.uids(mail, source, command.uids))
+            case c.RestoreMessages():
+                return restoring(mail, command, fresh(names.levels(command.target) if command.ids else 0))
         return command
 
     def uids(self, mail: AccountMail | None, mailbox: int, wanted: m.Ranges) -> m.Ranges:

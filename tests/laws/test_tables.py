@@ -73,6 +73,14 @@ async def mail_rows(law: Tables) -> Rows:
         "expunged": await law.rows(
             "SELECT mailbox, uid, modseq FROM expunged WHERE EXISTS (SELECT 1 FROM mailbox WHERE id = mailbox)"
         ),
+        "gone": await law.rows(
+            "SELECT b.account, x.mailbox, x.place, x.uid, x.modseq, x.moved, x.taken FROM expunged x JOIN "
+            "(SELECT id, account FROM mailbox UNION ALL SELECT id, account FROM mailbox_deleted) b ON b.id = x.mailbox"
+        ),
+        "restorable": await law.rows(
+            "SELECT mailbox, place, flags, array_to_json(keywords)::text, content, size, internal_at, internal_zone, "
+            "saved_at, thread FROM expunged WHERE taken = 0"
+        ),
         "vanished": await law.rows("SELECT mailbox, first, last, modseq FROM vanished"),
         "salvaged": await law.rows("SELECT epoch, upto FROM salvaged WHERE partition = $1", PARTITION),
         "reports": await law.rows("SELECT position, noun, entity, what, why, event, state FROM salvage_report"),
@@ -97,7 +105,7 @@ def expected_mail(model: Model) -> Rows:
             )
         )  # fmt: skip
         for uid, msg in box.messages.items():
-            keywords = "[" + ",".join(f'"{keyword}"' for keyword in msg.keywords) + "]"
+            keywords = _words(msg.keywords)
             messages.append(
                 (
                     box.id, uid, msg.content.hash, msg.content.size, msg.internal_at, msg.internal_zone,
@@ -105,11 +113,27 @@ def expected_mail(model: Model) -> Rows:
                 )
             )  # fmt: skip
         expunged += [(box.id, uid, modseq) for uid, modseq in box.expunged.items()]
+    gone = [
+        (account, mailbox, place, one)
+        for account, mail in model.mail.accounts.items()
+        for mailbox, went in mail.gone.items()
+        for place, one in enumerate(went, 1)
+    ]
     counted = model.mail.accounts.items()
     rows: Rows = {
         "mailboxes": mailboxes,
         "messages": messages,
         "expunged": expunged,
+        "gone": [(a, mailbox, n, one.uid, one.at, one.moved, one.taken) for a, mailbox, n, one in gone],
+        "restorable": [
+            (
+                mailbox, place, one.message.flags, _words(one.message.keywords), one.message.content.hash,
+                one.message.content.size, one.message.internal_at, one.message.internal_zone,
+                model.saved_at[one.message.saved], one.message.thread,
+            )
+            for _, mailbox, place, one in gone
+            if not one.taken
+        ],
         "vanished": [(box.id, *gone) for _, box in model.boxes() for gone in box.vanished],
         "salvaged": list(model.mail.salvaged.items()),
         "reports": [
@@ -133,7 +157,8 @@ def expected_mail(model: Model) -> Rows:
 async def directory_rows(law: Tables) -> Rows:
     return {
         "domains": await law.rows(
-            "SELECT name, catch_all, plus, quota_storage, quota_messages, array_to_json(quota_soft)::text FROM domain"
+            "SELECT name, catch_all, plus, quota_storage, quota_messages, array_to_json(quota_soft)::text, undelete_days "
+            "FROM domain"
         ),
         "accounts": await law.rows(
             "SELECT id, address, domain, name, partition, administrator, suspended, pop3_since, file_sent, quota_storage, "
@@ -150,7 +175,7 @@ async def directory_rows(law: Tables) -> Rows:
 def expected_directory(model: Model) -> Rows:
     rows: Rows = {"domains": [], "accounts": [], "credentials": [], "aliases": [], "groups": []}
     rows["domains"] = [
-        (one.name, one.catch_all, one.plus, one.quota.storage, one.quota.messages, _json(one.quota.soft))
+        (one.name, one.catch_all, one.plus, one.quota.storage, one.quota.messages, _json(one.quota.soft), one.undelete_days)
         for one in model.directory.domains.values()
     ]
     for address, entry in model.directory.entries.items():
@@ -167,6 +192,10 @@ def expected_directory(model: Model) -> Rows:
             case Group():
                 rows["groups"].append((address, domain, entry.name, " ".join(entry.members)))
     return {name: sorted(row, key=repr) for name, row in rows.items()}
+
+
+def _words(keywords: tuple[str, ...]) -> str:
+    return "[" + ",".join(f'"{keyword}"' for keyword in keywords) + "]"
 
 
 def _json(soft: tuple[int, ...] | None) -> str | None:

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from node.config import Config
-from storage.postgres import mail_fold, mail_view
+from storage.postgres import expunged_fold, mail_fold, mail_view
 from tests.laws.tables_of_law import Site, site_tables
 
 MESSAGES = 100_000
@@ -70,7 +70,7 @@ async def test_many_ranges_cost_what_they_name(large: Site) -> None:
     budget = 30 * RANGES
     assert await looked_at(large, mail_view.FLAGS, LARGE, firsts, lasts, 0, ACCOUNT) < budget
     assert await looked_at(large, mail_view.UIDS, LARGE, firsts, lasts, 0, ACCOUNT) < budget
-    assert await looked_at(large, mail_fold.EXPUNGE, LARGE, firsts, lasts, True, 1, 1) < budget
+    assert await looked_at(large, expunged_fold.EXPUNGE, LARGE, firsts, lasts, True, 1, 1, False) < budget
 
 
 async def test_changes_on_many_ranges_cost_what_they_change(large: Site) -> None:
@@ -79,7 +79,7 @@ async def test_changes_on_many_ranges_cost_what_they_change(large: Site) -> None
     budget = 10 * MESSAGES
     assert await looked_at(large, mail_fold.CHANGE_FLAGS, LARGE, 1, 4, ["x"], firsts, lasts, MESSAGES + 1, 0) < budget
     assert await looked_at(large, mail_fold.COPY_MESSAGES, LARGE, SMALL, firsts, lasts, 1, MESSAGES + 1, 1) < budget
-    assert await looked_at(large, mail_fold.EXPUNGE, LARGE, firsts, lasts, False, MESSAGES + 1, 1) < budget
+    assert await looked_at(large, expunged_fold.EXPUNGE, LARGE, firsts, lasts, False, MESSAGES + 1, 1, False) < budget
 
 
 async def test_a_batch_of_messages_costs_no_more_at_the_end_of_a_large_mailbox(large: Site) -> None:

@@ -17,7 +17,8 @@ class AddDomain(Command, frozen=True):
 
 
 class ChangeDomain(Command, frozen=True):
-    """None = as it is. `quota_storage`: bytes, `quota_messages`: 0 = no limit; `quota_soft`: percentages."""
+    """None = as it is. `quota_storage`: bytes, `quota_messages`: 0 = no limit; `quota_soft`: percentages. `undelete_days`: for
+    so long what was expunged can be restored, 0 = not at all."""
 
     domain: str
     catch_all: str | None = None
@@ -25,6 +26,7 @@ class ChangeDomain(Command, frozen=True):
     quota_storage: int | None = None
     quota_messages: int | None = None
     quota_soft: tuple[int, ...] | None = None
+    undelete_days: int | None = None
 
 
 class RemoveDomain(Command, frozen=True):

@@ -52,6 +52,7 @@ from cluster.domain.directory.events import (
     QuotaChanged,
     SentFilingChanged,
     TopologyChanged,
+    UndeletePeriodChanged,
     address_key,
     domain_key,
     members_key,
@@ -68,6 +69,7 @@ LABEL_BYTES_MAX = 64
 APP_PASSWORDS_PER_ACCOUNT_MAX = 50
 TARGETS_PER_ALIAS_MAX = 1_000
 MEMBERS_PER_GROUP_MAX = 10_000
+UNDELETE_DAYS_MAX = 366
 
 Answer = Decision | Refusal
 SHARED = Refusal(Reason.NOT_PERMITTED, "Nobody signs in with a shared account: it has no password and is no administrator.")
@@ -142,11 +144,16 @@ def change_domain(known: Slice, command: ChangeDomain) -> Answer:
     )
     if refused := _no_quota(quota):
         return refused
+    days = domain.undelete_days if command.undelete_days is None else command.undelete_days
+    if not 0 <= days <= UNDELETE_DAYS_MAX:
+        return Refusal(Reason.NOT_PERMITTED, f"What was expunged is kept for 0 to {UNDELETE_DAYS_MAX} days.")
     events: list[msgspec.Struct] = []
     if (catch_all, plus) != (domain.catch_all, domain.plus):
         events.append(DomainChanged(domain.name, catch_all, plus))
     if quota != was:
         events.append(DomainQuotaChanged(domain.name, quota.storage, quota.messages, quota.soft))
+    if days != domain.undelete_days:
+        events.append(UndeletePeriodChanged(domain.name, days))
     return _of_domain(domain.name, *events) if events else Decision()
 
 

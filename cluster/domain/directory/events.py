@@ -38,6 +38,13 @@ class DomainQuotaChanged(Event, frozen=True, tag="DomainQuotaChanged.1"):
     soft: tuple[int, ...]
 
 
+class UndeletePeriodChanged(Event, frozen=True, tag="UndeletePeriodChanged.1"):
+    """For `days` days people of the domain can have restored what they expunged; 0 = it is given up at once."""
+
+    domain: str
+    days: int
+
+
 class DomainRemoved(Event, frozen=True, tag="DomainRemoved.1"):
     domain: str
 
@@ -158,10 +165,10 @@ class TopologyChanged(Event, frozen=True, tag="TopologyChanged.1"):
 
 
 AnyEvent = (
-    DomainAdded | DomainChanged | DomainQuotaChanged | DomainRemoved | AccountAdded | AccountChanged | Pop3ThresholdChanged
-    | QuotaChanged | AccountRemoved
-    | PasswordChanged | AppPasswordAdded | AppPasswordRevoked | AliasAdded | AliasRemoved | GroupAdded
-    | GroupMembersChanged | GroupRemoved | TopologyChanged | SentFilingChanged | AccountShared
+    DomainAdded | DomainChanged | DomainQuotaChanged | UndeletePeriodChanged | DomainRemoved | AccountAdded | AccountChanged
+    | Pop3ThresholdChanged | QuotaChanged | AccountRemoved | PasswordChanged | AppPasswordAdded | AppPasswordRevoked
+    | AliasAdded | AliasRemoved | GroupAdded | GroupMembersChanged | GroupRemoved | TopologyChanged | SentFilingChanged
+    | AccountShared
 )  # fmt: skip
 
 
@@ -185,7 +192,7 @@ def topology_key(partition: str) -> str:
 def changes(event: AnyEvent) -> tuple[str, ...]:
     """The keys whose last change the appender remembers."""
     match event:
-        case DomainAdded() | DomainChanged() | DomainQuotaChanged() | DomainRemoved():
+        case DomainAdded() | DomainChanged() | DomainQuotaChanged() | UndeletePeriodChanged() | DomainRemoved():
             return (domain_key(event.domain),)
         case AccountAdded() | AccountRemoved() | AliasAdded() | AliasRemoved() | GroupAdded() | GroupRemoved():
             return (address_key(event.address), members_key(event.address.rpartition("@")[2]))

@@ -22,6 +22,7 @@ COMMANDS: dict[type, Callable[[Any], c.AnyCommand]] = {
     e.DomainQuotaChanged: lambda x: c.ChangeDomain(
         x.domain, quota_storage=x.storage, quota_messages=x.messages, quota_soft=x.soft
     ),
+    e.UndeletePeriodChanged: lambda x: c.ChangeDomain(x.domain, undelete_days=x.days),
     e.DomainRemoved: lambda x: c.RemoveDomain(x.domain),
     e.AccountAdded: lambda x: c.AddAccount(x.address, x.account, x.partition, x.name, x.verifier, x.administrator),
     e.AccountChanged: lambda x: c.ChangeAccount(x.address, x.name, x.administrator, x.suspended),
@@ -75,6 +76,8 @@ def _shown(state: DirectoryState, event: e.AnyEvent) -> Any:
             return domain.catch_all, domain.plus
         case e.DomainQuotaChanged() if domain is not None:
             return domain.quota
+        case e.UndeletePeriodChanged() if domain is not None:
+            return domain.undelete_days
         case e.AccountChanged() if isinstance(entry, Account):
             return entry.name, entry.administrator, entry.suspended
         case e.Pop3ThresholdChanged() if isinstance(entry, Account):

@@ -33,18 +33,22 @@ from cluster.domain.directory.events import (
     QuotaChanged,
     SentFilingChanged,
     TopologyChanged,
+    UndeletePeriodChanged,
     Verifier,
 )
 from cluster.domain.quota import Override, Quota
 
+UNDELETE_DAYS_DEFAULT = 14
+
 
 class Domain(msgspec.Struct, frozen=True):
-    """`quota`: of its accounts that have none of their own."""
+    """`quota`: of its accounts that have none of their own. `undelete_days`: for so long what was expunged can be restored."""
 
     name: str
     catch_all: str = ""
     plus: bool = True
     quota: Quota = Quota()
+    undelete_days: int = UNDELETE_DAYS_DEFAULT
 
 
 class Account(msgspec.Struct, frozen=True, tag=True):
@@ -178,6 +182,13 @@ def _domain_quota_changed(state: DirectoryState, event: DomainQuotaChanged) -> F
     return _with_domain(state, msgspec.structs.replace(domain, quota=quota))
 
 
+def _undelete_period_changed(state: DirectoryState, event: UndeletePeriodChanged) -> Folded:
+    domain = state.domains.get(event.domain)
+    if domain is None:
+        return state
+    return _with_domain(state, msgspec.structs.replace(domain, undelete_days=event.days))
+
+
 def _domain_removed(state: DirectoryState, event: DomainRemoved) -> Folded:
     domains = {name: domain for name, domain in state.domains.items() if name != event.domain}
     return msgspec.structs.replace(state, domains=domains)
@@ -285,6 +296,7 @@ FOLDS: dict[type, Callable[[DirectoryState, Any], Folded]] = {
     DomainAdded: _domain_added,
     DomainChanged: _domain_changed,
     DomainQuotaChanged: _domain_quota_changed,
+    UndeletePeriodChanged: _undelete_period_changed,
     DomainRemoved: _domain_removed,
     AccountAdded: _account_added,
     AccountChanged: _account_changed,

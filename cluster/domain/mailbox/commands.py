@@ -99,6 +99,22 @@ class CopyMessages(Command, frozen=True):
     moved: bool = False
 
 
+class RestoreMessages(Command, frozen=True):
+    """Of what was expunged from the mailbox `source`, living or deleted, the places that can be restored come into `target`.
+    `ids`: one for each level of `target`, which is made where it is not there; () = it must be there."""
+
+    source: int
+    places: Ranges
+    target: str
+    ids: tuple[int, ...] = ()
+
+
+class GiveUpExpunged(Command, frozen=True):
+    """What was expunged up to the position `upto` is not offered any more."""
+
+    upto: int
+
+
 class Expunge(Command, frozen=True):
     mailbox: int
     uids: Ranges
@@ -116,5 +132,5 @@ class SetRights(Command, frozen=True):
 
 AnyCommand = (
     CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe | AppendMessage | Deliver | OpenAccount | ChangeFlags
-    | CopyMessages | Expunge | ReplaceMessage | SetRights
+    | CopyMessages | Expunge | ReplaceMessage | SetRights | RestoreMessages | GiveUpExpunged
 )  # fmt: skip

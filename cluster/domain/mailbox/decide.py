@@ -22,20 +22,22 @@ from cluster.domain.mailbox.commands import (
     DeleteMailbox,
     Deliver,
     Expunge,
+    GiveUpExpunged,
     NewMessage,
     OpenAccount,
     RenameMailbox,
     ReplaceMessage,
+    RestoreMessages,
     SetRights,
     Subscribe,
 )
-from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     ANSWERED,
     DELETED,
     DRAFT,
     FLAGGED,
     SEEN,
+    ExpungedGivenUp,
     FlagMode,
     FlagsChanged,
     Made,
@@ -45,18 +47,29 @@ from cluster.domain.mailbox.events import (
     MessageAppended,
     MessagesCopied,
     MessagesExpunged,
+    MessagesRestored,
     Ranges,
     RightsChanged,
     Subscribed,
     appended_key,
+    expunged_key,
     filed_key,
     messages_key,
     rights_key,
     tree_key,
 )
 from cluster.domain.mailbox.names import INBOX, STANDARD
+from cluster.domain.mailbox.needs import adds as adds
+from cluster.domain.mailbox.needs import comes_in as comes_in
+from cluster.domain.mailbox.needs import reads_modseqs as reads_modseqs
+from cluster.domain.mailbox.needs import reads_rights as reads_rights
+from cluster.domain.mailbox.needs import sent_again as sent_again
+from cluster.domain.mailbox.needs import tree_ids as tree_ids
+from cluster.domain.mailbox.needs import tree_needs as tree_needs
+from cluster.domain.mailbox.needs import tree_reads as tree_reads
+from cluster.domain.mailbox.needs import tree_restores as tree_restores
+from cluster.domain.mailbox.needs import weighs as weighs
 from cluster.domain.mailbox.state import Entry, MessagesState, Tree
-from cluster.domain.quota import Usage
 from cluster.domain.refusal import Reason, Refusal
 
 MAILBOXES_PER_ACCOUNT_MAX = 20_000
@@ -208,7 +221,7 @@ def _own_copy(tree: Tree, account: int, entry: Entry, *events: msgspec.Struct) -
     if entry.special_use != names.SENT:
         return _of_tree(account, *events)
     filed = ranges.compress(uid for uid, is_filed in tree.alike if is_filed)
-    gone = (MessagesExpunged(entry.id, filed, only_deleted=False),) if filed else ()
+    gone = (MessagesExpunged(entry.id, filed, only_deleted=False, replaced=True),) if filed else ()
     return _of_tree(account, *events, *gone, depends=(filed_key(account),))
 
 
@@ -314,6 +327,35 @@ def set_rights(tree: Tree, command: SetRights) -> Answer:
     return _of_tree(command.account, changed, depends=(rights_key(command.account, entry.id),))
 
 
+def restore(tree: Tree, command: RestoreMessages) -> Answer:
+    """Decided on what can be restored still, so that what two restore at once comes back once."""
+    name = names.wanted(command.target) if command.ids else names.canonical(command.target)
+    target = tree.entries.get(name)
+    if tree.restorable is None or (target is None and not command.ids):
+        return _no_such(name)
+    if not tree.restorable:
+        return Decision()
+    if len(tree.restorable) > RANGES_PER_COMMAND_MAX:
+        return Refusal(Reason.OVER_LIMIT, f"At most {RANGES_PER_COMMAND_MAX} ranges of messages can be named at once.")
+    made: tuple[Made, ...] = ()
+    if target is None:
+        if refused := names.invalid(name) or names.elsewhere(name):
+            return refused
+        made = _made(tree, name, command.ids)
+        if len(made) + tree.count > MAILBOXES_PER_ACCOUNT_MAX:
+            return _too_many_mailboxes()
+    if refused := _refused(tree, command):
+        return refused
+    first = (MailboxesCreated(made),) if made else ()
+    restored = MessagesRestored(command.source, target.id if target else made[-1].mailbox, tree.restorable)
+    decision = _of_tree(command.account, *first, restored)
+    return Decision(decision.events, (*decision.depends, expunged_key(command.account)))
+
+
+def give_up(tree: Tree, command: GiveUpExpunged) -> Answer:
+    return Decision(((str(command.account), ExpungedGivenUp(command.upto)),))
+
+
 DECIDERS: dict[type, Callable[[Any, Any], Answer]] = {
     CreateMailbox: create,
     DeleteMailbox: delete,
@@ -327,100 +369,10 @@ DECIDERS: dict[type, Callable[[Any, Any], Answer]] = {
     Expunge: expunge,
     ReplaceMessage: replace,
     SetRights: set_rights,
+    RestoreMessages: restore,
+    GiveUpExpunged: give_up,
 }
 TREE_COMMANDS = frozenset(DECIDERS) - {ChangeFlags, Expunge}
-
-
-def tree_needs(command: AnyCommand) -> tuple[str, ...] | None:
-    """The names that a command's Tree must have where they exist; None = all of the account's."""
-    match command:
-        case CreateMailbox():
-            name = names.wanted(command.name)
-            return (*names.superiors(name), name)
-        case DeleteMailbox():
-            return (names.canonical(command.name),)
-        case AppendMessage() | ReplaceMessage() | SetRights():
-            return (names.canonical(command.mailbox),)
-        case CopyMessages():
-            return (names.canonical(command.target),)
-        case Deliver() if not command.sent:
-            return tuple({name: None for name, _ in STANDARD} | {names.canonical(command.mailbox): None})
-        case OpenAccount():
-            return tuple(name for name, _ in STANDARD)
-        case Subscribe():
-            return ()
-        case _:
-            return None
-
-
-def tree_ids(command: AnyCommand) -> tuple[int, ...]:
-    """The mailboxes that a command's Tree must have, by id, besides those of `tree_needs`."""
-    return (command.source,) if isinstance(command, CopyMessages | ReplaceMessage) else ()
-
-
-def tree_reads(command: AnyCommand) -> tuple[int, Ranges] | None:
-    """(mailbox, UIDs) of the messages that a command's Tree must have, with their MODSEQs; None = none."""
-    return (command.source, ((command.uid, command.uid),)) if isinstance(command, ReplaceMessage) else None
-
-
-def sent_again(tree: Tree, command: AnyCommand) -> tuple[int, tuple[Content, ...]] | None:
-    """(mailbox, messages): those of the mailbox that have the Message-ID of one of these messages are `Tree.alike`."""
-    match command:
-        case AppendMessage():
-            contents = tuple(message.content for message in command.messages)
-        case ReplaceMessage():
-            contents = (command.message.content,)
-        case Deliver() if command.sent:
-            contents = (command.content,)
-        case _:
-            return None
-    if isinstance(command, Deliver):
-        entry = next((one for one in tree.entries.values() if one.special_use == names.SENT), None)
-    else:
-        entry = tree.entries.get(names.canonical(command.mailbox))
-    return (entry.id, contents) if entry is not None and entry.special_use == names.SENT else None
-
-
-def weighs(command: AnyCommand) -> tuple[int, Ranges] | None:
-    """(mailbox, UIDs) of the messages that are there and whose size counts, where the account has a quota; None = none."""
-    match command:
-        case CopyMessages(moved=False):
-            return command.source, command.uids
-        case ReplaceMessage():
-            return command.source, ((command.uid, command.uid),)
-        case _:
-            return None
-
-
-def comes_in(command: AnyCommand) -> bool:
-    """Whether it may add to what the account holds: then its Tree has `held`, where there is a quota. The copy of what
-    somebody sent is taken always: it was sent."""
-    if isinstance(command, Deliver):
-        return not command.sent
-    return isinstance(command, AppendMessage | CopyMessages | ReplaceMessage)
-
-
-def adds(command: AnyCommand, weight: Usage) -> Usage:
-    """To what the account holds. `weight`: of what `weighs` names."""
-    match command:
-        case Deliver():
-            return Usage(command.content.size, 1)
-        case AppendMessage():
-            return Usage(sum(message.content.size for message in command.messages), len(command.messages))
-        case ReplaceMessage():
-            # What goes makes room for what comes.
-            return Usage(command.message.content.size - weight.storage, 1 - weight.messages)
-        case _:
-            return weight  # and what is moved within the account is there already
-
-
-def reads_modseqs(command: AnyCommand) -> bool:
-    return isinstance(command, ChangeFlags) and command.unchanged_since is not None
-
-
-def reads_rights(command: AnyCommand) -> bool:
-    """Whether a command's Tree must have the rights of its mailboxes."""
-    return isinstance(command, CreateMailbox | RenameMailbox | SetRights)
 
 
 def _refused(tree: Tree, command: AnyCommand) -> Refusal | None:

@@ -125,11 +125,29 @@ class MessagesCopied(Event, frozen=True, tag="MessagesCopied.1"):
 
 
 class MessagesExpunged(Event, frozen=True, tag="MessagesExpunged.1"):
-    """`only_deleted`: of these, those that have \\Deleted when it is folded (RFC 4315 §2.1 UID EXPUNGE and EXPUNGE)."""
+    """`only_deleted`: of these, those that have \\Deleted when it is folded (RFC 4315 §2.1 UID EXPUNGE and EXPUNGE).
+    `replaced`: the same mail is there as another message, so that nobody misses these."""
 
     mailbox: int
     uids: Ranges
     only_deleted: bool = True
+    replaced: bool = False
+
+
+class MessagesRestored(Event, frozen=True, tag="MessagesRestored.1"):
+    """Messages that were expunged come into `target` as new ones: with their content, INTERNALDATE, keywords and flags but
+    \\Deleted. `places`: by the numbers under which the mailbox `source`, which may itself be gone, counts what went from it.
+    Those that were restored or given up before are passed over. In ascending order of their numbers."""
+
+    source: int
+    target: int
+    places: Ranges
+
+
+class ExpungedGivenUp(Event, frozen=True, tag="ExpungedGivenUp.1"):
+    """What of the account was expunged up to the position `upto` cannot be restored any more, and names no content."""
+
+    upto: int
 
 
 class EpochStarted(Event, frozen=True, tag="EpochStarted.1"):
@@ -197,8 +215,8 @@ PARTITION_ENTITY = "0"  # of facts that are of the partition, not of an account
 
 AnyEvent = (
     MailboxesCreated | MailboxesRenamed | MailboxDeleted | Subscribed | MessageAppended | FlagsChanged | MessagesCopied
-    | MessagesExpunged | EpochStarted | Reaffirmed | TailSalvaged | TailDestroyed | SalvageReported | SalvageSettled
-    | SeenChanged | RightsChanged
+    | MessagesExpunged | MessagesRestored | ExpungedGivenUp | EpochStarted | Reaffirmed | TailSalvaged | TailDestroyed
+    | SalvageReported | SalvageSettled | SeenChanged | RightsChanged
 )  # fmt: skip
 
 
@@ -216,6 +234,8 @@ def changes(account: int, event: AnyEvent) -> tuple[str, ...]:
             return (appended, filed_key(account)) if FILED in event.keywords else (appended,)
         case RightsChanged():
             return (rights_key(account, event.mailbox),)
+        case MessagesRestored() | ExpungedGivenUp():
+            return (expunged_key(account),)
         case SalvageReported() | SalvageSettled():
             return (report_key(event.position),)
         case _:
@@ -230,6 +250,8 @@ def uids_given(event: AnyEvent) -> int:
             return 1
         case MessagesCopied():
             return min(UIDS_AT_ONCE_MAX, sum(last - first + 1 for first, last in event.uids))
+        case MessagesRestored():
+            return min(UIDS_AT_ONCE_MAX, sum(last - first + 1 for first, last in event.places))
         case _:
             return 0
 
@@ -254,6 +276,10 @@ def filed_key(account: int) -> str:
 
 def rights_key(account: int, mailbox: int) -> str:
     return f"rights/{account}/{mailbox}"
+
+
+def expunged_key(account: int) -> str:
+    return f"expunged/{account}"
 
 
 def report_key(position: int) -> str:

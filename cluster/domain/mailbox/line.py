@@ -19,6 +19,7 @@ from cluster.domain.mailbox.events import (
     UIDVALIDITY_FRESH,
     AnyEvent,
     EpochStarted,
+    ExpungedGivenUp,
     FlagMode,
     FlagsChanged,
     MailboxDeleted,
@@ -27,6 +28,7 @@ from cluster.domain.mailbox.events import (
     MessageAppended,
     MessagesCopied,
     MessagesExpunged,
+    MessagesRestored,
     Ranges,
     RightsChanged,
     SalvageReported,
@@ -86,6 +88,16 @@ class Box:
 
 
 @dataclass(slots=True)
+class Went:
+    """A message that is not in its mailbox any more, and since which position. `taken`: restored or given up."""
+
+    thing: Thing
+    flags: int
+    at: int
+    taken: bool = False
+
+
+@dataclass(slots=True)
 class Account:
     """`ever`: ids of all mailboxes that it ever had."""
 
@@ -99,7 +111,8 @@ class Account:
 
 class Line:
     """Of the accounts named. `commands`: those that they were told, with how many events. `flags`: of each
-    message that is there. `made`: every message that ever was. `delivered`: content of mail delivered above position
+    message that is there. `made`: every message that ever was. `expunged`: where among what went from a mailbox those are
+    that can be restored; `restored`: those that were. `delivered`: content of mail delivered above position
     `since`, by the mailbox that it came into; `brought`: likewise of what clients brought, or was filed for them, and whether
     it was filed."""
 
@@ -113,6 +126,9 @@ class Line:
         self.places: dict[Thing, Place] = {}
         self.flags: dict[Thing, int] = {}
         self.made: set[Thing] = set()
+        self.expunged: dict[Thing, Place] = {}  # `uid`: the place
+        self.restored: set[Thing] = set()
+        self._went: dict[tuple[int, int], list[Went]] = {}  # of each account's mailbox, in the order of their places
         self.delivered: dict[tuple[int, int], list[tuple[Thing, Content]]] = {}
         self.brought: dict[tuple[int, int], list[tuple[Thing, Content, bool]]] = {}
         self.salvaged: dict[int, int] = {}
@@ -200,11 +216,11 @@ class Line:
         ]
         touched = [_touched(target, new)]
         if event.moved:
-            self._take(source, uids)
+            self._take(mail, source, uids, position, moved=True)
             touched.append(_touched(source, uids))
         return Effect(things, tuple(touched), target.id, {source.id: source.name, target.id: target.name})
 
-    def expunged(self, mail: Account, event: MessagesExpunged, command: bytes, position: int) -> Effect:
+    def went(self, mail: Account, event: MessagesExpunged, command: bytes, position: int) -> Effect:
         box = mail.boxes.get(event.mailbox)
         if box is None:
             return NOTHING
@@ -212,8 +228,33 @@ class Line:
             uid for uid in _there(box, event.uids) if not event.only_deleted or self.flags[box.messages[uid]] & DELETED
         ]
         things = tuple(box.messages[uid] for uid in uids)
-        self._take(box, uids)
+        self._take(mail, box, uids, position, moved=event.replaced)
         return Effect(things, (_touched(box, uids),), 0, {box.id: box.name})
+
+    def brought_back(self, mail: Account, event: MessagesRestored, command: bytes, position: int) -> Effect:
+        target = self._landing(mail, event.target)
+        if target is None:
+            return NOTHING
+        of = self._went.get((mail.id, event.source), [])
+        went = [one for n, one in enumerate(of, 1) if not one.taken and ranges.contains(event.places, n)]
+        things = tuple(one.thing for one in went)
+        new = [
+            self._put(mail, target, self._unused(copied_thing(command, mail.id, one.thing)), one.flags & ~DELETED)
+            for one in went
+        ]
+        for one in went:
+            self._close(one)
+        self.restored.update(things)
+        source = mail.boxes.get(event.source)
+        names = {target.id: target.name} | ({source.id: source.name} if source else {})
+        return Effect(things, (_touched(target, new),), target.id, names)
+
+    def given_up(self, mail: Account, event: ExpungedGivenUp, command: bytes, position: int) -> Effect:
+        for (account, _), of in self._went.items():
+            for one in of if account == mail.id else ():
+                if one.at <= event.upto and not one.taken:
+                    self._close(one)
+        return NOTHING
 
     # -- the tree -----------------------------------------------------------------------------------------------------
 
@@ -254,7 +295,7 @@ class Line:
         del mail.names[box.name]
         uids, things = list(box.messages), tuple(box.messages.values())
         touched = _touched(box, uids)
-        self._take(box, uids)
+        self._take(mail, box, uids, position)
         return Effect(things, (touched,), 0, {box.id: box.name}, tree=True)
 
     def subscribed(self, mail: Account, event: Subscribed, command: bytes, position: int) -> Effect:
@@ -288,6 +329,8 @@ class Line:
     def _renumber(self, mail: Account, box: Box) -> None:
         things = list(box.messages.values())
         box.messages, box.uidnext = {}, 1
+        for one in self._went.pop((mail.id, box.id), ()):
+            self._close(one)
         for thing in things:
             self._put(mail, box, thing, self.flags[thing])
 
@@ -311,10 +354,20 @@ class Line:
         self.made.add(thing)
         return uid
 
-    def _take(self, box: Box, uids: Iterable[int]) -> None:
+    def _take(self, mail: Account, box: Box, uids: Iterable[int], position: int, *, moved: bool = False) -> None:
+        """`uids`: ascending."""
+        of = self._went.setdefault((mail.id, box.id), [])
         for uid in uids:
             thing = box.messages.pop(uid)
-            del self.places[thing], self.flags[thing]
+            del self.places[thing]
+            of.append(Went(thing, self.flags.pop(thing), position))
+            if not moved:
+                self.expunged[thing] = Place(mail.id, box.id, len(of))
+
+    def _close(self, one: "Went") -> None:
+        """It cannot be restored any more."""
+        one.taken = True
+        self.expunged.pop(one.thing, None)
 
 
 def _there(box: Box, uids: Ranges) -> list[int]:
@@ -349,5 +402,7 @@ TELLS: dict[type, Callable[[Line, Account, Any, bytes, int], Effect]] = {
     SeenChanged: Line.seen_changed,
     RightsChanged: Line.rights_changed,
     MessagesCopied: Line.copied,
-    MessagesExpunged: Line.expunged,
+    MessagesExpunged: Line.went,
+    MessagesRestored: Line.brought_back,
+    ExpungedGivenUp: Line.given_up,
 }

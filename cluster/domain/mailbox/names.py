@@ -9,6 +9,7 @@ from cluster.domain.refusal import Reason, Refusal
 
 SEPARATOR = "/"
 INBOX = "INBOX"
+EXPUNGED = "Expunged"  # beneath it, what was expunged can be seen and restored
 NAME_BYTES_MAX = 1000  # in UTF-8
 DEPTH_LEVELS_MAX = 20
 KEYWORDS_PER_MESSAGE_MAX = 64
@@ -73,9 +74,17 @@ def is_elsewhere(name: str) -> bool:
 
 def elsewhere(name: str) -> Refusal | None:
     """MAILBOX_NAME_INVALID for what nobody's own mailbox may be called; also the names that only differ in case."""
+    if is_expunged(name):
+        why = f'"{EXPUNGED}" is the place of what was expunged: nothing else can be there.'
+        return Refusal(Reason.MAILBOX_NAME_INVALID, why, (name,))
     if name.partition(SEPARATOR)[0].casefold() not in {one.casefold() for one in NAMESPACES}:
         return None
     return Refusal(Reason.MAILBOX_NAME_INVALID, "Names like this are those of other people's mailboxes.", (name,))
+
+
+def is_expunged(name: str) -> bool:
+    """Whether it is a name beneath which only what was expunged is found."""
+    return name == EXPUNGED or is_beneath(name, EXPUNGED)
 
 
 def _fault(name: str) -> str:

@@ -22,10 +22,12 @@ from cluster.domain.mailbox.events import (
     MessageAppended,
     MessagesCopied,
     MessagesExpunged,
+    MessagesRestored,
     Reaffirmed,
     RightsChanged,
     SeenChanged,
     Subscribed,
+    expunged_key,
     messages_key,
     rights_key,
     tree_key,
@@ -99,11 +101,12 @@ def reaffirmed(now: Line, told: Sequence[Told], epoch: int, upto: int) -> list[t
 
 
 def same_copies(told: Sequence[Told], command: bytes, same: Mapping[Thing, Thing]) -> dict[Thing, Thing]:
-    """Of messages that came in otherwise meanwhile, the copies that this command made: in the tail, and in history."""
+    """Of messages that came in otherwise meanwhile, the copies that this command made, or what it restored: in the tail, and
+    in history."""
     return {
         copied_thing(command, one.account, thing): copied_thing(command, one.account, same[thing])
         for one in told
-        if isinstance(one.event, MessagesCopied)
+        if isinstance(one.event, MessagesCopied | MessagesRestored)
         for thing in one.effect.things
         if thing in same
     }
@@ -172,11 +175,23 @@ class _Mapping:
         """Those that are there today: mailbox → (UID, thing)."""
         found: dict[int, list[tuple[int, Thing]]] = {}
         for thing in things:
-            thing = self._same.get(thing, thing)
+            thing = self.today(thing)
             if thing in self.now.places:
                 place = self.now.places[thing]
                 found.setdefault(place.mailbox, []).append((place.uid, thing))
         return found
+
+    def gone(self, things: Iterable[Thing]) -> dict[int, list[tuple[int, Thing]]]:
+        """Those that were expunged and can be restored: mailbox → (its place there, thing)."""
+        found: dict[int, list[tuple[int, Thing]]] = {}
+        for thing in map(self.today, things):
+            if thing in self.now.expunged:
+                place = self.now.expunged[thing]
+                found.setdefault(place.mailbox, []).append((place.uid, thing))
+        return found
+
+    def today(self, thing: Thing) -> Thing:
+        return self._same.get(thing, thing)
 
     def missing(self, found: Mapping[int, Sequence[Any]], what: str) -> None:
         count = len(self.effect.things) - sum(len(each) for each in found.values())
@@ -276,7 +291,7 @@ def _expunged(to: _Mapping) -> None:
             )
         uids = ranges.compress(uid for uid, thing in places if thing not in kept)
         if uids:
-            event = MessagesExpunged(mailbox, uids, to.event.only_deleted)
+            event = msgspec.structs.replace(to.event, mailbox=mailbox, uids=uids)
             to.add(event, messages_key(to.account, mailbox))
 
 
@@ -296,6 +311,24 @@ def _rights_changed(to: _Mapping) -> None:
     to.add(RightsChanged(mailbox, identifier, rights), rights_key(to.account, mailbox))
 
 
+def _restored(to: _Mapping) -> None:
+    found = to.gone(to.effect.things)
+    for mailbox, places in found.items():
+        target = to.mailbox(to.effect.target)
+        numbers = ranges.compress(sorted(place for place, _ in places))
+        to.add(MessagesRestored(mailbox, target, numbers), expunged_key(to.account))
+    # What is there, as its expunging was lost too, or was restored meanwhile, is as it was wanted.
+    missing = [
+        thing
+        for thing in map(to.today, to.effect.things)
+        if thing not in to.now.places and thing not in to.now.restored and not any(
+            thing == there for places in found.values() for _, there in places
+        )
+    ]
+    if missing:
+        to.conflict(f"Restoring of {_messages(len(missing))} in {to.names()}", "They cannot be restored any more.")
+
+
 def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count} messages"
 
@@ -311,4 +344,5 @@ MAPPED: dict[type, Callable[[_Mapping], None]] = {
     RightsChanged: _rights_changed,
     MessagesCopied: _copied,
     MessagesExpunged: _expunged,
+    MessagesRestored: _restored,
 }

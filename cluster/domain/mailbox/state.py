@@ -2,8 +2,8 @@
 
 What every event does, beyond what its name says:
 - A mailbox that an event names gets its position as HIGHESTMODSEQ (MODSEQ is the position), whether or not a message
-  changed: at creation, rename, append, change of flags, copy (target; source too when moved) and expunge. `Subscribed`,
-  `RightsChanged` and clean epochs touch none.
+  changed: at creation, rename, append, change of flags, copy (target; source too when moved), expunge and restoring.
+  `Subscribed`, `RightsChanged`, `ExpungedGivenUp` and clean epochs touch none.
 - A message that is new or really changes gets the position as MODSEQ; one whose flags stay the same keeps the one it
   has (RFC 7162 §3.1.3 permits it).
 - UIDs that are not there are passed over; so is an event on a mailbox that is not there, except that what was
@@ -13,14 +13,13 @@ What every event does, beyond what its name says:
 - What cannot be given a meaning gives `Unappliable`, the same at every site, and changes nothing.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from cluster.domain.decision import Unappliable as Unappliable
 from cluster.domain.mailbox import ranges
-from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     DELETED,
     SEEN,
@@ -29,6 +28,7 @@ from cluster.domain.mailbox.events import (
     UIDVALIDITY_FRESH,
     AnyEvent,
     EpochStarted,
+    ExpungedGivenUp,
     FlagMode,
     FlagsChanged,
     MailboxDeleted,
@@ -37,6 +37,7 @@ from cluster.domain.mailbox.events import (
     MessageAppended,
     MessagesCopied,
     MessagesExpunged,
+    MessagesRestored,
     Ranges,
     Reaffirmed,
     RightsChanged,
@@ -48,104 +49,16 @@ from cluster.domain.mailbox.events import (
     TailSalvaged,
 )
 from cluster.domain.mailbox.names import INBOX
-from cluster.domain.quota import Held, Usage
+from cluster.domain.mailbox.shapes import AccountMail as AccountMail
+from cluster.domain.mailbox.shapes import Box as Box
+from cluster.domain.mailbox.shapes import Entry as Entry
+from cluster.domain.mailbox.shapes import Gone as Gone
+from cluster.domain.mailbox.shapes import MailState as MailState
+from cluster.domain.mailbox.shapes import MessagesState as MessagesState
+from cluster.domain.mailbox.shapes import Msg as Msg
+from cluster.domain.mailbox.shapes import Report as Report
+from cluster.domain.mailbox.shapes import Tree as Tree
 from cluster.position import SEQUENCE_MAX
-
-
-class Msg(msgspec.Struct, frozen=True):
-    """A message in a mailbox. `keywords` sorted. `saved`: position at which it came into this mailbox. `thread`:
-    position at which its first copy came into the account. `origin`, `origin_uid`: the mailbox and UID that it was
-    copied from, or 0. `seen`: account that is not the owner → (has it read it, position of that); it goes along with copies,
-    so that a copy is as read as what it is a copy of."""
-
-    content: Content
-    internal_at: int
-    internal_zone: int
-    flags: int
-    keywords: tuple[str, ...]
-    modseq: int
-    saved: int
-    thread: int
-    origin: int = 0
-    origin_uid: int = 0
-    seen: Mapping[int, tuple[bool, int]] = {}
-
-
-class Box(msgspec.Struct, frozen=True):
-    """A mailbox. `expunged`: UID → position at which it went (VANISHED, RFC 7162 §3.2.6). `vanished`: (first UID, last
-    UID, position): those of them that are not there count as gone at that position."""
-
-    id: int
-    name: str
-    uidvalidity: int
-    highestmodseq: int
-    special_use: str = ""
-    uidnext: int = 1
-    messages: Mapping[int, Msg] = {}
-    expunged: Mapping[int, int] = {}
-    vanished: tuple[tuple[int, int, int], ...] = ()
-    rights: Mapping[str, str] = {}
-
-
-class AccountMail(msgspec.Struct, frozen=True):
-    """`uidvalidity`: the last that was given out. `names`: of each mailbox, its id."""
-
-    uidvalidity: int
-    boxes: Mapping[int, Box] = {}
-    names: Mapping[str, int] = {}
-    subscriptions: frozenset[str] = frozenset()
-
-
-class MailState(msgspec.Struct, frozen=True):
-    """All accounts of a partition. `uidvalidity_base`: where an account without a fact yet starts counting: the gap of
-    each unclean epoch, as the tail that was lost may have known the account. `salvaged`: epoch → sequence up to which its
-    tail is salvaged. `reports`: position in a tail → what could not be salvaged of it."""
-
-    accounts: Mapping[int, AccountMail] = {}
-    uidvalidity_base: int = 0
-    salvaged: Mapping[int, int] = {}
-    reports: Mapping[int, "Report"] = {}
-
-
-class Report(msgspec.Struct, frozen=True):
-    """`state`: open, applied or dismissed."""
-
-    told: SalvageReported
-    state: str = "open"
-
-
-class Entry(msgspec.Struct, frozen=True):
-    """A mailbox as the tree knows it."""
-
-    id: int
-    uidvalidity: int = 0
-    special_use: str = ""
-
-
-class Tree(msgspec.Struct, frozen=True):
-    """What structural commands are decided on. `entries` has the mailboxes that `decide.tree_needs` and `tree_ids` name
-    (more does no harm). `count`: mailboxes of the account, wanted by CREATE and RENAME. `subscriptions`: all of the
-    account's, wanted by Subscribe. `messages`: what `decide.tree_reads` names. `rights`: of each mailbox of `entries` that
-    anybody has rights to, by identifier; wanted where `decide.reads_rights`. `alike`: what `decide.sent_again` asks for, as
-    (UID, whether it was filed). `held`: of an account that has a quota, and with it `weight`: what the messages hold that
-    `decide.weighs` names."""
-
-    entries: Mapping[str, Entry]
-    count: int
-    subscriptions: frozenset[str] = frozenset()
-    messages: "MessagesState | None" = None
-    rights: Mapping[int, Mapping[str, str]] = {}
-    alike: tuple[tuple[int, bool], ...] = ()
-    held: Held | None = None
-    weight: Usage = Usage()
-
-
-class MessagesState(msgspec.Struct, frozen=True):
-    """What commands on messages are decided on. `modseqs`: of those of the asked UIDs that are there; wanted only by a
-    ChangeFlags with `unchanged_since`, and by ReplaceMessage."""
-
-    exists: bool
-    modseqs: Mapping[int, int] = {}
 
 
 def evolve(state: MailState, account: int, event: AnyEvent, position: int) -> MailState | Unappliable:
@@ -168,13 +81,30 @@ def evolve(state: MailState, account: int, event: AnyEvent, position: int) -> Ma
     return msgspec.structs.replace(state, accounts={**state.accounts, account: after})
 
 
-def tree_of(state: MailState, account: int, reads: tuple[int, Ranges] | None = None) -> Tree:
-    """The whole tree, and the messages (mailbox, UIDs) that `decide.tree_reads` names."""
+def tree_of(
+    state: MailState,
+    account: int,
+    reads: tuple[int, Ranges] | None = None,
+    restores: tuple[int, Ranges] | None = None,
+) -> Tree:
+    """The whole tree; the messages (mailbox, UIDs) that `decide.tree_reads` names, and the places that `tree_restores`."""
     mail = state.accounts.get(account) or AccountMail(state.uidvalidity_base)
     entries = {box.name: Entry(box.id, box.uidvalidity, box.special_use) for box in mail.boxes.values()}
     messages = messages_of(state, account, *reads) if reads is not None else None
     rights = {box.id: box.rights for box in mail.boxes.values() if box.rights}
-    return Tree(entries, len(entries), mail.subscriptions, messages, rights)
+    places = restorable(mail, *restores) if restores is not None else None
+    return Tree(entries, len(entries), mail.subscriptions, messages, rights, restorable=places)
+
+
+def restorable(mail: AccountMail, mailbox: int, places: Ranges) -> Ranges | None:
+    """Those of the places that can be restored; None = there is no such mailbox, and never was."""
+    if mailbox not in mail.gone:
+        return () if mailbox in mail.boxes else None
+    return ranges.compress(
+        n
+        for n, one in enumerate(mail.gone[mailbox], 1)
+        if ranges.contains(places, n) and not one.moved and not one.taken
+    )
 
 
 def messages_of(state: MailState, account: int, mailbox: int, uids: Ranges, reader: int = 0) -> MessagesState:
@@ -229,7 +159,7 @@ def _created(mail: AccountMail, event: MailboxesCreated, position: int) -> Folde
         names[made.name] = made.mailbox
         if made.subscribed:
             subscriptions.add(made.name)
-    return AccountMail(uidvalidity, boxes, names, frozenset(subscriptions))
+    return AccountMail(uidvalidity, boxes, names, frozenset(subscriptions), mail.gone, mail.deleted)
 
 
 def _renamed(mail: AccountMail, event: MailboxesRenamed, position: int) -> Folded:
@@ -249,9 +179,12 @@ def _renamed(mail: AccountMail, event: MailboxesRenamed, position: int) -> Folde
 def _deleted(mail: AccountMail, event: MailboxDeleted, position: int) -> Folded:
     if event.mailbox not in mail.boxes:
         return mail
+    mail = _without(mail, mail.boxes[event.mailbox], sorted(mail.boxes[event.mailbox].messages), position)
     boxes, names = dict(mail.boxes), dict(mail.names)
-    del names[boxes.pop(event.mailbox).name]
-    return msgspec.structs.replace(mail, boxes=boxes, names=names)
+    box = boxes.pop(event.mailbox)
+    del names[box.name]
+    deleted = {**mail.deleted, box.id: (box.name, box.uidvalidity, position)}
+    return msgspec.structs.replace(mail, boxes=boxes, names=names, deleted=deleted)
 
 
 def _subscribed(mail: AccountMail, event: Subscribed, position: int) -> Folded:
@@ -354,7 +287,7 @@ def _copied(mail: AccountMail, event: MessagesCopied, position: int) -> Folded:
         ),
     )
     # The source is looked up again, as it may be the target.
-    return _without(mail, mail.boxes[event.source], uids, position) if event.moved else mail
+    return _without(mail, mail.boxes[event.source], uids, position, moved=True) if event.moved else mail
 
 
 def _expunged(mail: AccountMail, event: MessagesExpunged, position: int) -> Folded:
@@ -363,10 +296,57 @@ def _expunged(mail: AccountMail, event: MessagesExpunged, position: int) -> Fold
         return mail
     uids = [
         uid
-        for uid, message in box.messages.items()
+        for uid, message in sorted(box.messages.items())
         if ranges.contains(event.uids, uid) and (message.flags & DELETED or not event.only_deleted)
     ]
-    return _without(mail, box, uids, position)
+    return _without(mail, box, uids, position, moved=event.replaced)
+
+
+def _restored(mail: AccountMail, event: MessagesRestored, position: int) -> Folded:
+    gone = mail.gone.get(event.source, ())
+    wanted = [n for n, one in enumerate(gone, 1) if ranges.contains(event.places, n) and not one.taken]
+    target = _landing(mail, event.target)
+    if target is None:
+        return Unappliable("neither the target nor INBOX is there")
+    restored = {
+        target.uidnext + offset: msgspec.structs.replace(
+            gone[n - 1].message,
+            flags=gone[n - 1].message.flags & ~DELETED,
+            modseq=position,
+            saved=position,
+            origin=event.source,
+            origin_uid=n,
+            seen={},
+        )
+        for offset, n in enumerate(wanted)
+    }
+    mail = _with_box(
+        mail,
+        msgspec.structs.replace(
+            target,
+            uidnext=target.uidnext + len(wanted),
+            highestmodseq=position,
+            messages={**target.messages, **restored},
+        ),
+    )
+    if (source := mail.boxes.get(event.source)) is not None:
+        mail = _with_box(mail, msgspec.structs.replace(source, highestmodseq=position))
+    return _taken(mail, event.source, set(wanted), position)
+
+
+def _given_up(mail: AccountMail, event: ExpungedGivenUp, position: int) -> Folded:
+    for mailbox, gone in mail.gone.items():
+        over = {n for n, one in enumerate(gone, 1) if one.at <= event.upto and not one.taken}
+        mail = _taken(mail, mailbox, over, position)
+    return mail
+
+
+def _taken(mail: AccountMail, mailbox: int, places: set[int], position: int) -> AccountMail:
+    gone = tuple(
+        msgspec.structs.replace(one, taken=position) if n in places else one
+        for n, one in enumerate(mail.gone.get(mailbox, ()), 1)
+    )
+    return msgspec.structs.replace(mail, gone={**mail.gone, mailbox: gone}) if gone else mail
 
 
 def _reaffirmed(mail: AccountMail, event: Reaffirmed, position: int) -> Folded:
@@ -428,7 +408,9 @@ def _epoch_started(state: MailState, event: EpochStarted, position: int) -> Mail
                 uidnext=len(box.messages) + 1 if begins else box.uidnext + gap,
                 highestmodseq=position,
             )
-        accounts[account] = msgspec.structs.replace(mail, uidvalidity=last, boxes=boxes)
+        begun = {box.id for box in mail.boxes.values() if box.uidnext + gap > UIDNEXT_RAISED_MAX}
+        gone = {mailbox: went for mailbox, went in mail.gone.items() if mailbox not in begun}
+        accounts[account] = msgspec.structs.replace(mail, uidvalidity=last, boxes=boxes, gone=gone)
     return msgspec.structs.replace(state, accounts=accounts, uidvalidity_base=state.uidvalidity_base + raised)
 
 
@@ -442,10 +424,13 @@ def _with_box(mail: AccountMail, box: Box) -> AccountMail:
     return msgspec.structs.replace(mail, boxes={**mail.boxes, box.id: box})
 
 
-def _without(mail: AccountMail, box: Box, uids: list[int], position: int) -> AccountMail:
-    gone = set(uids)
-    messages = {uid: message for uid, message in box.messages.items() if uid not in gone}
+def _without(mail: AccountMail, box: Box, uids: list[int], position: int, *, moved: bool = False) -> AccountMail:
+    """`uids`: ascending."""
+    leaving = set(uids)
+    messages = {uid: message for uid, message in box.messages.items() if uid not in leaving}
     expunged = {**box.expunged, **dict.fromkeys(uids, position)}
+    went = (*mail.gone.get(box.id, ()), *(Gone(box.messages[uid], uid, position, moved) for uid in uids))
+    mail = msgspec.structs.replace(mail, gone={**mail.gone, box.id: went})
     return _with_box(mail, msgspec.structs.replace(box, highestmodseq=position, messages=messages, expunged=expunged))
 
 
@@ -460,5 +445,7 @@ FOLDS: dict[type, Callable[[AccountMail, Any, int], Folded]] = {
     RightsChanged: _rights_changed,
     MessagesCopied: _copied,
     MessagesExpunged: _expunged,
+    MessagesRestored: _restored,
+    ExpungedGivenUp: _given_up,
     Reaffirmed: _reaffirmed,
 }

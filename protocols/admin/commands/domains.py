@@ -41,6 +41,7 @@ async def change(door: Door, call: Call) -> Answer:
         quota_storage=None if wanted.quota_storage_bytes is UNSET else wanted.quota_storage_bytes,
         quota_messages=None if wanted.quota_messages is UNSET else wanted.quota_messages,
         quota_soft=None if wanted.quota_soft_percent is UNSET else wanted.quota_soft_percent,
+        undelete_days=None if wanted.undelete_days is UNSET else wanted.undelete_days,
     )
     done = await door.site.execute(call.actor, command)
     return done if isinstance(done, Refusal) else await door.administration.domain(command.domain)

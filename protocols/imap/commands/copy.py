@@ -1,7 +1,7 @@
 """COPY (RFC 9051 §6.4.7) and MOVE (§6.4.8, RFC 6851), with COPYUID (RFC 4315 §3)."""
 
 from cluster.domain.mailbox import rights
-from cluster.domain.mailbox.commands import CopyMessages
+from cluster.domain.mailbox.commands import CopyMessages, RestoreMessages
 from cluster.domain.mailbox.sharing import KEPT
 from cluster.domain.refusal import Refusal
 from protocols.imap import writer
@@ -19,7 +19,8 @@ async def copy(talk: Talk, request: Request) -> Reply:
     assert isinstance(given, Copy)
     view = talk.mailbox()
     moving = request.word.endswith("MOVE")
-    if moving and not view.writable:
+    restoring = view.mailbox < 0  # out of "Expunged/": it is restored, by COPY as by MOVE
+    if moving and not view.writable and not restoring:
         return READ_ONLY
     spans = view.spans(given.messages, given.uid)
     if not spans:
@@ -30,7 +31,12 @@ async def copy(talk: Talk, request: Request) -> Reply:
     target = await named(talk, given.mailbox, rights.INSERT)
     if isinstance(target, Refusal):
         return refused(target, target=True)
-    if target.account == view.account and target.may(KEPT):
+    if restoring:
+        if target.account != view.account:
+            return refused(NOT_PERMITTED)  # one's own mail comes back to oneself first
+        command: RestoreMessages | CopyMessages = RestoreMessages(view.account, -view.mailbox, view.exact(spans), target.name)
+        done = await talk.site.execute(talk.actor, command)
+    elif target.account == view.account and target.may(KEPT):
         command = CopyMessages(view.account, view.mailbox, target.name, view.exact(spans), moved=moving)
         done = await talk.site.execute(talk.actor, command)
     else:

@@ -33,7 +33,7 @@ async def listing(talk: Talk, request: Request) -> Reply:
         # RFC 9051 §6.3.9: an empty name asks for the separator
         talk.say(f'LIST (\\Noselect) "{SEPARATOR}" ""')
         return Reply("OK", "Listed.")
-    tree = await _tree(talk, with_others=_reaches_others(given))
+    tree = await _tree(talk, given, with_others=_reaches_others(given))
     if isinstance(tree, Refusal):
         return refused(tree)
     rows = _matching(tree, given)
@@ -73,7 +73,7 @@ async def lsub(talk: Talk, request: Request) -> Reply:
     """RFC 3501 §6.3.9: subscribed names; with "%" a superior of one, as \\Noselect, if it is not subscribed itself."""
     given = request.arguments
     assert isinstance(given, List)
-    tree = await _tree(talk, with_others=False)
+    tree = await _tree(talk, given, with_others=False)
     if isinstance(tree, Refusal):
         return refused(tree)
     fits = _matcher(given)
@@ -100,13 +100,20 @@ class Tree(msgspec.Struct, frozen=True):
     places: dict[str, Named] = {}
 
 
-async def _tree(talk: Talk, *, with_others: bool) -> Tree | Refusal:
+async def _tree(talk: Talk, given: List, *, with_others: bool) -> Tree | Refusal:
     mailboxes = await talk.site.mailboxes(talk.who())
     if isinstance(mailboxes, Refusal):
         return mailboxes
     subscribed = await talk.site.subscriptions(talk.who())
     if isinstance(subscribed, Refusal):
         return subscribed
+    # RFC 9051 §6.3.9: what is expunged is listed to who asks for it by its prefix, or has subscribed to it.
+    asked = any((given.reference + pattern).startswith(names.EXPUNGED) for pattern in given.patterns)
+    if asked or any(names.is_expunged(name) for name in subscribed):
+        expunged = await talk.site.expunged(talk.who())
+        if isinstance(expunged, Refusal):
+            return expunged
+        mailboxes = [*mailboxes, *(one for one in expunged if asked or one.subscribed)]
     tree = {one.name: one for one in mailboxes}
     places: dict[str, Named] = {}
     if with_others:

@@ -52,7 +52,7 @@ async def select(talk: Talk, request: Request) -> Reply:
         status.highestmodseq,
         uidvalidity=status.mailbox.uidvalidity,
         whose=place,
-        selected=selecting,
+        selected=selecting and found.status.mailbox.id > 0,  # what was expunged is read only
         recent_from=NOTHING_RECENT if place.reader else status.recent_from,
         keywords=found.keywords,
     )

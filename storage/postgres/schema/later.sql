@@ -59,4 +59,29 @@ DO $$ BEGIN
         ALTER TABLE domain ADD COLUMN quota_storage bigint NOT NULL DEFAULT 0,
             ADD COLUMN quota_messages bigint NOT NULL DEFAULT 0, ADD COLUMN quota_soft smallint[] NOT NULL DEFAULT '{90}';
     END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'expunged' AND column_name = 'place'
+    ) THEN
+        ALTER TABLE expunged ADD COLUMN place bigint NOT NULL DEFAULT 0, ADD COLUMN moved boolean NOT NULL DEFAULT false,
+            ADD COLUMN taken bigint NOT NULL DEFAULT 0;
+        -- As the fold gives them: in the order in which they went.
+        UPDATE expunged e SET place = n.place
+        FROM (SELECT mailbox, uid, row_number() OVER (PARTITION BY mailbox ORDER BY modseq, uid) AS place FROM expunged) n
+        WHERE n.mailbox = e.mailbox AND n.uid = e.uid;
+        -- What came into another mailbox when it went from this one was moved.
+        UPDATE expunged e SET moved = true FROM message m
+        WHERE m.thread = e.thread AND m.position = e.modseq AND m.content = e.content;
+        UPDATE expunged e SET moved = true FROM expunged x
+        WHERE x.thread = e.thread AND x.saved_at = e.at AND x.content = e.content AND x.modseq > e.modseq;
+        CREATE INDEX expunged_place ON expunged (mailbox, place) WHERE taken = 0;
+        CREATE INDEX expunged_taken ON expunged (mailbox, taken) WHERE taken > 0;
+        CREATE INDEX mailbox_deleted_account ON mailbox_deleted (account);
+    END IF;
+    IF NOT EXISTS (
+        SELECT FROM information_schema.columns
+        WHERE table_schema = current_schema AND table_name = 'domain' AND column_name = 'undelete_days'
+    ) THEN
+        ALTER TABLE domain ADD COLUMN undelete_days integer NOT NULL DEFAULT 14;
+    END IF;
 END $$;

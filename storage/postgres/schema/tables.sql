@@ -81,7 +81,8 @@ CREATE TABLE domain (
     plus            boolean NOT NULL,
     quota_storage   bigint NOT NULL DEFAULT 0,  -- bytes, 0 = no limit; of accounts that have none of their own
     quota_messages  bigint NOT NULL DEFAULT 0,
-    quota_soft      smallint[] NOT NULL DEFAULT '{90}'  -- percentages
+    quota_soft      smallint[] NOT NULL DEFAULT '{90}', -- percentages
+    undelete_days   integer NOT NULL DEFAULT 14         -- for so long what people of it expunged can be restored
 );
 
 CREATE TABLE account (
@@ -210,9 +211,14 @@ CREATE TABLE expunged (                 -- what VANISHED tells; and content outl
     saved_at       bigint NOT NULL,
     thread         bigint NOT NULL,
     at             bigint NOT NULL,
+    place          bigint NOT NULL DEFAULT 0,       -- it went as the nth from its mailbox: its UID where it can be restored
+    moved          boolean NOT NULL DEFAULT false,  -- it is there as another message
+    taken          bigint NOT NULL DEFAULT 0,       -- position since which it cannot be restored and names no content, 0 = it can
     PRIMARY KEY (mailbox, uid)
 );
 CREATE INDEX expunged_modseq ON expunged (mailbox, modseq);
+CREATE INDEX expunged_place ON expunged (mailbox, place) WHERE taken = 0;
+CREATE INDEX expunged_taken ON expunged (mailbox, taken) WHERE taken > 0;
 
 CREATE TABLE vanished (                 -- of these UIDs those that are not there count as gone at `modseq`: salvage reaffirmed them
     mailbox  bigint NOT NULL,
@@ -249,6 +255,7 @@ CREATE TABLE mailbox_deleted (
     position     bigint NOT NULL,
     at           bigint NOT NULL
 );
+CREATE INDEX mailbox_deleted_account ON mailbox_deleted (account);
 
 -- tails that were lost ------------------------------------------------------------------------------------------------
 

@@ -53,8 +53,10 @@ test: check client-packages
 test-fast: $(STAMP)
 	$(PY) -m pytest -n 2 --dist loadfile tests/laws tests/contracts tests/transcripts $(PYTEST_ARGS)
 
+# Everything in tests/faults, and what takes long elsewhere.
 test-faults: $(STAMP)
-	ANGARIUM_FAULT_ROUNDS=$(FAULT_ROUNDS) $(PY) -m pytest --timeout 7200 -m "long or not long" tests/faults tests/clients/test_demo.py $(PYTEST_ARGS)
+	ANGARIUM_FAULT_ROUNDS=$(FAULT_ROUNDS) $(PY) -m pytest --timeout 7200 -m "long or not long" tests/faults $(PYTEST_ARGS)
+	$(PY) -m pytest --timeout 7200 -m long --ignore tests/faults --ignore tests/clients/test_thunderbird.py tests $(PYTEST_ARGS)
 
 # A mail program with windows, on a screen that nobody sees; screenshots in var/screenshots.
 test-thunderbird: $(STAMP)

@@ -77,6 +77,7 @@ async def test_ten_connections_pipeline_hundreds_of_commands(place: Place, perso
         assert [f"k{n}".encode() in flags for n, flags in enumerate(words)] == [True] * CONNECTIONS
 
 
+@pytest.mark.long
 async def test_a_slow_reader_holds_nobody_up(place: Place, person: Person) -> None:
     """Somebody asks for 5,000 messages (20 MB) and reads nothing; another is answered meanwhile; then all of it comes."""
     line = b"x" * 70 + b"\r\n"

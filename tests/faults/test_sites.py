@@ -272,6 +272,7 @@ async def test_a_site_that_is_cut_off_reads_on_and_goes_on_when_the_cut_heals(pl
     await until_alike(clients, 21)
 
 
+@pytest.mark.long
 async def test_how_long_it_takes_to_another_site(sites: list[Site]) -> None:
     pune, mumbai, _ = sites
     eva = await person(pune, "eva")

@@ -11,7 +11,7 @@ from tests.sim.model.rules import Rules
 from tests.sim.model.site import Setting
 
 # CI's share of one core; ANGARIUM_MODEL_SECONDS=600 for a night, ANGARIUM_MODEL_FROM=n to begin at another seed.
-SECONDS_MAX = float(os.environ.get("ANGARIUM_MODEL_SECONDS", "25"))
+SECONDS_MAX = float(os.environ.get("ANGARIUM_MODEL_SECONDS", "10"))
 FIRST_SEED = int(os.environ.get("ANGARIUM_MODEL_FROM", "0"))
 SEEDS_MIN = 500  # on a machine that is busy with other things
 

@@ -23,6 +23,7 @@ from node.child import ChildFailed
 from node.config import DATABASE_SOCKET_NAME, Config, ConfigRefused, load
 from node.engines import nats, postgres
 from node.supervisor import running_pid
+from storage.bearer import Issuer, IssuerAway, Trust
 from storage.postgres.folded import Waiting, read_waiting
 from storage.postgres.pool import AWAY, Database
 from storage.postgres.search_view import SearchState, SearchView
@@ -237,6 +238,25 @@ async def _search_state(config: Config) -> SearchState:
         await database.stop()
 
 
+def check_issuer(config: Config, now: datetime.datetime) -> list[Finding]:
+    if config.oauth is None:
+        return []
+    try:
+        asyncio.run(_issuer_reached(config.oauth))
+    except IssuerAway as away:
+        remedy = "nobody signs in by a token until it answers: mend [oauth] in angarium.toml, or the way to the issuer"
+        return [Finding("issuer", "error", str(away), remedy)]
+    return [Finding("issuer", "ok", f"tokens of {config.oauth.issuer} can be judged")]
+
+
+async def _issuer_reached(trust: Trust) -> None:
+    issuer = Issuer(trust, time.monotonic)
+    try:
+        await issuer.reached()
+    finally:
+        await issuer.close()
+
+
 def check_clock(config: Config, now: datetime.datetime) -> list[Finding]:
     made = datetime.datetime.fromtimestamp((config.dir / "angarium.toml").stat().st_mtime, datetime.UTC)
     if now < made - datetime.timedelta(minutes=5):
@@ -355,5 +375,5 @@ def _look(name: str, config: Config) -> str:
 Check = Callable[[Config, datetime.datetime], list[Finding]]
 CHECKS: tuple[Check, ...] = (
     check_secrets, check_ports, check_certificates, check_links, check_disk, check_engines, check_release, check_search,
-    check_clock,
+    check_issuer, check_clock,
 )  # fmt: skip

@@ -91,6 +91,17 @@ class Issuer:
             raise TokenRefused("its issuer has not verified the address")
         return name
 
+    async def reached(self) -> None:
+        """Returns where it answers as it should. Raises IssuerAway."""
+        if self._trust.jwks is not None:
+            await self._keys.look()
+        if self._trust.introspection:
+            try:
+                await self._asked("a token that nobody has issued")
+            except TokenRefused:
+                return
+            raise IssuerAway(f"{self._trust.introspection} calls a token good that nobody has issued")
+
     async def close(self) -> None:
         if self._http is not None:
             await self._http.close()
@@ -196,6 +207,12 @@ class Keys:
         if (name, algorithm) not in self._made:
             self._made[name, algorithm] = jwt.PyJWK(kept, algorithm)
         return self._made[name, algorithm]
+
+    async def look(self) -> None:
+        """Raises IssuerAway."""
+        await self._read_once()
+        if self._away or not self._known:
+            raise IssuerAway(self._away or "it shows no keys")
 
     def _has(self, kid: object) -> bool:
         """A token without the name of its key has the only one."""

@@ -87,7 +87,9 @@ class SignIn:
     async def by_token(self, address: str, token: str, actor: Actor, *, throttled: bool) -> Account | Refusal:
         """`address` empty: whom the token names; it must name the same otherwise."""
         asked = _name(address)
-        if throttled and (wait := self._throttle.wait_s(actor.address, asked)) > 0:
+        # Whoever names nobody is counted by where they come from alone: one stranger must not slow down all who do so.
+        counted = asked or f"@{actor.address}"
+        if throttled and (wait := self._throttle.wait_s(actor.address, counted)) > 0:
             return _slow_down(wait)
         facts = {"account": asked, "address": actor.address, "protocol": actor.protocol, "session": actor.session}
         named, scoped = "", True
@@ -103,7 +105,7 @@ class SignIn:
         except TokenRefused as refused:
             log.info("a token is not taken", why=str(refused), **facts)
             scoped = not refused.scope
-        found = self._outcome(await self._entry(named), TOKEN_LABEL, named or asked, actor)
+        found = self._outcome(await self._entry(named), TOKEN_LABEL, named or counted, actor)
         if isinstance(found, Refusal) and found.reason is Reason.WRONG_PASSWORD:
             return BAD_TOKEN if scoped else NOT_SCOPED
         return found

@@ -1,17 +1,21 @@
 """Tokens judged: signed ones against an issuer's keys, any by asking it; and when it is away."""
 
 import base64
+import datetime
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import jwt
+import msgspec
 import pytest
 
 from cluster.domain.actor import Actor
 from cluster.domain.refusal import Reason, Refusal
 from node import config as site_config
+from node.doctor import check_issuer
+from node.init import Plan, make_site
 from node.oauth import OAuthFile, OAuthSecrets, trust
 from protocols import bearer
 from storage import bearer as module
@@ -244,6 +248,20 @@ async def test_signing_in_by_token(live_site: Live, signed: Issuer, there: issui
     assert isinstance(slow, Refusal) and slow.reason is Reason.THROTTLED
 
 
+async def test_a_stranger_slows_down_nobody_else(live_site: Live, signed: Issuer, there: issuing.Issuer) -> None:
+    """Who leaves it to the token who they are has no name to be counted by before it is judged."""
+    anna = await live_site.person("anna")
+    parts = live_site.parts
+    sign_in = SignIn(parts.directory, parts.credentials, parts.throttle, signed)
+    stranger = Actor("", address="192.0.2.79", protocol="imap", session="x")
+    for _ in range(parts.config.limits.sign_in_failures_max + 1):
+        refused = await sign_in.by_token("", "nonsense", stranger, throttled=True)
+    assert isinstance(refused, Refusal) and refused.reason is Reason.THROTTLED
+    elsewhere = Actor("", address="192.0.2.80", protocol="imap", session="x")
+    found = await sign_in.by_token("", there.token(anna.address), elsewhere, throttled=True)
+    assert not isinstance(found, Refusal) and found.id == anna.id
+
+
 async def test_no_token_in_a_log(
     live_site: Live, signed: Issuer, there: issuing.Issuer, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -287,3 +305,35 @@ def test_what_is_configured(tmp_path: Path) -> None:
     near = trust(path, OAuthFile("x", jwks="http://[::1]:8080/keys", audience="m"), OAuthSecrets())
     assert near is not None and near.jwks == "http://[::1]:8080/keys"
     assert trust(path, None, OAuthSecrets()) is None
+
+
+async def test_whether_the_issuer_answers_as_it_should(
+    signed: Issuer, there: issuing.Issuer
+) -> None:
+    await signed.reached()
+    there.keys.clear()
+    with pytest.raises(IssuerAway, match="no keys"):
+        await signed.reached()
+    there.status = 404
+    with pytest.raises(IssuerAway, match="404"):
+        await signed.reached()
+
+
+async def test_an_issuer_that_calls_everything_good(asked: Issuer, there: issuing.Issuer) -> None:
+    await asked.reached()
+    there.active = {"a token that nobody has issued": {"active": True}}
+    with pytest.raises(IssuerAway, match="nobody has issued"):
+        await asked.reached()
+
+
+def test_the_doctor_looks_at_it(there: issuing.Issuer, tmp_path: Path) -> None:
+    now = datetime.datetime.now(datetime.UTC)
+    config = make_site(Plan(tmp_path / "site", "north", "example.org", ""), now)
+    assert check_issuer(config, now) == []
+    keys = tmp_path / "keys.json"
+    trusting = msgspec.structs.replace(config, oauth=Trust(issuer=issuing.NAME, audience="mail", jwks=keys))
+    (finding,) = check_issuer(trusting, now)
+    assert finding.level == "error" and str(keys) in finding.text and finding.remedy
+    keys.write_bytes(there.jwks())
+    (finding,) = check_issuer(trusting, now)
+    assert finding.level == "ok"

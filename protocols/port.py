@@ -200,6 +200,10 @@ class Site(Protocol):
         """(identifier as people write it, rights) of who has rights to a mailbox, beside its owner; in order."""
         ...
 
+    async def naming(self, identifier: str) -> list[tuple[int, str]] | Refusal:
+        """(account, name) of every mailbox at this site that has rights of this identifier, as the domain knows it."""
+        ...
+
     async def identifier(self, given: str) -> str | Refusal:
         """As the domain knows it (cluster.domain.mailbox.rights). NO_SUCH_ADDRESS: it is nobody's."""
         ...

@@ -303,4 +303,5 @@ def account_row(entry: Entry, domain: DomainEntry | None, messages: int | None, 
         size_bytes,
         entry.quota.over(domain.quota if domain is not None else Quota()),
         entry.quota,
+        entry.shared,
     )

@@ -23,7 +23,7 @@ class Domain(msgspec.Struct, frozen=True):
 class AccountRow(msgspec.Struct, frozen=True):
     """`app_passwords`: labels. `pop3_since`: unix seconds, 0 = POP3 offers all mail. `file_sent`: what its owner
     submits is filed. `messages` and `size_bytes`: what its mailboxes hold now, None where not counted. `quota`: what they
-    may hold; `own`: what of that it does not have from its domain."""
+    may hold; `own`: what of that it does not have from its domain. `shared`: nobody signs in with it."""
 
     id: int
     address: str
@@ -39,6 +39,7 @@ class AccountRow(msgspec.Struct, frozen=True):
     size_bytes: int | None = None
     quota: Quota = Quota()
     own: Override = Override()
+    shared: bool = False
 
 
 class Alias(msgspec.Struct, frozen=True):

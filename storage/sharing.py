@@ -62,6 +62,9 @@ class Sharing:
     async def entries(self, account: int, mailbox: int) -> list[tuple[str, str]]:
         return await self._view.entries(account, mailbox)
 
+    async def naming(self, identifier: str) -> list[tuple[int, str]]:
+        return await self._view.naming(identifier)
+
     async def identifier(self, given: str) -> str | Refusal:
         """ADDRESS_INVALID, NO_SUCH_ADDRESS."""
         bare = rights.bare(given)

@@ -174,6 +174,9 @@ class Site:
     async def entries(self, account: int, mailbox: int) -> list[tuple[str, str]] | Refusal:
         return await answered(self._sharing.entries(account, mailbox))
 
+    async def naming(self, identifier: str) -> list[tuple[int, str]] | Refusal:
+        return await answered(self._sharing.naming(identifier))
+
     async def identifier(self, given: str) -> str | Refusal:
         return await answered(self._sharing.identifier(given))
 

@@ -72,6 +72,10 @@ class Whose:
             found.append((identifier.removesuffix(bare) + shown, may))
         return sorted(found, key=lambda entry: (rights.bare(entry[0]) != rights.ANYONE, entry[0]))
 
+    async def naming(self, identifier: str) -> list[tuple[int, str]] | Refusal:
+        boxes = ((account, box) for account, mail in self.state.accounts.items() for box in mail.boxes.values())
+        return [(account, box.name) for account, box in boxes if identifier in map(rights.bare, box.rights)]
+
     async def identifier(self, given: str) -> str | Refusal:
         bare = rights.bare(given)
         found, _ = self._people.get(bare.lower(), (None, ""))

@@ -21,6 +21,7 @@ VERBS: dict[str, str] = {
     "dns": "node.cli.dns",
     "alias": "node.cli.alias",
     "group": "node.cli.group",
+    "acl": "node.cli.acl",
     "import": "node.cli.importing",
     "cluster": "node.cli.cluster",
     "log": "node.cli.log",

@@ -29,6 +29,7 @@ def command() -> None:
 @click.argument("address")
 @password_option
 @click.option("--no-password", is_flag=True, help="Nobody can sign in until `account passwd` sets one.")
+@click.option("--shared", is_flag=True, help="Nobody ever signs in: its mailboxes are for those whom `acl set` names.")
 @click.option("--name", default="", help="As people know it.")
 @click.option("--admin", is_flag=True, help="May use the administration interface.")
 @click.option("--partition", default="", help="Where the mail is kept; else the first one of this site.")
@@ -39,6 +40,7 @@ def add(  # click gives every option a parameter of its own
     address: str,
     password_file: IO[bytes] | None,
     no_password: bool,
+    shared: bool,
     name: str,
     admin: bool,
     partition: str,
@@ -47,8 +49,10 @@ def add(  # click gives every option a parameter of its own
     """Add an account with the standard mailboxes."""
     if no_password and password_file:
         raise click.UsageError("--no-password and --password-file exclude each other")
-    body = {"address": address, "name": name, "administrator": admin, "partition": partition}
-    if not no_password:
+    if shared and password_file:
+        raise click.UsageError("--shared and --password-file exclude each other: nobody signs in with a shared account")
+    body = {"address": address, "name": name, "administrator": admin, "partition": partition, "shared": shared}
+    if not no_password and not shared:
         body["password"] = _password(password_file)
     _tell(as_json, run(directory, lambda api: api.ask("POST", path("accounts"), body)), "added")
 
@@ -278,8 +282,8 @@ def _day(at: int) -> str:
 
 
 def _standing(item: dict[str, Any]) -> str:
-    words = ("administrator" if item["administrator"] else "", "suspended" if item["suspended"] else "")
-    return ", ".join(word for word in words if word)
+    words = [word for word in ("administrator", "suspended", "shared") if item[word]]
+    return ", ".join(words)
 
 
 def _amount(item: dict[str, Any]) -> str:

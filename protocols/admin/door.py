@@ -8,6 +8,7 @@ import msgspec
 from cluster.domain.actor import Actor
 from cluster.domain.directory.commands import AnyCommand as DirectoryCommand
 from cluster.domain.directory.events import Verifier
+from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
 from cluster.domain.refusal import Refusal
 from cluster.offers import Offer
 from protocols.admin.joining import Joining
@@ -22,7 +23,7 @@ class Directory(Protocol):
     @property
     def world(self) -> World: ...
 
-    async def execute(self, actor: Actor, command: DirectoryCommand) -> Done | Refusal: ...
+    async def execute(self, actor: Actor, command: DirectoryCommand | MailboxCommand) -> Done | Refusal: ...
 
     async def sign_in(self, address: str, password: str, actor: Actor) -> Account | Refusal: ...
 

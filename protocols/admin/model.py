@@ -80,12 +80,14 @@ class DomainChange(Asked, frozen=True):
 
 
 class NewAccount(Asked, frozen=True):
-    """Without a password nobody can sign in until one is set. `partition` empty: the first one of this site."""
+    """Without a password nobody can sign in until one is set; with a `shared` one nobody ever does. `partition` empty: the
+    first one of this site."""
 
     address: Address
     password: Password | None = None
     name: Name = ""
     administrator: bool = False
+    shared: bool = False
     partition: Name = ""
 
 
@@ -258,7 +260,7 @@ class Account(msgspec.Struct, frozen=True):
     submitted is filed in the Sent mailbox. `messages` and `size_bytes`: what the mailboxes hold; null where not counted.
     `quota_…`: what they may hold, 0 = no limit; `quota_own`: which of these are its own and not its domain's.
     `used_percent`: of the nearest limit, null without one or where not counted. `reached_percent`: the thresholds at or
-    beyond which it stands, 100 = it is full."""
+    beyond which it stands, 100 = it is full. `shared`: nobody signs in with it."""
 
     id: str
     address: str
@@ -278,6 +280,7 @@ class Account(msgspec.Struct, frozen=True):
     quota_own: tuple[str, ...]
     used_percent: int | None
     reached_percent: tuple[int, ...]
+    shared: bool
 
 
 class Me(msgspec.Struct, frozen=True):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from protocols.admin import joining as entry
 from protocols.admin import model
 from protocols.admin import moving as arriving
+from protocols.admin import sharing as rights
 from protocols.admin.commands import (
     accounts,
     aliases,
@@ -19,6 +20,7 @@ from protocols.admin.commands import (
     me,
     mending,
     moving,
+    sharing,
     work,
 )
 from protocols.admin.door import Answer, Call, Door
@@ -82,6 +84,13 @@ ROUTES: tuple[Route, ...] = (
 
     Route("GET", "/me", "One's own settings, with one's own password or token", model.Me, me.show),
     Route("PATCH", "/me", "Change one's own settings", model.Me, me.change, body=model.MyChange),
+
+    Route("GET", "/accounts/{address}/mailboxes/{mailbox}/rights", "Who may do what with a mailbox", rights.MailboxRights,
+          sharing.show),
+    Route("PUT", "/accounts/{address}/mailboxes/{mailbox}/rights/{identifier}", "What somebody may do with a mailbox",
+          rights.MailboxRights, sharing.put, body=rights.NewRights),
+    Route("DELETE", "/accounts/{address}/mailboxes/{mailbox}/rights/{identifier}", "Take somebody's rights away", None,
+          sharing.remove, status=204),
 
     Route("GET", "/aliases", "Aliases, ordered by address", model.Aliases, aliases.show_all, query=model.Paging),
     Route("POST", "/aliases", "Add an alias", Alias, aliases.add, body=model.NewAlias, status=201),

@@ -88,7 +88,7 @@ class SharedView:
     async def entries(self, account: int, mailbox: int) -> list[tuple[str, str]]:
         return [(row[0], row[1]) for row in await self.database.fetch(ENTRIES, account, mailbox)]
 
-    async def named(self, identifier: str) -> list[tuple[int, str]]:
+    async def naming(self, identifier: str) -> list[tuple[int, str]]:
         """(account, mailbox's name) of every mailbox that names this identifier."""
         rows = await self.database.fetch(
             "SELECT DISTINCT m.account, m.name FROM mailbox_right r JOIN mailbox m ON m.id = r.mailbox WHERE r.identifier = $1",

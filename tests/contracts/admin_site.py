@@ -15,6 +15,7 @@ from cluster.domain.directory import addresses, decide
 from cluster.domain.directory.commands import AddDomain, AnyCommand
 from cluster.domain.directory.state import Account as Entry
 from cluster.domain.directory.state import Alias, DirectoryState, Group, Slice, evolve, look_up
+from cluster.domain.mailbox.commands import AnyCommand as MailboxCommand
 from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import Record
 from cluster.position import position
@@ -65,7 +66,8 @@ class MemorySite:
         assert isinstance(await site.execute(SYSTEM, AddDomain(domain)), Done)
         return site
 
-    async def execute(self, actor: Actor, command: AnyCommand) -> Done | Refusal:
+    async def execute(self, actor: Actor, command: AnyCommand | MailboxCommand) -> Done | Refusal:
+        assert isinstance(command, AnyCommand), "there are no mailboxes here"
         if self.refuse_next is not None:
             refusal, self.refuse_next = self.refuse_next, None
             return refusal

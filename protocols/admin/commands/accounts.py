@@ -6,6 +6,7 @@ from cluster.domain.actor import Actor
 from cluster.domain.directory import commands as directory
 from cluster.domain.quota import Held, Usage
 from cluster.domain.refusal import Reason, Refusal
+from protocols.admin.commands import sharing
 from protocols.admin.commands.paging import page
 from protocols.admin.door import Answer, Call, Door
 from protocols.admin.model import (
@@ -51,6 +52,7 @@ async def make(door: Door, actor: Actor, new: NewAccount) -> Refusal | None:
         new.name,
         None if new.password is None else await door.passwords.make(new.password),
         new.administrator,
+        new.shared,
     )
     return _refusal(await door.site.execute(actor, command))
 
@@ -85,7 +87,12 @@ async def change(door: Door, call: Call) -> Answer:
 
 
 async def remove(door: Door, call: Call) -> Answer:
-    return _refusal(await door.site.execute(call.actor, directory.RemoveAccount(call.path["address"])))
+    address = call.path["address"]
+    row = await door.administration.account(address)
+    done = await door.site.execute(call.actor, directory.RemoveAccount(address))
+    if not isinstance(done, Refusal) and isinstance(row, AccountRow):
+        await sharing.forget(door, call, row.id)
+    return _refusal(done)
 
 
 async def set_password(door: Door, call: Call) -> Answer:
@@ -141,6 +148,7 @@ def _shown(row: AccountRow) -> Account:
         app_passwords=row.app_passwords,
         pop3_since=row.pop3_since,
         file_sent=row.file_sent,
+        shared=row.shared,
         messages=row.messages,
         size_bytes=row.size_bytes,
         quota_storage_bytes=quota.storage,

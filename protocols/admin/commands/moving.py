@@ -74,7 +74,7 @@ async def add(door: Door, call: Call) -> Answer:
 
 
 async def contents(door: Door, call: Call) -> AsyncIterator[ContentsLine]:
-    where = await _mailbox(door, call)
+    where = await mailbox_of(door, call)
     if isinstance(where, Refusal):
         yield of_refusal(where)
         return
@@ -93,7 +93,7 @@ async def contents(door: Door, call: Call) -> AsyncIterator[ContentsLine]:
 
 async def append(door: Door, call: Call) -> Answer:
     """All of the request's messages that can be taken, in their order; those that cannot are told one by one."""
-    where = await _mailbox(door, call)
+    where = await mailbox_of(door, call)
     if isinstance(where, Refusal):
         return where
     moving, account, box = where
@@ -172,7 +172,8 @@ async def _account(door: Door, call: Call) -> tuple[Moving, int] | Refusal:
     return row if isinstance(row, Refusal) else (door.moving, row.id)
 
 
-async def _mailbox(door: Door, call: Call) -> tuple[Moving, int, Mailbox] | Refusal:
+async def mailbox_of(door: Door, call: Call) -> tuple[Moving, int, Mailbox] | Refusal:
+    """Whose, and which, a path names."""
     found = await _account(door, call)
     if isinstance(found, Refusal):
         return found

@@ -143,7 +143,8 @@ async def _objection(talk: Talk, incoming: Incoming, gathered: _Gathered) -> Rep
             return refused(found, target=True)
     if incoming.waiting and incoming.replaces is None:
         size = incoming.size + sum(message.content.size for message in gathered.messages)
-        no_room = await talk.site.room((talk.who(),), size)
+        place = await named(talk, incoming.mailbox, rights.INSERT)
+        no_room = place if isinstance(place, Refusal) else await talk.site.room((place.account,), size)
         return None if no_room is None else refused(no_room)
     return None
 

@@ -8,6 +8,7 @@ from protocols.pop3.model import Line, Request, SyntaxRefused
 
 COMMAND_BYTES_MAX = 255  # RFC 2449 §4: with its CRLF
 ANSWER_BYTES_MAX = 12288  # RFC 5034 §4: the limit of commands is not one of SASL's answers; RFC 4954 §4 gives a figure
+AUTH = b"AUTH "
 RUNAWAY_BYTES_MAX = 1 << 20  # of one line, thrown away until its end is met; then the line drops
 
 _COMMAND = re.compile(rb"([A-Za-z0-9-]{1,16})(?: (.*))?", re.DOTALL)
@@ -40,7 +41,10 @@ class Parser:
 
     def next(self) -> Request | Line | None:
         """None = more bytes are needed. Raises SyntaxRefused."""
-        limit = ANSWER_BYTES_MAX if self._answer else COMMAND_BYTES_MAX
+        # RFC 5034 §4 would have a long initial response sent as an answer; programs that were written by the description of XOAUTH2
+        # send it with AUTH, and tokens are long.
+        long = self._answer or self._buffer[: len(AUTH)].upper() == AUTH
+        limit = ANSWER_BYTES_MAX if long else COMMAND_BYTES_MAX
         end = self._buffer.find(b"\n", self._searched)
         if end < 0:
             self._searched = len(self._buffer)

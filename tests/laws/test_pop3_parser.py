@@ -76,6 +76,15 @@ def test_an_answer_of_sasl_is_longer() -> None:
     assert heard([b"AUTH PLAIN\r\nx" + long + b"\r\nNOOP\r\n"])[1:] == [("The line is too long.", False), Request("NOOP", b"")]
 
 
+def test_a_token_may_come_with_auth() -> None:
+    """RFC 5034 §4 would have it come as an answer; programs do not always."""
+    long = b"x" * 3000
+    assert heard([b"auth XOAUTH2 " + long + b"\r\nNOOP\r\n"]) == [Request("AUTH", b"XOAUTH2 " + long), Line(b"NOOP")]
+    too_long = b"AUTH XOAUTH2 " + b"x" * ANSWER_BYTES_MAX + b"\r\nNOOP\r\n"
+    assert heard([too_long]) == [("The line is too long.", False), Request("NOOP", b"")]
+    assert heard(cut(too_long, [3, 100, 5000])) == heard([too_long])
+
+
 def test_a_line_without_an_end_costs_no_memory() -> None:
     parser = Parser()
     with pytest.raises(SyntaxRefused) as raised:

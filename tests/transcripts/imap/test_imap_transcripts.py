@@ -71,6 +71,7 @@ async def test_conversation_with_the_real_site(path: Path, live_site: Live) -> N
 
 
 def test_every_word_has_a_conversation() -> None:
+    assert TOKENS, "those of tokens are gone"
     from protocols.imap.commands import COMMANDS
 
     said = "\n".join(line[3:].upper() for path in FILES for line in path.read_text().splitlines() if line[1:2] == ">")

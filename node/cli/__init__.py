@@ -23,6 +23,7 @@ VERBS: dict[str, str] = {
     "group": "node.cli.group",
     "acl": "node.cli.acl",
     "import": "node.cli.importing",
+    "undelete": "node.cli.undelete",
     "cluster": "node.cli.cluster",
     "log": "node.cli.log",
     "rebuild": "node.cli.rebuild",

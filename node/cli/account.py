@@ -10,6 +10,7 @@ import click
 
 from node.cli import quota
 from node.cli.client import Api, path, run
+from node.cli.days import midnight
 from node.cli.output import Work, show_list
 from node.cli.shape import Complaint, answer, json_option
 
@@ -267,13 +268,7 @@ def _password(file: IO[bytes] | None) -> str:
 
 def _midnight(date: str) -> int:
     """Unix seconds when that day begins in UTC; of `none` 0."""
-    if date == "none":
-        return 0
-    try:
-        found = datetime.datetime.strptime(date, "%Y-%m-%d").replace(tzinfo=datetime.UTC)
-    except ValueError:
-        raise click.UsageError(f"--pop3-since is a day like 2026-01-31, or none, not {date!r}") from None
-    return max(1, int(found.timestamp()))
+    return 0 if date == "none" else max(1, midnight(date, "--pop3-since", ", or none"))
 
 
 def _day(at: int) -> str:

@@ -11,9 +11,10 @@ import msgspec
 from msgspec import Meta
 
 from cluster.domain.actor import Actor
+from cluster.domain.mailbox.events import Ranges
 from cluster.domain.refusal import Refusal
 from protocols.admin.model import Asked, Finished, Problem, UnixSeconds
-from protocols.port import Ingest, Mailbox, Status
+from protocols.port import Ingest, Mailbox, Message, Status
 from storage.moving_in import Brought, Place
 
 MESSAGES_TYPE = "application/vnd.angarium.messages"
@@ -103,6 +104,12 @@ class People(Protocol):
     async def naming(self, identifier: str) -> list[tuple[int, str]] | Refusal: ...
 
     def ingest(self, limit_bytes: int) -> Ingest: ...
+
+    async def expunged(self, account: int) -> list[Mailbox] | Refusal: ...
+
+    def messages(
+        self, account: int, mailbox: int, uids: Ranges, *, described: bool = False
+    ) -> AsyncIterator[list[Message]]: ...
 
 
 class Appending(Protocol):

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, NamedTuple
 
 from protocols.admin import joining as entry
-from protocols.admin import model
+from protocols.admin import model, undeleting
 from protocols.admin import moving as arriving
 from protocols.admin import sharing as rights
 from protocols.admin.commands import (
@@ -21,6 +21,7 @@ from protocols.admin.commands import (
     mending,
     moving,
     sharing,
+    undelete,
     work,
 )
 from protocols.admin.door import Answer, Call, Door
@@ -91,6 +92,10 @@ ROUTES: tuple[Route, ...] = (
           rights.MailboxRights, sharing.put, body=rights.NewRights),
     Route("DELETE", "/accounts/{address}/mailboxes/{mailbox}/rights/{identifier}", "Take somebody's rights away", None,
           sharing.remove, status=204),
+    Route("GET", "/accounts/{address}/expunged", "Which expunged messages can be restored", undeleting.ExpungedLine,
+          streams=undelete.show_all, query=undeleting.Wanted),
+    Route("POST", "/accounts/{address}/expunged/restore", "Restore expunged messages", undeleting.Restored,
+          undelete.restore, body=undeleting.Restore),
 
     Route("GET", "/aliases", "Aliases, ordered by address", model.Aliases, aliases.show_all, query=model.Paging),
     Route("POST", "/aliases", "Add an alias", Alias, aliases.add, body=model.NewAlias, status=201),

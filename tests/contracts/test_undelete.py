@@ -13,8 +13,11 @@ from cluster.domain.mailbox.commands import (
 from cluster.domain.mailbox.events import DELETED, FLAGGED
 from cluster.domain.mailbox.ranges import EVERY_UID
 from cluster.domain.refusal import Refusal
+from node.cli import undelete
+from node.cli.client import Api
 from storage.postgres.pool import prepare
 from storage.shapes import Done, Message
+from tests.contracts.admin_door import api_of
 from tests.contracts.test_site import MESSAGE, append, body, select
 from tests.live import ACTOR, Live, Person
 
@@ -65,6 +68,40 @@ async def test_two_who_restore_the_same_at_once_have_it_once(live_site: Live) ->
     await done(live_site, Expunge(person.id, inbox, ALL, only_deleted=False))
     restoring = [done(live_site, RestoreMessages(person.id, inbox, ALL, name)) for name in ("INBOX", "Archive", "Sent")]
     assert sorted(len(one.uids) for one in await asyncio.gather(*restoring)) == [0, 0, 3]
+
+
+async def test_the_administrator_finds_and_restores(live_site: Live) -> None:
+    person = await live_site.person()
+    await live_site.site.mailboxes(person.id)
+    await done(live_site, CreateMailbox(person.id, "old", (live_site.world.new_id(),)))
+    await append(live_site, person, MESSAGE.replace(b"hello", b"=?utf-8?q?Gr=C3=BC=C3=9Fe?="), "old")
+    await append(live_site, person, MESSAGE, "old")
+    await append(live_site, person, MESSAGE)
+    inbox = (await select(live_site, person)).status.mailbox.id
+    await done(live_site, Expunge(person.id, inbox, ALL, only_deleted=False))
+    await done(live_site, DeleteMailbox(person.id, "old"))
+    async with api_of(live_site) as http:
+        api = Api(http, None)
+        found = await undelete.found(api, person.address, "", None, "")
+        assert [(one["name"], one["subject"], one["sender"]) for one in found] == [
+            ("Expunged/INBOX", "hello", "a@example.org"),
+            ("Expunged/old", "Grüße", "a@example.org"),
+            ("Expunged/old", "hello", "a@example.org"),
+        ]
+        [one] = await undelete.found(api, person.address, "old", "2020-01-01", "GRÜ")
+        assert (one["place"], one["size"]) == (1, len(MESSAGE) + 22)
+        assert await undelete.found(api, person.address, "", "2099-01-01", "") == []
+        plan = [(one["mailbox"], [one["place"]])]
+        assert await undelete.brought_back(api, person.address, plan, "", as_json=False) == 1
+        assert await undelete.brought_back(api, person.address, plan, "", as_json=False) == 0
+        left = await undelete.found(api, person.address, "", None, "")
+        assert [each["subject"] for each in left] == ["hello", "hello"]
+        plan = [(each["mailbox"], [each["place"]]) for each in left]
+        assert await undelete.brought_back(api, person.address, plan, "back/again", as_json=False) == 2
+        answer = await http.get(f"/api/v1/accounts/nobody@{person.address.partition('@')[2]}/expunged")
+        assert "no-such" in await answer.text()
+    assert list((await select(live_site, person, "old")).uids) == [1]
+    assert list((await select(live_site, person, "back/again")).uids) == [1, 2]
 
 
 async def test_what_is_older_than_the_domain_says_is_given_up(live_site: Live) -> None:

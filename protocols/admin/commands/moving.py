@@ -36,7 +36,7 @@ EMPTY = "it has no bytes"  # RFC 3502 §6.3.11
 
 
 async def show_all(door: Door, call: Call) -> Answer:
-    found = await _account(door, call)
+    found = await account_of(door, call)
     if isinstance(found, Refusal):
         return found
     moving, account = found
@@ -46,7 +46,7 @@ async def show_all(door: Door, call: Call) -> Answer:
 
 async def add(door: Door, call: Call) -> Answer:
     """The mailbox of that name, made if it is not there. A use that another mailbox has already is not given twice."""
-    found = await _account(door, call)
+    found = await account_of(door, call)
     if isinstance(found, Refusal):
         return found
     moving, account = found
@@ -165,7 +165,7 @@ class Taken:
         return Brought(cast(Any, spooled), at, zone, flags, keywords)
 
 
-async def _account(door: Door, call: Call) -> tuple[Moving, int] | Refusal:
+async def account_of(door: Door, call: Call) -> tuple[Moving, int] | Refusal:
     if door.moving is None:
         return NOT_HERE
     row = await door.administration.account(call.path["address"])
@@ -174,7 +174,7 @@ async def _account(door: Door, call: Call) -> tuple[Moving, int] | Refusal:
 
 async def mailbox_of(door: Door, call: Call) -> tuple[Moving, int, Mailbox] | Refusal:
     """Whose, and which, a path names."""
-    found = await _account(door, call)
+    found = await account_of(door, call)
     if isinstance(found, Refusal):
         return found
     moving, account = found

@@ -280,6 +280,14 @@ class Site(Protocol):
         """One mailbox, or all and the tree of an account (None)."""
         ...
 
+    # -- annotations --------------------------------------------------------------------------------------------------
+    async def annotations(
+        self, account: int, mailboxes: Sequence[int], reader: int, entries: Sequence[str] | None = None
+    ) -> Mapping[int, Mapping[str, bytes]] | Refusal:
+        """RFC 5464, by mailbox (0 = the account itself): /shared ones and the reader's /private ones; only these entries, or
+        all (None). Those without any are left out."""
+        ...
+
     # -- quota --------------------------------------------------------------------------------------------------------
     async def quota(self, account: int, *, fresh: bool = True) -> Held | None | Refusal:
         """What it may hold and holds; None = it has no quota. `fresh`: as the tables have it now, else a moment old."""

@@ -5,7 +5,6 @@ A retry for want of an answer goes with the same command id, so it can never hap
 """
 
 import asyncio
-import hashlib
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from functools import partial
@@ -54,7 +53,9 @@ from cluster.log.model import (
     Stored,
 )
 from cluster.world import World
+from storage import command_ids
 from storage.answers import UNAVAILABLE
+from storage.command_ids import COMMAND_ID_BYTES
 from storage.news import Hub
 from storage.postgres.pool import AWAY
 from storage.quotas import Quotas, Taken
@@ -69,7 +70,6 @@ SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
 CATCH_UP_S_MAX = 5.0  # for the tables to reach what made a decision stale
 DELIVER_S_MAX = 6.0  # for an append of mail: longer than most homes are away before another follows; then it is queued
 QUEUE_S_MAX = 4.0  # for an append to the queue: then it goes to the spool; with the above, a client waits ten seconds
-COMMAND_ID_BYTES = 16
 DELIVERIES_PER_APPEND_MAX = 250  # each at most two events, beside their content, within the log's batch
 EVENT_OVERHEAD_BYTES_MAX = 4096  # of a delivery's events, beside what describes the message
 SEGMENT_BYTES_MAX = 48  # that a segment's name and size take in an event
@@ -191,8 +191,8 @@ class Executor:
         """Who has a quota may be refused now and not later: then the same people asked again are not the same command, and
         each has one of his own."""
         if transaction and limited:
-            return [_derived_id(transaction, (share,)) for share in shares]
-        return [_derived_id(transaction, shares) if transaction else self.world.entropy(COMMAND_ID_BYTES)] * len(shares)
+            return [command_ids.of_deliveries(transaction, (share,)) for share in shares]
+        return [command_ids.of_deliveries(transaction, shares) if transaction else self.world.entropy(COMMAND_ID_BYTES)] * len(shares)
 
     async def _groups(self, deliveries: Sequence[Deliver]) -> list[tuple[list[int], bool]]:
         """What goes into one append: of one partition, in the order of accounts, bounded; those who have a quota (True) apart
@@ -302,7 +302,7 @@ class Executor:
                 carrying = self._carry(partition, events[0].entity, contents, patience_s)
                 carried = await self._asked(partition, patience_s, carrying)
             depends = tuple(dict.fromkeys(key for _, decision in made for key in decision.depends))
-            append = Append(partition, _together(made), events, depends, read_at, *carried)
+            append = Append(partition, command_ids.together([id for id, _ in made]), events, depends, read_at, *carried)
             answer = await self._asked(partition, patience_s, self.source.append(append, patience_s))
             if isinstance(answer, Stored):
                 if asked.taken and not answer.repeated:
@@ -389,6 +389,8 @@ class Executor:
             if (reads := mailbox.tree_reads(command)) is not None:
                 messages = await self.views.mail.messages_state(command.account, *reads, modseqs=True)
                 tree = msgspec.structs.replace(tree, messages=messages)
+            if (name := mailbox.annotates(command)) is not None:
+                tree = msgspec.structs.replace(tree, annotated=await self.views.mail.annotated(command.account, name))
             if (sent := mailbox.sent_again(tree, command)) is not None:
                 tree = msgspec.structs.replace(tree, alike=await self.views.mail.alike(*sent))
             if (restores := mailbox.tree_restores(command)) is not None:
@@ -490,17 +492,3 @@ class _Asked(NamedTuple):
     ids: Sequence[bytes]
     partition: str
     taken: list[Taken]
-
-
-def _together(made: Sequence[tuple[bytes, Decision]]) -> bytes:
-    """The id of an append. It names those commands that were not refused, so that the log never answers for one that is not
-    in it."""
-    ids = dict.fromkeys(id for id, _ in made)
-    if len(ids) == 1:
-        return made[0][0]
-    return hashlib.sha256(b"".join(ids)).digest()[:COMMAND_ID_BYTES]
-
-
-def _derived_id(transaction: int, deliveries: Sequence[Deliver]) -> bytes:
-    whom = ",".join(str(delivery.account) for delivery in deliveries)
-    return hashlib.sha256(f"{transaction}/{whom}".encode()).digest()[:COMMAND_ID_BYTES]

@@ -99,6 +99,11 @@ class Mailboxes:
         """Bytes of the messages with \\Deleted."""
         return 0 if mailbox < 0 else await self._mail.deleted_storage(account, mailbox)
 
+    async def annotations(
+        self, account: int, mailboxes: Sequence[int], reader: int, entries: Sequence[str] | None
+    ) -> dict[int, dict[str, bytes]]:
+        return await self._mail.annotations(account, mailboxes, reader, entries)
+
     async def _mirror(self, account: int, name: str) -> Mailbox | None:
         if not is_expunged(name):
             return None

@@ -16,8 +16,8 @@ from cluster.domain.refusal import Reason, Refusal
 from cluster.log.model import EVENT_BYTES_MAX, Stored
 from cluster.position import split
 from storage.answers import answered
+from storage.command_ids import COMMAND_ID_BYTES
 from storage.executor import (
-    COMMAND_ID_BYTES,
     EVENT_OVERHEAD_BYTES_MAX,
     SEGMENT_BYTES_MAX,
     SHOWN_S_MAX,

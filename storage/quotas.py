@@ -13,7 +13,8 @@ import structlog
 
 from cluster.domain.decision import Decision
 from cluster.domain.mailbox.commands import AnyCommand
-from cluster.domain.mailbox.decide import adds, comes_in, decide, weighs
+from cluster.domain.mailbox.decide import decide
+from cluster.domain.mailbox.needs import adds, comes_in, weighs
 from cluster.domain.mailbox.state import Tree
 from cluster.domain.quota import Held, Quota, Usage
 from cluster.domain.refusal import Reason, Refusal

@@ -284,6 +284,15 @@ class Site:
         with self._stores.hub.watch(account, None if mailbox is None else abs(mailbox)) as watch:
             yield watch
 
+    # -- annotations --------------------------------------------------------------------------------------------------
+
+    async def annotations(
+        self, account: int, mailboxes: Sequence[int], reader: int, entries: Sequence[str] | None = None
+    ) -> Mapping[int, Mapping[str, bytes]] | Refusal:
+        if (behind := await self._behind(account)) is not None:
+            return behind
+        return await answered(self._mail.annotations(account, mailboxes, reader, entries))
+
     # -- quota --------------------------------------------------------------------------------------------------------
 
     async def quota(self, account: int, *, fresh: bool = True) -> Held | None | Refusal:

@@ -10,17 +10,17 @@ import hmac
 import random
 import time
 from array import array
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import msgspec
 
 from cluster.domain.actor import Actor
 from cluster.domain.directory.commands import ChangeAccount
-from cluster.domain.mailbox import names, ranges, sharing
+from cluster.domain.mailbox import annotations, names, ranges, sharing
 from cluster.domain.mailbox.commands import AnyCommand, ChangeFlags, Deliver, Expunge, OpenAccount
 from cluster.domain.mailbox.content import Content, Segment
-from cluster.domain.mailbox.decide import decide, sent_again, tree_reads, tree_restores, weighs
+from cluster.domain.mailbox.decide import annotates, decide, sent_again, tree_reads, tree_restores, weighs
 from cluster.domain.mailbox.events import DELETED, SEEN, MessageAppended, MessagesCopied, MessagesRestored, Ranges
 from cluster.domain.mailbox.state import (
     AccountMail,
@@ -29,6 +29,7 @@ from cluster.domain.mailbox.state import (
     Msg,
     Tree,
     Unappliable,
+    annotated_of,
     as_read_by,
     evolve,
     messages_of,
@@ -60,7 +61,7 @@ from storage.alike import message_id, message_ids
 from storage.mirrored import named
 from storage.search.index import Place, SearchIndex
 from storage.sharing import asks_for_another
-from tests import memory_expunged
+from tests import memory_expunged, memory_quota
 from tests.having import has
 from tests.memory_sharing import Whose
 
@@ -232,14 +233,12 @@ class MemorySite(Whose):
             tree = tree_of(self.state, account, tree_reads(command), tree_restores(command))
             if (sent := sent_again(tree, command)) is not None:
                 tree = msgspec.structs.replace(tree, alike=self._alike(account, *sent))
-            held, weighed = await self.quota(account), weighs(command)
-            assert not isinstance(held, Refusal)
-            source, uids = weighed or (0, ())
-            weight = self._usage(account, lambda box, uid, _: box == source and ranges.contains(uids, uid))
-            if source < 0 and (box := self._box(account, source)) is not None:
-                sizes = [one.content.size for _, one in _within(box.messages, uids)]
-                weight = Usage(sum(sizes), len(sizes))
-            state = msgspec.structs.replace(tree, held=held, weight=weight)
+            if (name := annotates(command)) is not None:
+                tree = msgspec.structs.replace(tree, annotated=annotated_of(self.state, account, name))
+            source, uids = weighs(command) or (0, ())
+            box = self._box(account, source)  # or what went from one
+            sizes = [one.content.size for _, one in _within(box.messages, uids)] if box is not None else []
+            state = msgspec.structs.replace(tree, held=self._held(account), weight=Usage(sum(sizes), len(sizes)))
         if another:
             granted = {box.id: self._granted(actor.account, box) for box in self._mail(account).boxes.values()}
             decision = sharing.decide(state, command, sharing.Reader(actor.account, granted))
@@ -468,32 +467,28 @@ class MemorySite(Whose):
         finally:
             watches.discard(watch)
 
+    # -- annotations ---------------------------------------------------------------------------------------------------
+    async def annotations(
+        self, account: int, mailboxes: Sequence[int], reader: int, entries: Sequence[str] | None = None
+    ) -> dict[int, dict[str, bytes]] | Refusal:
+        if (absent := self._absent(account)) is not None:
+            return absent
+        return annotations.seen_by(self._mail(account).annotations, reader, mailboxes, entries)
+
     # -- quota ---------------------------------------------------------------------------------------------------------
     async def quota(self, account: int, *, fresh: bool = True) -> Held | None | Refusal:
-        quota = self.quotas.get(account)
-        return Held(quota, self._usage(account, lambda *_: True)) if quota else None
+        return self._held(account)
 
     async def room(self, accounts: Sequence[int], size: int) -> Refusal | None:
-        refusal = None
-        for account in accounts:
-            held = await self.quota(account)
-            assert not isinstance(held, Refusal)
-            refusal = held.refuses(Usage(max(size, 1), 1)) if held else None
-            if refusal is None:
-                return None
-        return refusal
+        return memory_quota.no_room(map(self._held, accounts), size)
 
     async def deleted_storage(self, account: int, mailbox: int) -> int | Refusal:
-        return self._usage(account, lambda box, _, one: box == mailbox and bool(one.flags & DELETED)).storage
+        counted = memory_quota.usage(self._mail(account), lambda box, _, one: box == mailbox and bool(one.flags & DELETED))
+        return counted.storage
 
-    def _usage(self, account: int, counts: Callable[[int, int, Msg], bool]) -> Usage:
-        sizes = [
-            one.content.size
-            for box in self._mail(account).boxes.values()
-            for uid, one in box.messages.items()
-            if counts(box.id, uid, one)
-        ]
-        return Usage(sum(sizes), len(sizes))
+    def _held(self, account: int) -> Held | None:
+        quota = self.quotas.get(account)
+        return Held(quota, memory_quota.usage(self._mail(account))) if quota else None
 
     # -- contents ------------------------------------------------------------------------------------------------------
     async def read(self, content: Content, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:

@@ -7,6 +7,7 @@ import msgspec
 from cluster.domain.mailbox.events import FlagMode
 from protocols.imap.fetch_grammar import fetch
 from protocols.imap.grammar import Cursor
+from protocols.imap.metadata_grammar import entries, get_metadata, set_metadata
 from protocols.imap.model import (
     Acl,
     Arguments,
@@ -41,7 +42,7 @@ STATUS_ITEMS = frozenset(
      "DELETED-STORAGE")
 )
 SELECTION_OPTIONS = frozenset(("SUBSCRIBED", "REMOTE", "RECURSIVEMATCH", "SPECIAL-USE"))
-RETURN_OPTIONS = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS", "MYRIGHTS"))
+RETURN_OPTIONS = frozenset(("SUBSCRIBED", "CHILDREN", "SPECIAL-USE", "STATUS", "MYRIGHTS", "METADATA"))
 
 
 def nothing(at: Cursor) -> Nothing:
@@ -233,22 +234,26 @@ def listing(at: Cursor) -> List:
         patterns.append(at.list_mailbox())
     returns: frozenset[str] = frozenset()
     items: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
     if at.took(b" "):
         if at.word() != "RETURN":
             raise at.fail("RETURN")
         at.need(b" (")
         extended = True
-        returns, items = _options(at, RETURN_OPTIONS)
+        returns, items, metadata = _options(at, RETURN_OPTIONS)
     if "RECURSIVEMATCH" in selection and not selection - {"RECURSIVEMATCH", "REMOTE"}:
         # RFC 5258 §3.1: RECURSIVEMATCH alone, or with REMOTE alone, is BAD
         raise SyntaxRefused("RECURSIVEMATCH needs something to match")
-    return List(reference, tuple(patterns), selection, returns, items, extended)
+    return List(reference, tuple(patterns), selection, returns, items, extended, metadata)
 
 
-def _options(at: Cursor, allowed: frozenset[str]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """The words up to ")", and the items of STATUS."""
+def _options(
+    at: Cursor, allowed: frozenset[str]
+) -> tuple[frozenset[str], tuple[str, ...], tuple[str, ...]]:
+    """The words up to ")", the items of STATUS, and the entries of METADATA."""
     words: set[str] = set()
     items: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
     while not at.took(b")"):
         if words:
             at.space()
@@ -259,7 +264,10 @@ def _options(at: Cursor, allowed: frozenset[str]) -> tuple[frozenset[str], tuple
         if word == "STATUS":
             at.space()
             items = _status_items(at)
-    return frozenset(words), items
+        if word == "METADATA":
+            at.space()
+            metadata = entries(at)
+    return frozenset(words), items, metadata
 
 
 def _status_items(at: Cursor) -> tuple[str, ...]:
@@ -345,6 +353,8 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "LISTRIGHTS": acl,
     "MYRIGHTS": name,
     "STATUS": status,
+    "GETMETADATA": get_metadata,
+    "SETMETADATA": set_metadata,
     "IDLE": nothing,
     "CHECK": nothing,
     "CLOSE": nothing,

@@ -86,6 +86,22 @@ class Root(msgspec.Struct, frozen=True):
     root: str
 
 
+class GetMetadata(msgspec.Struct, frozen=True):
+    """RFC 5464 §4.2. `mailbox` empty: the server. `size_max` None = no limit; `depth` -1 = all that is beneath."""
+
+    mailbox: str
+    entries: tuple[str, ...]
+    size_max: int | None = None
+    depth: int = 0
+
+
+class SetMetadata(msgspec.Struct, frozen=True):
+    """RFC 5464 §4.3. A value of None takes the entry away."""
+
+    mailbox: str
+    values: tuple[tuple[str, bytes | None], ...]
+
+
 class SetQuota(msgspec.Struct, frozen=True):
     """RFC 9208 §4.1.3. `limits`: (resource in upper case, limit)."""
 
@@ -107,7 +123,8 @@ class Rename(msgspec.Struct, frozen=True):
 
 
 class List(msgspec.Struct, frozen=True):
-    """`selection`, `returns`: upper case. `extended`: any of RFC 5258's syntax was used. `status`: items of RFC 5819."""
+    """`selection`, `returns`: upper case. `extended`: any of RFC 5258's syntax was used. `status`: items of RFC 5819;
+    `metadata`: entries of RFC 9590."""
 
     reference: str
     patterns: tuple[str, ...]
@@ -115,6 +132,7 @@ class List(msgspec.Struct, frozen=True):
     returns: frozenset[str] = frozenset()
     status: tuple[str, ...] = ()
     extended: bool = False
+    metadata: tuple[str, ...] = ()
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -231,7 +249,7 @@ class Thread(msgspec.Struct, frozen=True):
 
 Arguments = (
     Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
-    | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress | Root | SetQuota | Acl
+    | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress | Root | SetQuota | Acl | GetMetadata | SetMetadata
 )  # fmt: skip
 
 

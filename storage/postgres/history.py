@@ -152,7 +152,7 @@ class HistoryStore:
                 "UNION ALL SELECT id FROM mailbox_deleted WHERE account = ANY ($1::bigint[]))",
                 accounts,
             )
-        for table in ("mailbox", "mailbox_deleted", "subscription", "mail_account"):
+        for table in ("mailbox", "mailbox_deleted", "subscription", "annotation", "mail_account"):
             await self.db.execute(
                 f"DELETE FROM {table} WHERE account = ANY ($1::bigint[])",  # noqa: S608
                 accounts,

@@ -12,7 +12,7 @@ import msgspec
 from cluster.domain.mailbox import events as e
 from cluster.domain.mailbox import ranges
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
-from storage.postgres import expunged_fold, shared_fold
+from storage.postgres import annotation_fold, expunged_fold, shared_fold
 from storage.postgres.epoch_fold import EpochFold
 from storage.postgres.folded import EVERYONE
 from storage.postgres.pool import Connection
@@ -77,6 +77,9 @@ class MailFold:
                 await self._flags_changed(db, account, event, position)
             case e.SeenChanged() | e.RightsChanged():
                 await self._shared(db, account, event, position)
+            case e.AnnotationsChanged():
+                if not event.mailbox or await self._mailbox(db, account, event.mailbox) is not None:
+                    await annotation_fold.changed(db, account, event)
             case e.MessagesCopied():
                 await self._copied(db, account, event, position, at)
             case e.MessagesExpunged():
@@ -107,13 +110,7 @@ class MailFold:
         if dirty:
             await db.execute(
                 UPDATE_COUNTERS,
-                [i for i, _ in dirty],
-                [c.uidnext for _, c in dirty],
-                [c.modseq for _, c in dirty],
-                [c.messages for _, c in dirty],
-                [c.unseen for _, c in dirty],
-                [c.deleted for _, c in dirty],
-                [c.bytes for _, c in dirty],
+                *zip(*((i, c.uidnext, c.modseq, c.messages, c.unseen, c.deleted, c.bytes) for i, c in dirty), strict=True),
                 msgspec.json.encode([sorted(c.keywords) for _, c in dirty]).decode(),
             )
             for _, counters in dirty:
@@ -322,7 +319,7 @@ class MailFold:
             return
         await self.flush(db)
         await self._gone(db, account, mailbox, [1], [(1 << 32) - 1], False, position, at)
-        for table in ("vanished", "mailbox_right"):
+        for table in ("vanished", "mailbox_right", "annotation"):
             await db.execute(f"DELETE FROM {table} WHERE mailbox = $1", mailbox)  # noqa: S608
         await db.execute(
             "WITH gone AS (DELETE FROM mailbox WHERE id = $1 RETURNING id, account, name, uidvalidity) "

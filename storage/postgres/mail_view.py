@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.annotations import Annotated
 from cluster.domain.mailbox.content import Content, Segment
 from cluster.domain.mailbox.events import SEEN, Ranges
 from cluster.domain.mailbox.names import FILED
@@ -297,6 +298,30 @@ class MailView:
         assert row is not None
         return int(row["bytes"])
 
+    async def annotated(self, account: int, name: str) -> Annotated:
+        """Of the mailbox of that name, or the account itself."""
+        rows = await self.database.fetch(ANNOTATED, account, name.replace(NUL, ""))
+        return Annotated(
+            {(row["whose"], row["entry"]): row["size"] for row in rows if row["here"]}, sum(row["size"] for row in rows)
+        )
+
+    async def annotations(
+        self, account: int, mailboxes: Sequence[int], reader: int, entries: Sequence[str] | None
+    ) -> dict[int, dict[str, bytes]]:
+        """By mailbox (0 = the account itself), what `reader` may see; only these entries, or all (None)."""
+        rows = await self.database.fetch(
+            "SELECT mailbox, entry, value FROM annotation WHERE mailbox = ANY ($2::bigint[]) AND account = $1 "
+            'AND whose IN (0, $3) AND ($4::text[] IS NULL OR entry = ANY ($4)) ORDER BY entry COLLATE "C"',
+            account,
+            list(mailboxes),
+            reader,
+            None if entries is None else list(entries),
+        )
+        found: dict[int, dict[str, bytes]] = {}
+        for row in rows:
+            found.setdefault(row["mailbox"], {})[row["entry"]] = row["value"]
+        return found
+
     async def knows(self, partition: str, command: bytes) -> bool:
         """Whether the tables have seen an event of that command."""
         return await self.database.row("SELECT 1 FROM command WHERE partition = $1 AND id = $2", partition, command) is not None
@@ -403,6 +428,12 @@ UNION ALL
 SELECT {GONE}, uid, 0, NULL, 0 FROM expunged WHERE mailbox = $1 AND modseq > $3 AND {NEWS}
 UNION ALL
 SELECT {TOLD}, first, last, NULL, 0 FROM vanished WHERE mailbox = $1 AND modseq > $3 AND {NEWS}
+"""
+
+ANNOTATED = """
+SELECT whose, entry, length(value) AS size,
+    mailbox = CASE WHEN $2 = '' THEN 0 ELSE (SELECT id FROM mailbox WHERE account = $1 AND name = $2) END AS here
+FROM annotation WHERE account = $1
 """
 
 WEIGHT = f"""

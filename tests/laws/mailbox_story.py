@@ -58,6 +58,16 @@ commands: st.SearchStrategy[c.AnyCommand] = st.one_of(
     st.builds(c.Expunge, st.just(ACCOUNT), number, uid_ranges, st.booleans()),
     st.builds(c.ReplaceMessage, st.just(ACCOUNT), number, st.integers(1, 12), mailbox_names, messages),
     st.builds(
+        c.SetAnnotations,
+        st.just(ACCOUNT),
+        mailbox_names,
+        st.sampled_from([ACCOUNT, 9]),
+        st.lists(
+            st.tuples(st.sampled_from(["/shared/comment", "/private/comment", "/no"]), st.sampled_from([None, b"", b"a"])),
+            max_size=2,
+        ).map(tuple),
+    ),
+    st.builds(
         c.SetRights,
         st.just(ACCOUNT),
         mailbox_names,

@@ -16,7 +16,7 @@ TABLES = (
     "folded", "command", "quarantine", "domain", "account", "credential", "alias", "distribution_group", "content",
     "mail_account", "mail_partition", "mailbox", "subscription", "message", "flag", "expunged", "vanished", "mailbox_deleted",
     "queued", "queued_recipient", "salvaged", "salvage_report", "digest_at", "repeated", "touched", "command_before",
-    "epoch_ended", "mailbox_right", "seen_by",
+    "epoch_ended", "mailbox_right", "seen_by", "annotation",
 )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ from tests.laws import mailbox_story as story
 PARTITION = "law"
 ACCOUNTS = (7, 8)
 START_S = 1_700_000_000
+OF_ACCOUNT = -1  # in place of a mailbox
 NOT_IN_THE_TABLES = "no\0name"  # PostgreSQL's text holds every character but this one
 
 def weighed(*choices: tuple[int, st.SearchStrategy[Any]]) -> st.SearchStrategy[Any]:
@@ -63,6 +64,18 @@ tree_events: st.SearchStrategy[Any] = st.one_of(
     ),
     st.builds(m.MailboxDeleted, number),
     st.builds(m.Subscribed, names, st.booleans()),
+    st.builds(
+        m.AnnotationsChanged,
+        st.just(OF_ACCOUNT) | number,
+        st.sampled_from(ACCOUNTS),
+        st.lists(
+            st.tuples(
+                st.sampled_from(["/shared/comment", "/private/comment", "/private/vendor/x"]),
+                st.sampled_from([None, b"", b"a", bytes(range(256))]),
+            ),
+            max_size=3,
+        ).map(tuple),
+    ),
     st.builds(m.RightsChanged, number, identifiers, st.just("") | letters),
 )
 appended = st.builds(
@@ -262,6 +275,9 @@ class Model:
                 mailbox = self._id(account, event.mailbox)
                 real = next((box.uidvalidity for _, box in self.boxes() if box.id == mailbox), 0)
                 return msgspec.structs.replace(event, mailbox=mailbox, uidvalidity=event.uidvalidity or real)
+            case m.AnnotationsChanged():
+                mailbox = 0 if event.mailbox == OF_ACCOUNT else self._id(account, event.mailbox)
+                return msgspec.structs.replace(event, mailbox=mailbox)
             case m.MessageAppended() | m.FlagsChanged() | m.MessagesExpunged() | m.SeenChanged() | m.RightsChanged():
                 return msgspec.structs.replace(event, mailbox=self._id(account, event.mailbox))
         return event

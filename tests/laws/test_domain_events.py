@@ -52,6 +52,9 @@ EVENTS: dict[type[msgspec.Struct], st.SearchStrategy[msgspec.Struct]] = {
     m.MessageAppended: st.builds(m.MessageAppended, ids, contents, whole, whole, flags, words, st.booleans(), ids),
     m.FlagsChanged: st.builds(m.FlagsChanged, ids, ranges, st.sampled_from(m.FlagMode), flags, words, flags),
     m.SeenChanged: st.builds(m.SeenChanged, ids, ids, ranges, st.booleans()),
+    m.AnnotationsChanged: st.builds(
+        m.AnnotationsChanged, ids, ids, st.lists(st.tuples(texts, st.none() | st.binary(max_size=9)), max_size=3).map(tuple)
+    ),
     m.RightsChanged: st.builds(m.RightsChanged, ids, texts, texts),
     m.MessagesCopied: st.builds(m.MessagesCopied, ids, ids, ranges, st.booleans()),
     m.MessagesExpunged: st.builds(m.MessagesExpunged, ids, ranges, st.booleans(), st.booleans()),

@@ -44,6 +44,7 @@ def assert_equal(line: Line, model: Model, accounts: tuple[int, ...]) -> None:
             continue
         assert (known.uidvalidity, known.names) == (mail.uidvalidity, dict(mail.names))
         assert frozenset(known.subscriptions) == mail.subscriptions
+        assert known.annotations == mail.annotations
         assert known.boxes.keys() == mail.boxes.keys()
         for box in mail.boxes.values():
             here = known.boxes[box.id]

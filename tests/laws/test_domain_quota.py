@@ -17,8 +17,9 @@ from cluster.domain.mailbox.commands import (
     ReplaceMessage,
 )
 from cluster.domain.mailbox.content import Content
-from cluster.domain.mailbox.decide import adds, decide, tree_reads, weighs
+from cluster.domain.mailbox.decide import decide, tree_reads
 from cluster.domain.mailbox.events import Made, MailboxesCreated
+from cluster.domain.mailbox.needs import adds, weighs
 from cluster.domain.mailbox.state import AccountMail, MailState, evolve, messages_of, tree_of
 from cluster.domain.quota import Held, Override, Quota, Usage
 from cluster.domain.refusal import Reason, Refusal

@@ -86,6 +86,7 @@ async def mail_rows(law: Tables) -> Rows:
         "reports": await law.rows("SELECT position, noun, entity, what, why, event, state FROM salvage_report"),
         "subscriptions": await law.rows("SELECT account, name FROM subscription"),
         "counters": await law.rows("SELECT account, uidvalidity FROM mail_account"),
+        "annotations": await law.rows("SELECT account, mailbox, whose, entry, value FROM annotation"),
         "rights": await law.rows(
             "SELECT mailbox, CASE WHEN negative THEN '-' ELSE '' END || identifier, rights FROM mailbox_right"
         ),
@@ -142,6 +143,7 @@ def expected_mail(model: Model) -> Rows:
         ],
         "subscriptions": [(account, name) for account, mail in counted for name in mail.subscriptions],
         # An account that never had a mailbox is counted with its partition.
+        "annotations": [(a, *key, value) for a, mail in counted for key, value in mail.annotations.items()],
         "rights": [(box.id, *entry) for _, box in model.boxes() for entry in box.rights.items()],
         "read": [
             (box.id, uid, reader, *read)

@@ -9,9 +9,18 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cluster.domain.directory.state import Account, Missing, Slice, look_up
-from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox import annotations, ranges
 from cluster.domain.mailbox.events import DELETED, SEEN, Ranges
-from cluster.domain.mailbox.state import AccountMail, Box, Msg, as_read_by, messages_of, restorable, tree_of
+from cluster.domain.mailbox.state import (
+    AccountMail,
+    Box,
+    Msg,
+    annotated_of,
+    as_read_by,
+    messages_of,
+    restorable,
+    tree_of,
+)
 from cluster.domain.quota import Quota, Usage
 from node.config import Config
 from storage.mirrored import Mailboxes, named
@@ -79,6 +88,7 @@ async def _alike(views: Views, model: Model, cuts: list[int], asked: Ranges, sin
         await _expunged(views.mail, model, account, mail, asked, since)
     await _made(views.mail, model)
     await _usage(views.mail, model)
+    await _annotations(views.mail, model)
     await _directory(DirectoryView(views.database), model)
     await _outbox(OutboxView(views.database), model)
 
@@ -204,6 +214,18 @@ def _message(model: Model, uid: int, msg: Msg) -> Message:
         uid, msg.flags, msg.keywords, msg.modseq, content.size, msg.internal_at, msg.internal_zone,
         model.saved_at[msg.saved], content.sent, content.hash, msg.thread, content.description, whole,
     )  # fmt: skip
+
+
+async def _annotations(view: MailView, model: Model) -> None:
+    for account in (*ACCOUNTS, NOBODY):
+        mail = model.mail.accounts.get(account) or AccountMail(0)
+        for name in ("", "INBOX", "a", "nowhere"):
+            assert await view.annotated(account, name) == annotated_of(model.mail, account, name)
+        for reader in ACCOUNTS:
+            for entries in (None, ["/shared/comment"]):
+                boxes = [0, *mail.boxes]
+                expected = annotations.seen_by(mail.annotations, reader, boxes, entries)
+                assert await view.annotations(account, boxes, reader, entries) == expected
 
 
 async def _usage(view: MailView, model: Model) -> None:

@@ -121,6 +121,15 @@ class Expunge(Command, frozen=True):
     only_deleted: bool = True
 
 
+class SetAnnotations(Command, frozen=True):
+    """RFC 5464 §4.3: all or none. `mailbox` empty: the account's own. `by`: whose the /private ones are. `values`: entry as
+    annotations.py has it → value, None = away with it."""
+
+    mailbox: str
+    by: int
+    values: tuple[tuple[str, bytes | None], ...]
+
+
 class SetRights(Command, frozen=True):
     """RFC 4314 §3.1, §3.2. `identifier` as rights.py has it, `rights` in their one order."""
 
@@ -132,5 +141,5 @@ class SetRights(Command, frozen=True):
 
 AnyCommand = (
     CreateMailbox | DeleteMailbox | RenameMailbox | Subscribe | AppendMessage | Deliver | OpenAccount | ChangeFlags
-    | CopyMessages | Expunge | ReplaceMessage | SetRights | RestoreMessages | GiveUpExpunged
+    | CopyMessages | Expunge | ReplaceMessage | SetRights | RestoreMessages | GiveUpExpunged | SetAnnotations
 )  # fmt: skip

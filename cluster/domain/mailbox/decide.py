@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from cluster.domain.decision import Decision
-from cluster.domain.mailbox import names, ranges, rights
+from cluster.domain.mailbox import annotations, names, ranges, rights
 from cluster.domain.mailbox.commands import (
     AnyCommand,
     AppendMessage,
@@ -28,6 +28,7 @@ from cluster.domain.mailbox.commands import (
     RenameMailbox,
     ReplaceMessage,
     RestoreMessages,
+    SetAnnotations,
     SetRights,
     Subscribe,
 )
@@ -37,6 +38,7 @@ from cluster.domain.mailbox.events import (
     DRAFT,
     FLAGGED,
     SEEN,
+    AnnotationsChanged,
     ExpungedGivenUp,
     FlagMode,
     FlagsChanged,
@@ -60,6 +62,7 @@ from cluster.domain.mailbox.events import (
 )
 from cluster.domain.mailbox.names import INBOX, STANDARD
 from cluster.domain.mailbox.needs import adds as adds
+from cluster.domain.mailbox.needs import annotates as annotates
 from cluster.domain.mailbox.needs import comes_in as comes_in
 from cluster.domain.mailbox.needs import reads_modseqs as reads_modseqs
 from cluster.domain.mailbox.needs import reads_rights as reads_rights
@@ -356,6 +359,18 @@ def give_up(tree: Tree, command: GiveUpExpunged) -> Answer:
     return Decision(((str(command.account), ExpungedGivenUp(command.upto)),))
 
 
+def set_annotations(tree: Tree, command: SetAnnotations) -> Answer:
+    name = names.canonical(command.mailbox)
+    entry = tree.entries.get(name)
+    if name and entry is None:
+        return _no_such(name)
+    if refused := annotations.refused(command.values, command.by, tree.annotated):
+        return refused
+    if not command.values:
+        return Decision()
+    return _of_tree(command.account, AnnotationsChanged(entry.id if entry else 0, command.by, command.values))
+
+
 DECIDERS: dict[type, Callable[[Any, Any], Answer]] = {
     CreateMailbox: create,
     DeleteMailbox: delete,
@@ -368,6 +383,7 @@ DECIDERS: dict[type, Callable[[Any, Any], Answer]] = {
     ChangeFlags: change_flags,
     Expunge: expunge,
     ReplaceMessage: replace,
+    SetAnnotations: set_annotations,
     SetRights: set_rights,
     RestoreMessages: restore,
     GiveUpExpunged: give_up,

@@ -114,6 +114,15 @@ class RightsChanged(Event, frozen=True, tag="RightsChanged.1"):
     rights: str = ""
 
 
+class AnnotationsChanged(Event, frozen=True, tag="AnnotationsChanged.1"):
+    """RFC 5464 annotations of a mailbox, or of the account itself (`mailbox` 0). `values`: entry → value, None = it is there
+    no more. `by`: whose the /private ones are."""
+
+    mailbox: int
+    by: int
+    values: tuple[tuple[str, bytes | None], ...]
+
+
 class MessagesCopied(Event, frozen=True, tag="MessagesCopied.1"):
     """`moved`: they leave the source in the same fact (RFC 6851). UIDs not there are passed over, so that two people
     who move the same message at once move it once. In ascending order of source UID."""
@@ -216,7 +225,7 @@ PARTITION_ENTITY = "0"  # of facts that are of the partition, not of an account
 AnyEvent = (
     MailboxesCreated | MailboxesRenamed | MailboxDeleted | Subscribed | MessageAppended | FlagsChanged | MessagesCopied
     | MessagesExpunged | MessagesRestored | ExpungedGivenUp | EpochStarted | Reaffirmed | TailSalvaged | TailDestroyed
-    | SalvageReported | SalvageSettled | SeenChanged | RightsChanged
+    | SalvageReported | SalvageSettled | SeenChanged | RightsChanged | AnnotationsChanged
 )  # fmt: skip
 
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.annotations import Key, Values, changed, whose
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import (
     DELETED,
     UID_GAP,
     UIDNEXT_RAISED_MAX,
     UIDVALIDITY_FRESH,
+    AnnotationsChanged,
     AnyEvent,
     EpochStarted,
     ExpungedGivenUp,
@@ -63,7 +65,8 @@ class Touched(NamedTuple):
 class Effect(NamedTuple):
     """What an event did in its line. `things`: the messages that it named and that were there, in the order of their
     UIDs; of an append, the one that it made. `target`: the mailbox in which something came to be; `names`: of each
-    mailbox that it speaks of, the name before. `tree`: the list of mailboxes changed. `was`: the rights before."""
+    mailbox that it speaks of, the name before. `tree`: the list of mailboxes changed. `was`: the rights
+    before; `annotated`: the values before, of the entries that it names."""
 
     things: tuple[Thing, ...] = ()
     touched: tuple[Touched, ...] = ()
@@ -71,6 +74,7 @@ class Effect(NamedTuple):
     names: dict[int, str] = {}
     tree: bool = False
     was: str = ""
+    annotated: Values = ()
 
 
 NOTHING = Effect()
@@ -107,6 +111,7 @@ class Account:
     names: dict[str, int] = field(default_factory=dict)
     subscriptions: set[str] = field(default_factory=set)
     ever: set[int] = field(default_factory=set)
+    annotations: dict[Key, bytes] = field(default_factory=dict)
 
 
 class Line:
@@ -293,6 +298,7 @@ class Line:
         if box is None:
             return NOTHING
         del mail.names[box.name]
+        mail.annotations = {key: value for key, value in mail.annotations.items() if key[0] != box.id}
         uids, things = list(box.messages), tuple(box.messages.values())
         touched = _touched(box, uids)
         self._take(mail, box, uids, position)
@@ -310,6 +316,15 @@ class Line:
         if event.rights:
             box.rights[event.identifier] = event.rights
         return Effect(names={box.id: box.name}, tree=True, was=was)
+
+    def annotated(self, mail: Account, event: AnnotationsChanged, command: bytes, position: int) -> Effect:
+        box = mail.boxes.get(event.mailbox)
+        if event.mailbox and box is None:
+            return NOTHING
+        keys = [(event.mailbox, whose(name, event.by), name) for name, _ in event.values]
+        was = tuple((key[2], mail.annotations.get(key)) for key in keys)
+        mail.annotations = changed(mail.annotations, event.mailbox, event.by, event.values)
+        return Effect(names={box.id: box.name} if box is not None else {}, annotated=was)
 
     def _epoch_started(self, event: EpochStarted) -> None:
         unclean = [gap for _, _, gap in event.ended if gap]
@@ -401,6 +416,7 @@ TELLS: dict[type, Callable[[Line, Account, Any, bytes, int], Effect]] = {
     FlagsChanged: Line.flags_changed,
     SeenChanged: Line.seen_changed,
     RightsChanged: Line.rights_changed,
+    AnnotationsChanged: Line.annotated,
     MessagesCopied: Line.copied,
     MessagesExpunged: Line.went,
     MessagesRestored: Line.brought_back,

@@ -14,6 +14,7 @@ from cluster.domain.mailbox.commands import (
     RenameMailbox,
     ReplaceMessage,
     RestoreMessages,
+    SetAnnotations,
     SetRights,
     Subscribe,
 )
@@ -32,7 +33,7 @@ def tree_needs(command: AnyCommand) -> tuple[str, ...] | None:
             return (*names.superiors(name), name)
         case DeleteMailbox():
             return (names.canonical(command.name),)
-        case AppendMessage() | ReplaceMessage() | SetRights():
+        case AppendMessage() | ReplaceMessage() | SetRights() | SetAnnotations():
             return (names.canonical(command.mailbox),)
         case CopyMessages():
             return (names.canonical(command.target),)
@@ -47,6 +48,11 @@ def tree_needs(command: AnyCommand) -> tuple[str, ...] | None:
             return ()
         case _:
             return None
+
+
+def annotates(command: AnyCommand) -> str | None:
+    """The mailbox (empty = the account itself) of which a command's Tree must say what is annotated; None = of none."""
+    return names.canonical(command.mailbox) if isinstance(command, SetAnnotations) else None
 
 
 def tree_ids(command: AnyCommand) -> tuple[int, ...]:

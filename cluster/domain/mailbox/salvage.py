@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
-from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox import annotations, ranges
 from cluster.domain.mailbox.events import (
     DELETED,
+    AnnotationsChanged,
     AnyEvent,
     FlagsChanged,
     Made,
@@ -329,6 +330,31 @@ def _restored(to: _Mapping) -> None:
         to.conflict(f"Restoring of {_messages(len(missing))} in {to.names()}", "They cannot be restored any more.")
 
 
+def _annotated(to: _Mapping) -> None:
+    """Each value by itself, only where nobody said otherwise meanwhile."""
+    event, was = to.event, dict(to.effect.annotated)
+    if not was:
+        return
+    mailbox = to.existing(event.mailbox) if event.mailbox else 0
+    what = f"Annotations of {to.names() or 'the account'}"
+    if event.mailbox and not mailbox:
+        return to.conflict(what, GONE)
+    wanted: list[tuple[str, bytes | None]] = []
+    changed: list[str] = []
+    for name, value in event.values:
+        today = to.mail.annotations.get((mailbox, annotations.whose(name, event.by), name))
+        if today == value:
+            continue
+        if today == was[name]:
+            wanted.append((name, value))
+        else:
+            changed.append(name)
+    if wanted:
+        to.add(AnnotationsChanged(mailbox, event.by, tuple(wanted)))
+    if changed:
+        to.conflict(what, f"{', '.join(changed)}: changed meanwhile.")
+
+
 def _messages(count: int) -> str:
     return "1 message" if count == 1 else f"{count} messages"
 
@@ -342,6 +368,7 @@ MAPPED: dict[type, Callable[[_Mapping], None]] = {
     FlagsChanged: _flags_changed,
     SeenChanged: _flags_changed,
     RightsChanged: _rights_changed,
+    AnnotationsChanged: _annotated,
     MessagesCopied: _copied,
     MessagesExpunged: _expunged,
     MessagesRestored: _restored,

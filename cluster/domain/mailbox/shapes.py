@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from cluster.domain.mailbox.annotations import Annotated, Key
 from cluster.domain.mailbox.content import Content
 from cluster.domain.mailbox.events import Ranges, SalvageReported
 from cluster.domain.quota import Held, Usage
@@ -67,6 +68,7 @@ class AccountMail(msgspec.Struct, frozen=True):
     subscriptions: frozenset[str] = frozenset()
     gone: Mapping[int, tuple[Gone, ...]] = {}
     deleted: Mapping[int, tuple[str, int, int]] = {}
+    annotations: Mapping[Key, bytes] = {}
 
 
 class MailState(msgspec.Struct, frozen=True):
@@ -102,7 +104,8 @@ class Tree(msgspec.Struct, frozen=True):
     anybody has rights to, by identifier; wanted where `decide.reads_rights`. `alike`: what `decide.sent_again` asks for, as
     (UID, whether it was filed). `held`: of an account that has a quota, and with it `weight`: what the messages hold that
     `decide.weighs` names. `restorable`: of what `decide.tree_restores`
-    names, the places that can be restored; None = the account never had the mailbox."""
+    names, the places that can be restored; None = the account never had the mailbox. `annotated`: of the mailbox that
+    `decide.annotates` names."""
 
     entries: Mapping[str, Entry]
     count: int
@@ -113,6 +116,7 @@ class Tree(msgspec.Struct, frozen=True):
     held: Held | None = None
     weight: Usage = Usage()
     restorable: Ranges | None = None
+    annotated: Annotated = Annotated()
 
 
 class MessagesState(msgspec.Struct, frozen=True):

@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 
 from cluster.domain.decision import Decision
+from cluster.domain.mailbox import annotations, names, rights
 from cluster.domain.mailbox import decide as owners
-from cluster.domain.mailbox import names, rights
 from cluster.domain.mailbox.commands import (
     AnyCommand,
     AppendMessage,
@@ -24,6 +24,7 @@ from cluster.domain.mailbox.commands import (
     NewMessage,
     RenameMailbox,
     ReplaceMessage,
+    SetAnnotations,
     SetRights,
 )
 from cluster.domain.mailbox.decide import ALL_FLAGS, Answer
@@ -176,6 +177,16 @@ def _set_rights(tree: Tree, command: SetRights, reader: Reader) -> Answer:
     return _resting(owners.set_rights(tree, command), command.account, entry.id)
 
 
+def _annotate(tree: Tree, command: SetAnnotations, reader: Reader) -> Answer:
+    """RFC 5464 §3.3: who may read a mailbox may note something about it for himself, and who may write it for everybody."""
+    entry = tree.entries.get(names.canonical(command.mailbox))
+    private = all(annotations.whose(name, reader.account) for name, _ in command.values)
+    if entry is None or not reader.may(entry.id, rights.READ if private else rights.WRITE):
+        return reader.refusal(entry.id if entry else 0)
+    answer = owners.set_annotations(tree, msgspec.structs.replace(command, by=reader.account))
+    return _resting(answer, command.account, entry.id)
+
+
 def _change_flags(state: MessagesState, command: ChangeFlags, reader: Reader) -> Answer:
     """RFC 4314 §4 STORE: what of it this reader may change is changed, and it is refused only where that is nothing."""
     mask = _mask(reader, command.mailbox)
@@ -237,4 +248,5 @@ DECIDERS: dict[type, Callable[[Any, Any, Reader], Answer]] = {
     Expunge: _expunge,
     ChangeFlags: _change_flags,
     SetRights: _set_rights,
+    SetAnnotations: _annotate,
 }

@@ -20,12 +20,14 @@ import msgspec
 
 from cluster.domain.decision import Unappliable as Unappliable
 from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.annotations import Annotated, changed
 from cluster.domain.mailbox.events import (
     DELETED,
     SEEN,
     UID_GAP,
     UIDNEXT_RAISED_MAX,
     UIDVALIDITY_FRESH,
+    AnnotationsChanged,
     AnyEvent,
     EpochStarted,
     ExpungedGivenUp,
@@ -107,6 +109,14 @@ def restorable(mail: AccountMail, mailbox: int, places: Ranges) -> Ranges | None
     )
 
 
+def annotated_of(state: MailState, account: int, name: str) -> Annotated:
+    """Of the mailbox of that name, or the account itself."""
+    mail = state.accounts.get(account) or AccountMail(state.uidvalidity_base)
+    mailbox = mail.names.get(name, -1) if name else 0
+    sizes = {(whose, entry): len(v) for (of, whose, entry), v in mail.annotations.items() if of == mailbox}
+    return Annotated(sizes, sum(map(len, mail.annotations.values())))
+
+
 def messages_of(state: MailState, account: int, mailbox: int, uids: Ranges, reader: int = 0) -> MessagesState:
     """`reader`: as another account than the owner sees them."""
     mail = state.accounts.get(account)
@@ -159,7 +169,9 @@ def _created(mail: AccountMail, event: MailboxesCreated, position: int) -> Folde
         names[made.name] = made.mailbox
         if made.subscribed:
             subscriptions.add(made.name)
-    return AccountMail(uidvalidity, boxes, names, frozenset(subscriptions), mail.gone, mail.deleted)
+    return msgspec.structs.replace(
+        mail, uidvalidity=uidvalidity, boxes=boxes, names=names, subscriptions=frozenset(subscriptions)
+    )
 
 
 def _renamed(mail: AccountMail, event: MailboxesRenamed, position: int) -> Folded:
@@ -184,7 +196,16 @@ def _deleted(mail: AccountMail, event: MailboxDeleted, position: int) -> Folded:
     box = boxes.pop(event.mailbox)
     del names[box.name]
     deleted = {**mail.deleted, box.id: (box.name, box.uidvalidity, position)}
-    return msgspec.structs.replace(mail, boxes=boxes, names=names, deleted=deleted)
+    # RFC 5464 §4.1: they go with their mailbox; a new name changes nothing about them.
+    left = {key: value for key, value in mail.annotations.items() if key[0] != event.mailbox}
+    return msgspec.structs.replace(mail, boxes=boxes, names=names, deleted=deleted, annotations=left)
+
+
+def _annotated(mail: AccountMail, event: AnnotationsChanged, position: int) -> Folded:
+    if event.mailbox and event.mailbox not in mail.boxes:
+        return mail
+    after = changed(mail.annotations, event.mailbox, event.by, event.values)
+    return msgspec.structs.replace(mail, annotations=after)
 
 
 def _subscribed(mail: AccountMail, event: Subscribed, position: int) -> Folded:
@@ -443,6 +464,7 @@ FOLDS: dict[type, Callable[[AccountMail, Any, int], Folded]] = {
     FlagsChanged: _flags_changed,
     SeenChanged: _seen_changed,
     RightsChanged: _rights_changed,
+    AnnotationsChanged: _annotated,
     MessagesCopied: _copied,
     MessagesExpunged: _expunged,
     MessagesRestored: _restored,

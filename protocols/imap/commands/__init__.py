@@ -21,6 +21,7 @@ from protocols.imap.commands.idle import idle
 from protocols.imap.commands.listing import listing, lsub
 from protocols.imap.commands.login import login
 from protocols.imap.commands.logout import logout
+from protocols.imap.commands.metadata import get_metadata, set_metadata
 from protocols.imap.commands.multisearch import multisearch
 from protocols.imap.commands.namespace import namespace
 from protocols.imap.commands.noop import check, noop
@@ -84,6 +85,8 @@ COMMANDS: dict[str, Word] = {
     "GETACL": Word(get_acl, When.SIGNED_IN),
     "LISTRIGHTS": Word(list_rights, When.SIGNED_IN, asks=False),
     "MYRIGHTS": Word(my_rights, When.SIGNED_IN),
+    "GETMETADATA": Word(get_metadata, When.SIGNED_IN, asks=False),
+    "SETMETADATA": Word(set_metadata, When.SIGNED_IN, asks=False),
     "STATUS": Word(status, When.SIGNED_IN, asks=False),
     "IDLE": Word(idle, When.SIGNED_IN),
     "CHECK": Word(check, When.SELECTED),

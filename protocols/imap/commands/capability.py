@@ -1,6 +1,7 @@
 """CAPABILITY (RFC 9051 §6.1.1). It never promises what is not there, and says what is true now: before and after TLS and signing in."""
 
 from protocols.imap.commands.compress import offered as compress_offered
+from protocols.imap.commands.metadata import CAPABILITIES as METADATA
 from protocols.imap.commands.quota import offered as quota_offered
 from protocols.imap.commands.unauthenticate import offered as unauthenticate_offered
 from protocols.imap.model import Reply, Request
@@ -21,7 +22,7 @@ def words(talk: Talk) -> str:
     found = list(ANYTIME)
     if talk.account is not None:
         # RFC 7889 §4: the limit that holds for every mailbox
-        found += [*SIGNED_IN, *quota_offered(talk), f"APPENDLIMIT={talk.settings.message_bytes_max}"]
+        found += [*SIGNED_IN, *quota_offered(talk), *METADATA, f"APPENDLIMIT={talk.settings.message_bytes_max}"]
         if compress_offered(talk):
             found.append("COMPRESS=DEFLATE")
         if unauthenticate_offered(talk):

@@ -1,4 +1,4 @@
-"""LIST (RFC 9051 §6.3.9, RFC 5258, RFC 5819, RFC 6154) and LSUB (RFC 3501 §6.3.9)."""
+"""LIST (RFC 9051 §6.3.9, RFC 5258, RFC 5819, RFC 6154, RFC 9590) and LSUB (RFC 3501 §6.3.9)."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import msgspec
 
 from cluster.domain.mailbox import names, rights
 from cluster.domain.refusal import Refusal
-from protocols.imap.commands import status
+from protocols.imap.commands import metadata, status
 from protocols.imap.errors import refused
 from protocols.imap.model import List, Reply, Request
 from protocols.imap.state import Talk
@@ -50,6 +50,11 @@ async def listing(talk: Talk, request: Request) -> Reply:
         no = await _say_statuses(talk, [row for row in rows if row.mailbox is not None], tree, given.status)
         if no is not None:
             return no
+    if "METADATA" in given.returns:
+        there = [(tree.places.get(row.name) or Named(talk.who(), row.name), row.mailbox) for row in rows]
+        left = await metadata.listed(talk, [(place, box) for place, box in there if box is not None], given.metadata)
+        if left is not None:
+            return refused(left)
     return Reply("OK", "Listed.")
 
 

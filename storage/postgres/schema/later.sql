@@ -25,6 +25,17 @@ DO $$ BEGIN
     ) THEN
         ALTER TABLE account ADD COLUMN shared boolean NOT NULL DEFAULT false;
     END IF;
+    IF to_regclass('annotation') IS NULL THEN
+        CREATE TABLE annotation (
+            account  bigint NOT NULL,
+            mailbox  bigint NOT NULL,
+            whose    bigint NOT NULL,
+            entry    text NOT NULL,
+            value    bytea NOT NULL,
+            PRIMARY KEY (mailbox, account, whose, entry)
+        );
+        CREATE INDEX annotation_account ON annotation (account);
+    END IF;
     IF to_regclass('mailbox_right') IS NULL THEN
         CREATE TABLE mailbox_right (
             mailbox     bigint NOT NULL,

@@ -171,6 +171,16 @@ CREATE TABLE subscription (
     PRIMARY KEY (account, name)
 );
 
+CREATE TABLE annotation (               -- RFC 5464
+    account  bigint NOT NULL,
+    mailbox  bigint NOT NULL,           -- 0 = of the account itself
+    whose    bigint NOT NULL,           -- 0 = everybody's
+    entry    text NOT NULL,
+    value    bytea NOT NULL,
+    PRIMARY KEY (mailbox, account, whose, entry)
+);
+CREATE INDEX annotation_account ON annotation (account);
+
 CREATE TABLE message (                  -- never updated
     mailbox        bigint NOT NULL,
     uid            bigint NOT NULL,

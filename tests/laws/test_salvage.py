@@ -118,6 +118,10 @@ def shown(state: MailState) -> dict[str, list[tuple[bytes, int, tuple[str, ...]]
     }
 
 
+def _rights(state: MailState) -> dict[str, dict[str, str]]:
+    return {box.name: dict(box.rights) for box in state.accounts[ACCOUNT].boxes.values()}
+
+
 def lines(records: Sequence[Record]) -> Line:
     line = Line((ACCOUNT,))
     for record in records:
@@ -144,6 +148,7 @@ def test_where_nothing_happened_meanwhile_all_is_as_it_was(
     assert outcome.reported == 0
     after = place.tables()
     assert shown(after.state) == shown(wanted)
+    assert _rights(after.state) == _rights(wanted)
     assert after.state.accounts[ACCOUNT].subscriptions == wanted.accounts[ACCOUNT].subscriptions
     assert not after.quarantined
 

@@ -15,7 +15,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import giant, idling, importing, machine, mailing, searching, sites
+from bench import giant, idling, importing, machine, mailing, searching, sites, syncing
 from bench.figures import FIGURES as OF_ONE
 from bench.figures import Value
 from tests.faults import site as alone
@@ -24,6 +24,7 @@ FIGURES = {
     **OF_ONE,
     **idling.FIGURES,
     **mailing.FIGURES,
+    **syncing.FIGURES,
     **giant.FIGURES,
     "search": searching.search,
     "import": importing.moving_in,

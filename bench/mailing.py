@@ -9,7 +9,7 @@ import statistics
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,22 +47,36 @@ class Server(NamedTuple):
 async def imap(site: Site) -> list[Value]:
     """Ours, and the peer where it is installed."""
     letters = [letter(n) for n in range(MESSAGES)]
-    ours = await _of_site(site)
-    took, idle = {"ours": await _measured(ours, letters)}, await _wakes(ours)
-    took["ours"][0, "idle wake-up"] = idle
+    found: list[Measured] = []
+    async for server in servers(site, [f"mailer{n}" for n in range(PEOPLE)]):
+        took = await _measured(server, letters)
+        took[0, "idle wake-up"] = await _wakes(server)
+        found.append(took)
+    return compared(*found)
+
+
+async def servers(site: Site, names: list[str]) -> AsyncIterator[Server]:
+    """Ours, then the peer where it is installed, running while it is looked at; with these people."""
+    people = [f"{name}@example.org" for name in names]
+    for address in people:
+        await api(site, "POST", "/accounts", {"address": address, "password": PASSWORD, "name": address})
+
+    def cpu_s() -> float:
+        return sum(machine.cpu(site.config.run_dir))
+
+    ours = Server("angarium", site.config.ports.imaps, trusting(site), people, cpu_s)
+    yield ours
     if dovecot.installed():
         with tempfile.TemporaryDirectory(dir=site.config.dir.parent, prefix="dovecot-") as folder:
             async with dovecot.running(Path(folder) / "peer", site.config.tls) as peer:
-                theirs = Server("dovecot", peer.imaps, ours.tls, ours.people, peer.cpu_s)
-                took["dovecot"] = await _measured(theirs, letters)
-                took["dovecot"][0, "idle wake-up"] = await _wakes(theirs)
-    return list(_compared(took["ours"], took.get("dovecot", {})))
+                yield Server("dovecot", peer.imaps, ours.tls, people, peer.cpu_s)
 
 
 Measured = dict[tuple[int, str], list[float]]
 
 
-def _compared(ours: Measured, theirs: Measured) -> list[Value]:
+def compared(ours: Measured, theirs: Measured | None = None) -> list[Value]:
+    theirs = theirs or {}
     values = []
     for (sessions, word), times in ours.items():
         if word == REFUSED:
@@ -83,17 +97,6 @@ def _compared(ours: Measured, theirs: Measured) -> list[Value]:
 
 def _p99(times: list[float]) -> float:
     return sorted(times)[len(times) * 99 // 100]
-
-
-async def _of_site(site: Site) -> Server:
-    people = [f"mailer{n}@example.org" for n in range(PEOPLE)]
-    for address in people:
-        await api(site, "POST", "/accounts", {"address": address, "password": PASSWORD, "name": address})
-
-    def cpu_s() -> float:
-        return sum(machine.cpu(site.config.run_dir))
-
-    return Server("angarium", site.config.ports.imaps, trusting(site), people, cpu_s)
 
 
 async def _measured(server: Server, letters: list[bytes]) -> Measured:

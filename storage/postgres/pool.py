@@ -143,7 +143,10 @@ class Database:
             raise asyncpg.InterfaceError("the database is not open")
         if asyncio.get_running_loop().time() < self._closed_until:
             raise Behind("the database stands where it was before, and catches up")
-        async with asyncio.timeout(QUERY_S_MAX):  # where much is asked at once, it takes its turn
+        if self._room.locked():  # much is asked at once: it takes its turn
+            async with asyncio.timeout(QUERY_S_MAX):
+                await self._room.acquire()
+        else:
             await self._room.acquire()
         try:
             connection = await self._taken(self._pool)

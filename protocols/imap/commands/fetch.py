@@ -82,7 +82,8 @@ async def fetch(talk: Talk, request: Request) -> Reply:
     plain = rendering.FLAG_ITEMS | rendering.ROW_ITEMS | rendering.DESCRIBED_ITEMS
     for piece in chunks(spans, ROWS_CHUNK if words <= plain else BODIES_CHUNK):
         await _rows(work, piece, with_bytes=not words <= plain)
-        await talk.flush()
+        if talk.full:  # what is left goes out with the reply, and with those of the commands that wait behind
+            await talk.flush()
     return work.reply()
 
 
@@ -143,7 +144,8 @@ async def _flags(work: _Work, spans: Spans) -> Reply | None:
         if work.since is None and len(rows) < total(piece):
             rows = await _with_lost(work, piece, rows)
         talk.put(rendering.flag_lines(rows, view, words, work.flags, talk.uid_only))
-        await talk.flush()
+        if talk.full:
+            await talk.flush()
         await asyncio.sleep(0)
     return None
 

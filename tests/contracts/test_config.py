@@ -23,6 +23,7 @@ from node.config import SOCKET_PATH_BYTES_MAX, STANDARD_PORTS, Config, ConfigRef
 from node.doctor import examine
 from node.init import Plan, make_site, renew_certificate
 from node.limits import MIB, Limits
+from storage.bearer import Trust
 
 NOW = datetime.datetime.now(datetime.UTC)
 
@@ -67,14 +68,19 @@ def test_a_new_site_has_its_defaults(config: Config) -> None:
 
 
 def test_every_setting_in_the_written_file_is_the_default_that_its_comment_shows(config: Config) -> None:
-    """Uncommenting all of them changes nothing but the engines and the smarthost, which have none."""
+    """Uncommenting all of them changes nothing but the engines, the smarthost and the issuer of tokens, which have none."""
     file = config.dir / "angarium.toml"
     lines = file.read_text().splitlines()
     shown = [line.removeprefix("# ") if " = " in line and "_url" not in line else line for line in lines]
-    file.write_text("\n".join(line.replace("# [smarthost]", "[smarthost]") for line in shown))
+    sections = [line.removeprefix("# ") if line.startswith(("# [smarthost]", "# [oauth]")) else line for line in shown]
+    file.write_text("\n".join(sections))
     uncommented = load(config.dir)
     assert uncommented.smarthost is not None and uncommented.smarthost.port == 587
-    assert msgspec.structs.replace(uncommented, smarthost=None) == config
+    assert uncommented.oauth is not None
+    assert uncommented.oauth == Trust(
+        issuer=uncommented.oauth.issuer, audience=uncommented.oauth.audience, jwks=uncommented.oauth.jwks
+    )
+    assert msgspec.structs.replace(uncommented, smarthost=None, oauth=None) == config
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from imapclient import IMAPClient
 from imapclient.exceptions import CapabilityError, IMAPClientError
+from imapclient.imapclient import MailboxQuotaRoots, Quota
 
 from tests.clients.place import Person, Place
 
@@ -19,7 +20,7 @@ def test_id_namespace_and_enable(place: Place, person: Person) -> None:
         assert {b"IMAP4REV1", b"IMAP4REV2"} <= set(client.capabilities())
         (identity,) = client.id_({"name": "a test"})
         assert identity[identity.index(b"name") + 1] == b"Angarium"
-        assert client.namespace() == ((("", "/"),), None, None)
+        assert client.namespace() == ((("", "/"),), (("Other Users/", "/"),), (("Shared/", "/"),))
         client.unselect_folder()
         assert client.enable("CONDSTORE", "QRESYNC", "NONSENSE") == [b"CONDSTORE", b"QRESYNC"]
         assert client.folder_status("INBOX", ["HIGHESTMODSEQ"])[b"HIGHESTMODSEQ"] >= 0
@@ -35,10 +36,30 @@ def test_special_use(place: Place, person: Person) -> None:
 
 
 def test_what_is_not_offered_is_not_there(place: Place, person: Person) -> None:
+    with place.imap(person) as client, pytest.raises(CapabilityError):
+        client.xlist_folders()
+
+
+def test_rights_of_a_mailbox(place: Place, person: Person) -> None:
     with place.imap(person) as client:
-        for ask, arguments in ((client.getacl, ["INBOX"]), (client.get_quota, [])):
-            with pytest.raises(CapabilityError):
-                ask(*arguments)
+        assert client.getacl("INBOX") == [(person.address.encode(), b"lrswipkxteacd")]
+
+
+def test_quota(place: Place, person: Person) -> None:
+    with place.imap(person) as client:
+        assert client.get_quota_root("INBOX") == (MailboxQuotaRoots("INBOX", []), [])
+        place.ask("PATCH", f"accounts/{person.address}", {"quota_storage_bytes": 4096, "quota_messages": 2})
+        while not (quotas := client.get_quota()):  # as soon as the site's processes have all heard of it
+            pass
+        root = person.address
+        assert quotas == [Quota(root, "STORAGE", 0, 4), Quota(root, "MESSAGE", 0, 2)]
+        for _ in range(2):
+            client.append("INBOX", FIRST)
+        assert client.get_quota() == [Quota(root, "STORAGE", 1, 4), Quota(root, "MESSAGE", 2, 2)]
+        with pytest.raises(IMAPClientError, match="OVERQUOTA"):
+            client.append("INBOX", SECOND)
+        with pytest.raises(IMAPClientError, match="NOPERM"):
+            client.set_quota([Quota(root, "STORAGE", 0, 1000)])
 
 
 def test_sort_and_thread(place: Place, person: Person) -> None:

@@ -56,7 +56,7 @@ from cluster.world import World
 from storage import command_ids
 from storage.answers import UNAVAILABLE
 from storage.command_ids import COMMAND_ID_BYTES
-from storage.news import Hub
+from storage.news import Hub, shown_s_max
 from storage.postgres.pool import AWAY
 from storage.quotas import Quotas, Taken
 from storage.reach import Reach, out_of_reach
@@ -66,7 +66,6 @@ from storage.told import new_event
 from storage.views import Views as Views
 
 TRIES_MAX = 5  # decisions on a state that turned out stale
-SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
 CATCH_UP_S_MAX = 5.0  # for the tables to reach what made a decision stale
 DELIVER_S_MAX = 6.0  # for an append of mail: longer than most homes are away before another follows; then it is queued
 QUEUE_S_MAX = 4.0  # for an append to the queue: then it goes to the spool; with the above, a client waits ten seconds
@@ -149,7 +148,7 @@ class Executor:
                 return decision
             if outcome.stored is None:
                 return Done(0, modified=decision.modified)
-            if await self.hub.reached(outcome.partition, outcome.stored.last, SHOWN_S_MAX):
+            if await self.hub.reached(outcome.partition, outcome.stored.last, shown_s_max(command)):
                 break
             if not await self.hub.is_lost(outcome.partition, outcome.stored.last):
                 return NOT_SHOWN_YET

@@ -20,10 +20,10 @@ from storage.command_ids import COMMAND_ID_BYTES
 from storage.executor import (
     EVENT_OVERHEAD_BYTES_MAX,
     SEGMENT_BYTES_MAX,
-    SHOWN_S_MAX,
     Carried,
     Executor,
 )
+from storage.news import SHOWN_S_MAX
 from storage.postgres.moving_view import MovingView
 from storage.postgres.pool import AWAY
 from storage.shapes import Mailbox, SiteUnavailable

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 import msgspec
 import structlog
 
+from cluster.domain.mailbox import ranges
+from cluster.domain.mailbox.commands import ChangeFlags, CopyMessages, Expunge
 from cluster.position import split
 from storage.postgres.folded import EVERYONE, News
 from storage.postgres.pool import AWAY, RETRY_S, Connection, Database
@@ -19,7 +21,18 @@ from storage.postgres.pool import AWAY, RETRY_S, Connection, Database
 log = structlog.get_logger("news")
 _decoder = msgspec.json.Decoder(News)
 
+SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
+SHOWN_MESSAGE_S = 0.0002  # more for each message that it changes: ten times what one takes when nothing else is done
+SHOWN_LARGE_S_MAX = 120.0
+
 Waiting = tuple[int, int, "asyncio.Future[bool]"]  # position, order of coming, whom to tell
+
+
+def shown_s_max(command: object) -> float:
+    """How long the tables are waited for before a client hears that what it asked for is done and not shown: the half million
+    messages of one STORE take longer than the one of most."""
+    named = ranges.count(command.uids) if isinstance(command, ChangeFlags | CopyMessages | Expunge) else 0
+    return min(SHOWN_S_MAX + named * SHOWN_MESSAGE_S, SHOWN_LARGE_S_MAX)
 
 
 class Watch:

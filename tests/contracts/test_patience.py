@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from cluster.domain.mailbox.commands import ChangeFlags, CopyMessages, CreateMailbox, Expunge
 from cluster.domain.mailbox.content import Content
+from cluster.domain.mailbox.events import FlagMode
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings as ImapSettings
 from protocols.pop3.server import Pop3Server
@@ -17,6 +19,7 @@ from protocols.smtp.model import Role
 from protocols.smtp.server import Server as SmtpServer
 from protocols.smtp.settings import Settings as SmtpSettings
 from protocols.wire import WRITE_BYTES_HIGH
+from storage.news import SHOWN_LARGE_S_MAX, SHOWN_S_MAX, shown_s_max
 from tests.contracts.smtp_site import SmallSite
 from tests.memory_site import MemorySite, MemoryWorld
 from tests.sim import clock
@@ -230,6 +233,16 @@ async def test_who_takes_no_pop3_message_is_let_go() -> None:
     assert await closed_after(line) == POP3.write_s_max
     assert WRITE_BYTES_HIGH < len(line[0].written) <= HELD_BYTES_MAX
     await server.close()
+
+
+def test_the_tables_are_given_time_by_what_they_have_to_do() -> None:
+    """A STORE of half a million messages took longer than the ten seconds that all were given, and was answered with NO."""
+    of_one = shown_s_max(ChangeFlags(1, 2, ((7, 7),), FlagMode.ADD, 1))
+    assert shown_s_max(CreateMailbox(1, "x", (2,))) == SHOWN_S_MAX <= of_one < SHOWN_S_MAX + 1
+    for large in (ChangeFlags(1, 2, ((1, 500_000),), FlagMode.ADD, 1), Expunge(1, 2, ((1, 500_000),)),
+                  CopyMessages(1, 2, "y", ((1, 500_000),))):  # fmt: skip
+        assert shown_s_max(large) >= 10 * SHOWN_S_MAX
+    assert shown_s_max(Expunge(1, 2, ((1, (1 << 32) - 1),))) == SHOWN_LARGE_S_MAX
 
 
 @virtual

@@ -40,12 +40,13 @@ def keep(target: str, inputs: Iterable[bytes]) -> None:
     (FOLDER / f"{target}.txt").write_text("".join(f"{line}\n" for line in lines))
 
 
-def seeds(target: str) -> Iterator[bytes]:
-    """What is not kept because it stands elsewhere already."""
+def seeds(target: str, *, apart: bool = True) -> Iterator[bytes]:
+    """What is not kept because it stands elsewhere already. `apart`: also each line of a conversation for itself."""
     if target in _CONVERSATIONS:
         for path in sorted((TESTS / "transcripts" / _CONVERSATIONS[target]).rglob("*.txt")):
             lines = list(_said(path))
-            yield from lines
+            if apart:
+                yield from lines
             if target != "smtp_arguments":
                 yield b"".join(lines)
     if target in ("message", "moving_in", "header_words"):

@@ -14,7 +14,7 @@ from cluster import codec
 from cluster.domain.mailbox import names as mailbox_names
 from cluster.formats import mime, searched
 from node.importing import many, mbox
-from protocols import sasl, scram
+from protocols import bearer, sasl, scram
 from protocols.autoconfig import parser as autoconfig
 from protocols.autoconfig.model import SyntaxRefused as AutoconfigRefused
 from protocols.imap import structure, urls, utf7
@@ -124,15 +124,20 @@ def names(data: bytes) -> None:
 
 
 def signing_in(data: bytes) -> None:
-    """SASL's base64, and the messages of SCRAM."""
+    """SASL's base64, and the messages of SCRAM and of tokens."""
     try:
         sasl.decoded(data)
-    except sasl.Cancelled:
+    except (sasl.Cancelled, sasl.Malformed):
         pass
     for plus in (False, True):
         try:
             scram.client_first(data, b"x" * 32, plus=plus)
         except scram.ScramRefused:
+            continue
+    for read in (bearer.oauthbearer, bearer.xoauth2):
+        try:
+            read(data).address.encode("utf-8")
+        except bearer.BearerRefused:
             continue
 
 

@@ -213,6 +213,35 @@ async def test_what_was_sent_is_there_once_whichever_copy_was_lost(mail: Partiti
     assert not mail.reports()
 
 
+async def test_what_was_restored_in_a_tail_comes_back_once(mail: Partition) -> None:
+    for data in (LETTER, OTHER, TRACED):
+        mail.letter(data)
+    mail.tell(m.MessagesExpunged(INBOX, ((3, 3),), only_deleted=False))
+    given_up = position(1, mail.end)
+    mail.tell(m.MessagesExpunged(INBOX, ((1, 2),), only_deleted=False))
+    kept = mail.end
+    restored = mail.tell(m.MessagesRestored(INBOX, ARCHIVE, ((2, 2),)))
+    mail.tell(m.MessagesRestored(INBOX, INBOX, ((3, 3),)))
+    mail.tell(m.MessagesRestored(INBOX, INBOX, ((1, 1),)))
+    mail.tell(m.FlagsChanged(ARCHIVE, ((1, 1),), m.FlagMode.ADD, m.FLAGGED))
+    mail.lose_after(kept)
+    mail.tell(m.MessagesRestored(INBOX, ARCHIVE, ((3, 3),)))
+    mail.tell(m.ExpungedGivenUp(given_up))
+    await mail.salvage()
+    tables = Tables.of([record for record in mail.log.records() if record.noun])
+    state = tables.state.accounts[ANNA]
+    assert not state.boxes[INBOX].messages and restored in tables.commands
+    assert [(one.content.hash, one.flags) for one in state.boxes[ARCHIVE].messages.values()] == [
+        (content_of(OTHER).hash, 0),
+        (content_of(LETTER).hash, m.FLAGGED),
+    ]
+    assert [(report.what, report.why) for report in mail.reports()] == [
+        ("Restoring of 1 message in 'INBOX'", "They cannot be restored any more."),
+    ]
+    await mail.salvage()
+    assert len(mail.reports()) == 1
+
+
 async def test_what_would_undo_what_people_did_is_reported(mail: Partition) -> None:
     mail.letter(LETTER)
     mail.letter(OTHER)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from node.config import Config
-from storage.postgres import expunged_fold, mail_fold, mail_view
+from storage.postgres import expunged_fold, expunged_view, mail_fold, mail_view
 from tests.laws.tables_of_law import Site, site_tables
 
 MESSAGES = 100_000
@@ -18,7 +18,10 @@ INSERT INTO mailbox (id, account, name, uidvalidity, uidnext, modseq, special_us
     VALUES ({LARGE}, {ACCOUNT}, 'INBOX', 1, {MESSAGES + 1}, {MESSAGES}, ''), ({SMALL}, {ACCOUNT}, 'b', 2, 1, 1, '');
 INSERT INTO flag SELECT {LARGE}, n, n, 0, '{{}}' FROM generate_series(1, {MESSAGES}) n;
 INSERT INTO message SELECT {LARGE}, n, int8send(n), 1, 0, 0, 0, n, n, 0 FROM generate_series(1, {MESSAGES}) n;
-INSERT INTO content SELECT int8send(n), 1, NULL, '', '' FROM generate_series(1, {MESSAGES}) n
+INSERT INTO content SELECT int8send(n), 1, NULL, '', '' FROM generate_series(1, {MESSAGES}) n;
+INSERT INTO mail_account VALUES ({ACCOUNT}, 'p', 2);
+INSERT INTO expunged SELECT {SMALL}, n, n, 0, '{{}}', int8send(n), 1, 0, 0, 0, n, 0, n, false, 0
+    FROM generate_series(1, {MESSAGES}) n
 """  # noqa: S608
 
 
@@ -80,6 +83,16 @@ async def test_changes_on_many_ranges_cost_what_they_change(large: Site) -> None
     assert await looked_at(large, mail_fold.CHANGE_FLAGS, LARGE, 1, 4, ["x"], firsts, lasts, MESSAGES + 1, 0) < budget
     assert await looked_at(large, mail_fold.COPY_MESSAGES, LARGE, SMALL, firsts, lasts, 1, MESSAGES + 1, 1) < budget
     assert await looked_at(large, expunged_fold.EXPUNGE, LARGE, firsts, lasts, False, MESSAGES + 1, 1, False) < budget
+
+
+async def test_what_was_expunged_costs_what_is_asked_of_it(large: Site) -> None:
+    firsts, lasts = odd_ones()
+    budget = 30 * RANGES
+    assert await looked_at(large, expunged_view.PLACES, SMALL, firsts, lasts, ACCOUNT, 0) < budget
+    assert await looked_at(large, expunged_view.MESSAGES.format("NULL, NULL"), SMALL, firsts) < budget
+    restoring = (SMALL, LARGE, firsts, lasts, MESSAGES + 1, MESSAGES + 1, 1, ACCOUNT)
+    # As for other changes: a whole pass is borne where nothing is known of the table, one for each range never is.
+    assert await looked_at(large, expunged_fold.RESTORE, *restoring) < 10 * MESSAGES
 
 
 async def test_a_batch_of_messages_costs_no_more_at_the_end_of_a_large_mailbox(large: Site) -> None:

@@ -43,6 +43,8 @@ class Together:
             self._asked[key] = asked
             while len(self._asked) > KEPT_MAX:
                 del self._asked[next(iter(self._asked))]
+        elif asked.answer.done():
+            await asyncio.sleep(0)  # who asks on and on keeps nobody else waiting
         # One that gives up takes nobody else's answer away.
         return await asyncio.shield(asked.answer)
 

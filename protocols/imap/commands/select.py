@@ -1,5 +1,8 @@
 """SELECT and EXAMINE (RFC 9051 §6.3.2, §6.3.3), with CONDSTORE (RFC 7162 §3.1.8) and QRESYNC (§3.2.5)."""
 
+import asyncio
+from collections.abc import Sequence
+
 from cluster.domain.mailbox import names, ranges, rights
 from cluster.domain.mailbox.events import Ranges
 from cluster.domain.refusal import Refusal
@@ -11,9 +14,10 @@ from protocols.imap.model import Reply, Request, Resync, Select
 from protocols.imap.naming import named
 from protocols.imap.state import Talk
 from protocols.imap.view import NOTHING_RECENT, View
-from protocols.port import Selected
+from protocols.port import Flags, Selected
 
-RESYNC_CHUNK = 1000
+RESYNC_CHUNK = 1000  # ranges
+RESYNC_ROWS = 5000
 
 
 async def select(talk: Talk, request: Request) -> Reply:
@@ -94,27 +98,37 @@ async def _resync(talk: Talk, view: View, found: Selected, asked: Resync, since:
     if asked.uidvalidity != status.mailbox.uidvalidity:
         return None  # the client's knowledge is of another mailbox; UIDVALIDITY tells it
     known: Ranges = ranges.limit(asked.known or ranges.EVERY_UID, 1, status.uidnext - 1)
+    changed: tuple[Flags, ...] | None
     if since is None or asked.modseq > status.highestmodseq:
         # A MODSEQ that is not in history, or never was this mailbox's: all flags, and every UID that is not there.
-        since = 0
-        vanished = view.absent(known)
+        vanished, changed = view.absent(known), None
     else:
         changes = await talk.site.changes(view.account, view.mailbox, since, reader=view.reader)
         if isinstance(changes, Refusal):
             return refused(changes)
         # What went after the view was made is told later, by the next poll.
-        vanished = view.absent(ranges.intersect(changes.vanished, known))
+        vanished, changed = view.absent(ranges.intersect(changes.vanished, known)), changes.changed
     if vanished:
         talk.say(f"VANISHED (EARLIER) {writer.ranges(vanished)}")
+    if changed is not None:
+        # What the changes have already is not looked for again, message by message, in the whole mailbox.
+        for at in range(0, len(changed), RESYNC_ROWS):
+            await _tell(talk, view, [row for row in changed[at : at + RESYNC_ROWS] if ranges.contains(known, row.uid)])
+        return None
     for piece in (known[at : at + RESYNC_CHUNK] for at in range(0, len(known), RESYNC_CHUNK)):
-        rows = await talk.site.flags(view.account, view.mailbox, piece, since, reader=view.reader)
+        rows = await talk.site.flags(view.account, view.mailbox, piece, reader=view.reader)
         if isinstance(rows, Refusal):
             return refused(rows)
-        for row in rows:
-            place = view.place(row.uid)
-            if place is not None:
-                shown = writer.flags(row.flags, row.keywords, talk.shows_recent(row.uid))
-                talk.put(f"* {talk.row(place, row.uid)} (UID {row.uid} FLAGS ({shown}) MODSEQ ({row.modseq}))\r\n".encode("ascii"))
-        if talk.full:
-            await talk.flush()
+        await _tell(talk, view, rows)
     return None
+
+
+async def _tell(talk: Talk, view: View, rows: Sequence[Flags]) -> None:
+    for row in rows:
+        place = view.place(row.uid)
+        if place is not None:
+            shown = writer.flags(row.flags, row.keywords, talk.shows_recent(row.uid))
+            talk.put(f"* {talk.row(place, row.uid)} (UID {row.uid} FLAGS ({shown}) MODSEQ ({row.modseq}))\r\n".encode("ascii"))
+    if talk.full:
+        await talk.flush()
+    await asyncio.sleep(0)

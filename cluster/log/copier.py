@@ -34,8 +34,10 @@ from cluster.control.partitions import (
     takeover,
 )
 from cluster.log import epochs
+from cluster.log.came import Came
 from cluster.log.connection import Arrived, Handler, Unreachable
 from cluster.log.engine import Engine, EngineRefused, Kept, Message
+from cluster.log.epochs import Told
 from cluster.log.follow import Reader
 from cluster.log.leader import Site, asked_positions
 from cluster.log.marks import ASK_AGAIN_S, ASK_S_MAX, Marks
@@ -52,7 +54,7 @@ from cluster.log.wire import (
     stream_of,
 )
 from cluster.log.writer import Writer
-from cluster.position import shown, split
+from cluster.position import position, shown, split
 
 RETRY_WAIT_S = 0.1
 CONFIRM_EVERY_S = 0.8
@@ -112,6 +114,8 @@ class Copier:
         self._anew = False  # something that was here is copied once more
         self._has_some = False  # Else nothing is said of the copy before the home was heard: it is not empty, it is not here.
         self._level_at = time.monotonic()
+        self._level = asyncio.Event()  # it was, since it was looked at
+        self._came = Came(time.monotonic)
         self._copied = (1, 0)  # messages and their bytes
 
     @property
@@ -123,6 +127,11 @@ class Copier:
     def at(self) -> int:
         """The position up to which the copy has all."""
         return self._at
+
+    def came(self, record: Partition) -> list[Told] | None:
+        """The newest commands of all epochs before the record's, if they came by here."""
+        end = max((position(old.epoch, old.last) for old in record.ended if old.last), default=0)
+        return self._came.all(spans(record)) if self._at >= end else None
 
     async def release(self) -> None:
         await self._lease.release()
@@ -160,6 +169,7 @@ class Copier:
                 tasks.create_task(self._confirm_for_ever())
                 tasks.create_task(self._while_the_home_stays())
                 tasks.create_task(self._stand_when_it_is_time())
+                tasks.create_task(self._read_what_lay_here())
         finally:
             for each in served:
                 await each.close()
@@ -168,6 +178,8 @@ class Copier:
         """At what is here."""
         self._writers.clear()
         self._recent.clear()
+        self._came.forget()
+        self._level.clear()
         self._source, self._anew = None, False
         self._started = self._site.connection.life
         again = await self._site.near.get(f"recopied.{self._partition}")
@@ -179,6 +191,13 @@ class Copier:
         self._has_some = known is not None
         self._at, self._event = await epochs.whole(self._site.engine, known) if known is not None else (0, 0)
         log.info("copying", partition=self._partition, after=shown(self._at))
+
+    async def _read_what_lay_here(self) -> None:
+        """When there is time: what comes by is remembered meanwhile."""
+        await self._level.wait()
+        known = await self._site.known.get(self._partition)
+        if known is not None:
+            self._came.lay_here((await epochs.tail(self._site.engine, known)).commands)
 
     # ── copying ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -218,6 +237,7 @@ class Copier:
                 self._moved.set()
             if self._at >= self._home.known.written:
                 self._level_at = time.monotonic()
+                self._level.set()
             await self._tell(mark)
             asked.task_done()
 
@@ -293,6 +313,7 @@ class Copier:
         if messages:
             await writer.write(messages, last, whole=False)
             self._recent.add(copy.name, last + 1, messages)
+        self._came.add(origin, (each for each in kept if _place(origin, each)[0] == "ev"))
         self._writers[origin.epoch] = writer, last + len(messages), max(end, position_of(origin, kept[-1]))
         self._copied = len(kept), sum(len(each.data) for each in kept)
 

@@ -1,6 +1,7 @@
 """Beginning a partition and its epochs, and what an appender must know of the past before it takes the first word."""
 
 import contextlib
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -135,17 +136,20 @@ def first_words(partition: Partition, at_us: int, command: bytes) -> Request:
     return Request(command, EPOCH_ENTITY, (NewEvent(EPOCH_NOUN, EPOCH_ENTITY, payload),))
 
 
-async def tail(engine: Engine, known: Known) -> Tail:
+async def tail(engine: Engine, known: Known, came: Sequence[Told] | None = None) -> Tail:
     """What the newest epochs hold, until TAIL_EVENTS_MAX commands are known, none older than TAIL_AGE_MAX before its
-    epoch's last. Raises Unreachable."""
+    epoch's last. `came`: that of all epochs before the present one, if it is known. Raises Unreachable."""
     commands: list[Told] = []
     last_event = 0
     for stream, end in reversed(segments(known)):
         if len(commands) >= TAIL_EVENTS_MAX:
             break
-        told = await _told(engine, stream, end)
+        ended = came is not None and stream.epoch < known.partition.epoch
+        told = list(came or ()) if ended else await _told(engine, stream, end)
         commands = told + commands
         last_event = last_event or (told[-1].last if told else 0)
+        if ended:
+            break
     return Tail(commands[-TAIL_EVENTS_MAX:], last_event, commands[-2].last if len(commands) > 1 else 0)
 
 
@@ -160,7 +164,7 @@ async def _told(engine: Engine, stream: Stream, end: int) -> list[Told]:
             at = position_of(stream, event)
             if split(at).sequence > end:
                 return told
-            command = _command_of(event)
+            command = command_of(event)
             if told and told[-1].command == command:
                 told[-1] = told[-1]._replace(last=at)
             else:
@@ -179,6 +183,6 @@ async def _tail_begins(engine: Engine, stream: Stream, newest: Kept) -> int:
     return max(1, since, newest.sequence - 2 * TAIL_EVENTS_MAX + 1)
 
 
-def _command_of(event: Kept) -> bytes:
+def command_of(event: Kept) -> bytes:
     header = event.headers.get(COMMAND_HEADER)
     return bytes.fromhex(header) if header is not None else _only_id(event.data).id

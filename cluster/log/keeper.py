@@ -42,6 +42,7 @@ class Keeper:
         self.wanted = False  # a copy here, if there never was one
         self.leader = leader
         self.copier = copier
+        leader.came = copier.came
 
     @property
     def appender(self) -> Appender | None:

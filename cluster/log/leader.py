@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -92,6 +92,7 @@ class Leader:
         self._replies: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()  # set and replaced whenever we begin to serve
         self._again = asyncio.Event()  # a new epoch is wanted
+        self.came: Callable[[Partition], Sequence[epochs.Told] | None] = _not_known
         self._clean = False
 
     @property
@@ -197,7 +198,7 @@ class Leader:
             await writer.write(messages(stream, words), 0, whole=True)
             last = 1
         await site.watch.say_changed()
-        tail = await epochs.tail(site.engine, known)
+        tail = await epochs.tail(site.engine, known, self.came(record))
         # That an epoch ended clean changes nothing, so whoever waits need not have heard of it.
         floor = tail.before if last == 1 and not any(gap for _, _, gap in unannounced(record)) else tail.last_event
         admission = Admission(floor, history=spans(record))
@@ -363,6 +364,10 @@ class Leader:
             return "the control plane did not take it; nothing has changed"
         await self._site.watch.say_changed()
         return ""
+
+
+def _not_known(record: Partition) -> None:
+    """The commands of its epochs must be read."""
 
 
 def _as_left(record: Partition, here: int) -> bool:

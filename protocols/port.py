@@ -4,6 +4,7 @@
 blocks the event loop. Where a method can fail for the outside's sake it returns a Refusal (UNAVAILABLE) and does not raise.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
@@ -72,6 +73,11 @@ class Watch(Protocol):
 
     async def wait(self, timeout_s: float) -> bool:
         """True when something changed since the last call returned True; False on timeout."""
+        ...
+
+    def take(self) -> frozenset[int] | None:
+        """Of a whole account: which mailboxes changed since the last call (0 = the tree, or what belongs to the account);
+        None = it is not known which."""
         ...
 
 
@@ -276,8 +282,10 @@ class Site(Protocol):
         where the tables do not reach it in time."""
         ...
 
-    def watch(self, account: int, mailbox: int | None = None) -> AbstractAsyncContextManager[Watch]:
-        """One mailbox, or all and the tree of an account (None)."""
+    def watch(
+        self, account: int, mailbox: int | None = None, bell: asyncio.Event | None = None
+    ) -> AbstractAsyncContextManager[Watch]:
+        """One mailbox, or all and the tree of an account (None). `bell`: rung whenever it is woken, for who has several."""
         ...
 
     # -- annotations --------------------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ _decoder = msgspec.json.Decoder(News)
 SHOWN_S_MAX = 10.0  # for the tables to reach an event that the log has
 SHOWN_MESSAGE_S = 0.0002  # more for each message that it changes: ten times what one takes when nothing else is done
 SHOWN_LARGE_S_MAX = 120.0
+TOUCHED_MAX = 1_000  # mailboxes of one account that a watch knows by name
 
 Waiting = tuple[int, int, "asyncio.Future[bool]"]  # position, order of coming, whom to tell
 
@@ -37,15 +38,30 @@ def shown_s_max(command: object) -> float:
 
 class Watch:
     """Wakes its one waiter when what it watches changed. Changes that come together are one. `rolled_back`: what was shown
-    of the account may lie beyond history; whoever remembers some of it must begin anew."""
+    of the account may lie beyond history; whoever remembers some of it must begin anew. `bell`: rung too."""
 
-    def __init__(self, mailbox: int | None) -> None:
+    def __init__(self, mailbox: int | None, bell: asyncio.Event | None = None) -> None:
         self.mailbox = mailbox
         self.rolled_back = False
         self._changed = asyncio.Event()
+        self._bell = bell
+        self._touched: set[int] | None = set()
 
-    def wake(self) -> None:
+    def wake(self, mailboxes: Sequence[int] | None = None) -> None:
+        """`mailboxes` None: any may have changed."""
+        if self.mailbox is None and self._touched is not None:
+            if mailboxes is None or len(self._touched) + len(mailboxes) > TOUCHED_MAX:
+                self._touched = None
+            else:
+                self._touched.update(mailboxes)
         self._changed.set()
+        if self._bell is not None:
+            self._bell.set()
+
+    def take(self) -> frozenset[int] | None:
+        """Of a whole account: which mailboxes changed since the last call; None = it is not known which."""
+        touched, self._touched = self._touched, set()
+        return None if touched is None else frozenset(touched)
 
     async def wait(self, timeout_s: float) -> bool:
         """True when something changed since the last call returned True; False on timeout."""
@@ -129,8 +145,8 @@ class Hub:
             return False
 
     @contextmanager
-    def watch(self, account: int, mailbox: int | None) -> Iterator[Watch]:
-        watch = Watch(mailbox)
+    def watch(self, account: int, mailbox: int | None, bell: asyncio.Event | None = None) -> Iterator[Watch]:
+        watch = Watch(mailbox, bell)
         self._watches.setdefault(account, set()).add(watch)
         try:
             yield watch
@@ -156,7 +172,7 @@ class Hub:
         for account, mailboxes in news.touched.items():
             for watch in self._watches.get(account, ()):
                 if watch.mailbox is None or watch.mailbox in mailboxes:
-                    watch.wake()
+                    watch.wake(mailboxes)
 
     async def _reload(self, connection: Connection) -> None:
         """After a new connection: notifications may have been missed. Who watches is woken when the tables may be read

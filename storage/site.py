@@ -1,5 +1,6 @@
 """A site as its sessions see it: implements `protocols.port.Site` over the log, the tables and the blobs."""
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Protocol, cast
@@ -280,8 +281,10 @@ class Site:
         return await self._stores.index.look_up(Place(mailbox, uidvalidity), asked)
 
     @asynccontextmanager
-    async def watch(self, account: int, mailbox: int | None = None) -> AsyncIterator[Watch]:
-        with self._stores.hub.watch(account, None if mailbox is None else abs(mailbox)) as watch:
+    async def watch(
+        self, account: int, mailbox: int | None = None, bell: asyncio.Event | None = None
+    ) -> AsyncIterator[Watch]:
+        with self._stores.hub.watch(account, None if mailbox is None else abs(mailbox), bell) as watch:
             yield watch
 
     # -- annotations --------------------------------------------------------------------------------------------------

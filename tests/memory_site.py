@@ -138,9 +138,18 @@ def spool(data: bytes) -> Spooled:
 
 
 class _Watch:
-    def __init__(self) -> None:
+    def __init__(self, bell: asyncio.Event | None) -> None:
         self.news = asyncio.Event()
+        self.bell = bell
         self.rolled_back = False
+
+    def wake(self) -> None:
+        self.news.set()
+        if self.bell is not None:
+            self.bell.set()
+
+    def take(self) -> frozenset[int] | None:
+        return None
 
     async def wait(self, timeout_s: float) -> bool:
         try:
@@ -251,7 +260,7 @@ class MemorySite(Whose):
             done = self._fold(account, event, done)
         if decision.events:
             for watch in self._watches.get(account, ()):
-                watch.news.set()
+                watch.wake()
         return done
 
     def _alike(self, account: int, mailbox: int, contents: Sequence[Content]) -> tuple[tuple[int, bool], ...]:
@@ -454,12 +463,14 @@ class MemorySite(Whose):
     async def token(self, account: int, modseq: int) -> int | Refusal | None:
         return modseq if modseq <= self._position else None
 
-    def watch(self, account: int, mailbox: int | None = None) -> AbstractAsyncContextManager[_Watch]:
-        return self._watching(account)
+    def watch(
+        self, account: int, mailbox: int | None = None, bell: asyncio.Event | None = None
+    ) -> AbstractAsyncContextManager[_Watch]:
+        return self._watching(account, bell)
 
     @asynccontextmanager
-    async def _watching(self, account: int) -> AsyncIterator[_Watch]:
-        watch = _Watch()
+    async def _watching(self, account: int, bell: asyncio.Event | None) -> AsyncIterator[_Watch]:
+        watch = _Watch(bell)
         watches = self._watches.setdefault(account, set())
         watches.add(watch)
         try:

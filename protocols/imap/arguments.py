@@ -32,6 +32,7 @@ from protocols.imap.model import (
     Store,
     SyntaxRefused,
 )
+from protocols.imap.notify_grammar import notify
 from protocols.imap.search_grammar import cancel_update, multi, search, sort, thread
 
 ID_PAIRS_MAX = 30  # RFC 2971 §3.3
@@ -356,6 +357,7 @@ ARGUMENTS: dict[str, Callable[[Cursor], Arguments]] = {
     "GETMETADATA": get_metadata,
     "SETMETADATA": set_metadata,
     "IDLE": nothing,
+    "NOTIFY": notify,
     "CHECK": nothing,
     "CLOSE": nothing,
     "UNSELECT": nothing,

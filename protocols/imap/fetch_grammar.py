@@ -35,7 +35,7 @@ def fetch(at: Cursor, uid: bool) -> Fetch:
     items: list[FetchItem] = []
     if at.took(b"("):
         while not items or at.took(b" "):
-            items.append(_item(at))
+            items.append(item(at))
             if len(items) > ITEMS_MAX:
                 raise SyntaxRefused("too many items")
         at.need(b")")
@@ -43,7 +43,7 @@ def fetch(at: Cursor, uid: bool) -> Fetch:
         at.word()
         items = [FetchItem(word, word.encode()) for word in macro]
     else:
-        items.append(_item(at))
+        items.append(item(at))
     changed_since, vanished, partial = _modifiers(at) if at.took(b" (") else (None, False, None)
     if vanished and (not uid or changed_since is None):
         # RFC 7162 §3.2.6: VANISHED only with UID FETCH and CHANGEDSINCE
@@ -73,7 +73,8 @@ def _modifiers(at: Cursor) -> tuple[int | None, bool, Partial | None]:
         at.space()
 
 
-def _item(at: Cursor) -> FetchItem:
+def item(at: Cursor) -> FetchItem:
+    """RFC 9051 §9 fetch-att."""
     word = at.word()
     if word in ("BODY", "BODY.PEEK") and at.peek(b"["):
         return _sectioned(at, "BODY[]", b"BODY", _section(at), peek=word == "BODY.PEEK")

@@ -15,6 +15,7 @@ NUMBER64_MAX = (1 << 63) - 1
 NUMBER32_MAX = (1 << 32) - 1
 SET_PAIRS_MAX = 20_000
 FLAGS_MAX = 128
+MAILBOXES_MAX = 1000
 
 _TAG = re.compile(rb'[^\x00-\x20(){%*"\\+\x7f-\xff]{1,256}')
 _ATOM = re.compile(rb'[^\x00-\x20(){%*"\\\]\x7f-\xff]+')
@@ -179,6 +180,18 @@ class Cursor:
     # -- mailboxes, flags, dates -----------------------------------------------------------------------------------------
     def mailbox(self) -> str:
         return self._name(self.astring())
+
+    def mailboxes(self) -> tuple[str, ...]:
+        """RFC 5465 §8 one-or-more-mailbox."""
+        if not self.took(b"("):
+            return (self.mailbox(),)
+        found: list[str] = []
+        while not found or self.took(b" "):
+            found.append(self.mailbox())
+            if len(found) > MAILBOXES_MAX:
+                raise SyntaxRefused("too many mailboxes", code="LIMIT")
+        self.need(b")")
+        return tuple(found)
 
     def list_mailbox(self) -> str:
         found = _LIST_MAILBOX.match(self.data, self.at)

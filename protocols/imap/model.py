@@ -240,6 +240,23 @@ class MultiSearch(msgspec.Struct, frozen=True):
     search: Search
 
 
+class EventGroup(msgspec.Struct, frozen=True):
+    """RFC 5465 §8. `filter`, `events`: in upper case; no events = NONE. `mailboxes`: as they were said. `items`: what is fetched
+    of a message that comes."""
+
+    filter: str
+    mailboxes: tuple[str, ...]
+    events: frozenset[str]
+    items: tuple[FetchItem, ...] = ()
+
+
+class Notify(msgspec.Struct, frozen=True):
+    """RFC 5465 §3.1. `groups` None: NOTIFY NONE. `status`: how the mailboxes stand is to be told at once."""
+
+    groups: tuple[EventGroup, ...] | None
+    status: bool = False
+
+
 class Thread(msgspec.Struct, frozen=True):
     """`algorithm` in upper case."""
 
@@ -250,6 +267,7 @@ class Thread(msgspec.Struct, frozen=True):
 Arguments = (
     Nothing | Login | Authenticate | Enable | Id | Select | Create | Name | Rename | List | Status | Fetch | Store | Copy | Expunge
     | Search | Sort | Thread | MultiSearch | CancelUpdate | Compress | Root | SetQuota | Acl | GetMetadata | SetMetadata
+    | Notify
 )  # fmt: skip
 
 

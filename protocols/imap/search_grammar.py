@@ -86,15 +86,7 @@ def _source(at: Cursor) -> tuple[str, tuple[str, ...]]:
     if word not in NAMED_SOURCES:
         raise SyntaxRefused(f"no such source: {word}")
     at.space()
-    if not at.took(b"("):
-        return word, (at.mailbox(),)
-    names: list[str] = []
-    while not names or at.took(b" "):
-        names.append(at.mailbox())
-        if len(names) > SOURCES_MAX:
-            raise SyntaxRefused("too many mailboxes", code="LIMIT")
-    at.need(b")")
-    return word, tuple(names)
+    return word, at.mailboxes()
 
 
 def sort(at: Cursor, uid: bool) -> Sort:

@@ -11,10 +11,11 @@ from protocols.imap.commands import COMMANDS, Word
 from protocols.imap.commands.append import append
 from protocols.imap.commands.capability import words
 from protocols.imap.errors import refused
-from protocols.imap.model import Incoming, Reply, Request, SyntaxRefused
+from protocols.imap.model import Incoming, NeedMore, Parsed, Reply, Request, SyntaxRefused
 from protocols.imap.settings import Settings
 from protocols.imap.state import Talk, When
 from protocols.imap.view import NoSuchMessage
+from protocols.imap.waiting import watched
 from protocols.port import Site, SiteUnavailable
 from protocols.wire import Wire, WireClosed, WireStopping
 
@@ -51,6 +52,7 @@ async def serve(
             if talk.carried is not None:
                 talk.carried.wire.close()
             await talk.deselect()
+            await talk.notice(None)
 
 
 def say_bye(wire: Wire, why: str) -> None:
@@ -58,13 +60,20 @@ def say_bye(wire: Wire, why: str) -> None:
     wire.write(f"* BYE {why}\r\n".encode("ascii"))
 
 
+async def _next(talk: Talk) -> Parsed:
+    """NeedMore if the session is to end before anything comes."""
+    if talk.notices is None:
+        return await talk.parsed()
+    return await watched(talk, idle=False)
+
+
 async def _one(talk: Talk) -> None:
     """Reads and answers one command."""
     talk.told.clear()
     word: Word | None = None
     try:
-        parsed = await talk.parsed()
-        if talk.ends():
+        parsed = await _next(talk)
+        if talk.ends() or isinstance(parsed, NeedMore):
             return
         if isinstance(parsed, Request):
             word = COMMANDS[parsed.word]
@@ -122,7 +131,11 @@ async def _poll(talk: Talk) -> None:
 
 async def _news(talk: Talk, word: Word | None) -> None:
     """`word` None: APPEND."""
-    await talk.poll(expunges=word is None or word.expunges, ask=word is None or word.asks)
+    notices = talk.notices
+    if notices is None or not notices.silent or word is None or word.tells:
+        await talk.poll(expunges=word is None or word.expunges, ask=word is None or word.asks)
+    if notices is not None and not talk.ends():
+        await notices.tell()
 
 
 async def _guarded(talk: Talk, running: "Awaitable[Reply | None]") -> Reply | None:

@@ -43,6 +43,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     progress_every_s: float = 10  # RFC 9585: what takes longer says how far it is
     handshake_s_max: int = 30
     write_s_max: int = 300  # a client that takes nothing of a reply for so long is gone
+    notify_mailboxes_max: int = 10_000  # RFC 5465 §5.8: watched by one session
+    notify_owners_max: int = 100  # whose mailboxes these are
     connections_max: int = 10_000
     reach_s_max: float = REACH_S_MAX
     carry_s_max: float = CARRY_S_MAX

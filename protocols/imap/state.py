@@ -19,7 +19,7 @@ from protocols.imap.model import Line, NeedMore, Parsed, SyntaxRefused
 from protocols.imap.parser import Parser
 from protocols.imap.settings import Settings
 from protocols.imap.view import View
-from protocols.port import Account, Site, Watch
+from protocols.port import Account, Flags, Site, Watch
 from protocols.wire import Wire, WireClosed
 
 FLUSH_BYTES = 256 * 1024
@@ -43,11 +43,29 @@ class Searching(Protocol):
     async def changed(self, uids: Sequence[int]) -> bool: ...
 
 
+class Noticing(Protocol):
+    """What the client wants to be told at any time (notices.py, RFC 5465). `silent`: nothing of the selected mailbox; `flags`: its
+    changes of flags too; `at_once`: what is expunged there without waiting for a command that allows it."""
+
+    silent: bool
+    flags: bool
+    at_once: bool
+
+    def came(self, view: View, uids: Sequence[int]) -> None: ...
+
+    @property
+    def rolled_back(self) -> bool: ...
+
+    async def tell(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
 class Talk:
     """One client's conversation. `told`: MODSEQ of the flags that this command's own replies showed, by UID.
     `closing`: after this reply the connection ends. `introducer`: the site that carries the session to here, empty = it is
     the client's own connection. `peer`: the client's address. `carried`: to where this one carries it. `deflate`:
-    compression is on."""
+    compression is on. `bell`: rung when anything happened of what is watched. `notices`: None before the first NOTIFY."""
 
     def __init__(
         self, site: Site, settings: Settings, wire: Wire, *, secure: bool, session: str, introducer: str = ""
@@ -70,6 +88,8 @@ class Talk:
         self._watching = AsyncExitStack()
         self.enabled: set[str] = set()
         self.contexts: dict[str, Searching] = {}  # by the tag of their search
+        self.bell = asyncio.Event()
+        self.notices: Noticing | None = None
         self.told: dict[int, int] = {}
         self.tries = self.bad_commands = 0
         self.warned = 0  # the highest threshold of the quota (percent) that the client was told of
@@ -145,7 +165,7 @@ class Talk:
 
     def sign_out(self) -> None:
         """RFC 8437 §3: all is as in the beginning, but for TLS and what went wrong."""
-        assert self.view is None
+        assert self.view is None and self.notices is None
         self.account = None
         self._sign_in_until = self.site.world.monotonic() + self.settings.sign_in_s_max
         self.warned = 0
@@ -268,10 +288,16 @@ class Talk:
         assert isinstance(line, Line)
         return line.data
 
+    async def notice(self, notices: Noticing | None) -> None:
+        """From now on this is told at any time, and nothing else."""
+        before, self.notices = self.notices, notices
+        if before is not None:
+            await before.close()
+
     # -- the selected mailbox ----------------------------------------------------------------------------------------------
     async def open(self, view: View) -> None:
         """The mailbox is selected. What happened before it is watched is found by the poll that ends the command."""
-        self._watch = await self._watching.enter_async_context(self.site.watch(view.account, view.mailbox))
+        self._watch = await self._watching.enter_async_context(self.site.watch(view.account, view.mailbox, self.bell))
         self.view = view
 
     async def deselect(self) -> None:
@@ -280,10 +306,20 @@ class Talk:
         self.contexts.clear()
         await self._watching.aclose()
 
-    async def news(self, timeout_s: float) -> bool:
-        """Waits until something happened in the selected mailbox; False where nothing did in time."""
+    async def rung(self, timeout_s: float) -> bool:
+        """Waits until something happened of what is watched; False where nothing did in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.bell.wait()
+        except TimeoutError:
+            return False
+        self.bell.clear()
+        return True
+
+    async def _news(self) -> bool:
+        """Whether something happened in the selected mailbox since it was last asked."""
         assert self._watch is not None
-        return await self._watch.wait(timeout_s)
+        return await self._watch.wait(0)
 
     def ends(self) -> bool:
         """Whether the session must end, for what its client was shown of the mailbox may lie in a tail that was lost. Then
@@ -292,7 +328,8 @@ class Talk:
         if self.introducer and not self.closing and self.settings.site_of(self.wire.certificate) != self.introducer:
             self.say("BYE This door is for sites of the organisation.")
             self.closing = True
-        if self._watch is not None and self._watch.rolled_back and not self.closing:
+        fell = self._watch is not None and self._watch.rolled_back or self.notices is not None and self.notices.rolled_back
+        if fell and not self.closing:
             self.say("BYE [UNAVAILABLE] The mailbox goes on from an earlier state; sign in again.")
             self.closing = True
         return self.closing
@@ -315,7 +352,7 @@ class Talk:
         view = self.view
         if view is None or self.ends():
             return
-        if not ask and not self.behind and not await self.news(0):
+        if not ask and not self.behind and not await self._news():
             if expunges and view.untold:
                 self._tell_lost(view)
             return
@@ -345,6 +382,8 @@ class Talk:
         arrived = [row.uid for row in changes.changed if row.uid > view.last]
         if arrived:
             view.append(arrived)
+            if self.notices is not None:
+                self.notices.came(view, arrived)
             self.say(f"{len(view)} EXISTS")
             if not self.revision_2:
                 # RFC 3501 §7.3.2; which messages are \Recent: ops/decisions/imap-recent.md
@@ -354,8 +393,14 @@ class Talk:
         if fresh:
             view.keywords |= fresh
             self.say_flags(view)
-        for row in changes.changed:
-            if row.uid in new or self.told.get(row.uid) == row.modseq or view.is_lost(row.uid):
+        if self.notices is None or self.notices.flags:  # RFC 5465 §5.1: else nobody wants to know
+            self._tell_flags(view, [row for row in changes.changed if row.uid not in new])
+        await self._update([row.uid for row in changes.changed if not view.is_lost(row.uid)])
+        view.modseq = max(view.modseq, changes.highestmodseq)
+
+    def _tell_flags(self, view: View, changed: Sequence[Flags]) -> None:
+        for row in changed:
+            if self.told.get(row.uid) == row.modseq or view.is_lost(row.uid):
                 continue
             place = view.place(row.uid)
             if place is not None:
@@ -363,8 +408,6 @@ class Talk:
                 # RFC 7162 §3.2: with CONDSTORE every FETCH response has the MODSEQ
                 modseq = f" MODSEQ ({row.modseq})" if self.condstore else ""
                 self.say(f"{self.row(place, row.uid)} (UID {row.uid} FLAGS ({flags}){modseq})")
-        await self._update([row.uid for row in changes.changed if not view.is_lost(row.uid)])
-        view.modseq = max(view.modseq, changes.highestmodseq)
 
     async def _update(self, changed: Sequence[int]) -> None:
         """RFC 5267 §4.3: what the searches that go on make of it."""

@@ -80,6 +80,7 @@ class MailFold:
             case e.AnnotationsChanged():
                 if not event.mailbox or await self._mailbox(db, account, event.mailbox) is not None:
                     await annotation_fold.changed(db, account, event)
+                    self._touch(account, event.mailbox)
             case e.MessagesCopied():
                 await self._copied(db, account, event, position, at)
             case e.MessagesExpunged():

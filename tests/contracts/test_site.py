@@ -13,6 +13,7 @@ from cluster.domain.mailbox.commands import (
     Expunge,
     NewMessage,
     ReplaceMessage,
+    SetAnnotations,
 )
 from cluster.domain.mailbox.events import DELETED, SEEN, FlagMode
 from cluster.domain.refusal import Reason, Refusal
@@ -160,14 +161,21 @@ async def test_a_watch_wakes_for_its_mailbox_only(live_site: Live) -> None:
     await live_site.site.mailboxes(person.id)
     inbox = (await select(live_site, person)).status.mailbox.id
     trash = (await select(live_site, person, "Trash")).status.mailbox.id
+    bell, silent = asyncio.Event(), asyncio.Event()
     async with (
         live_site.site.watch(person.id, inbox) as watch,
-        live_site.site.watch(person.id, trash) as other,
-        live_site.site.watch(person.id) as everything,
+        live_site.site.watch(person.id, trash, silent) as other,
+        live_site.site.watch(person.id, None, bell) as everything,
     ):
         await append(live_site, person, MESSAGE)
         assert await watch.wait(5.0) and await everything.wait(5.0)
         assert not await other.wait(0.0)
+        assert bell.is_set() and not silent.is_set()
+        # The one of all says which were touched, once.
+        assert everything.take() == frozenset({inbox}) and everything.take() == frozenset()
+        noted = SetAnnotations(person.id, "Trash", person.id, (("/private/comment", b"a"),))
+        assert not isinstance(await live_site.site.execute(ACTOR, noted), Refusal)
+        assert await everything.wait(5.0) and everything.take() == frozenset({trash})
 
 
 async def test_sign_in_by_password_and_what_it_refuses(live_site: Live) -> None:

@@ -29,7 +29,7 @@ def take_back(site: MemorySite) -> None:
     for watches in site._watches.values():
         for watch in watches:
             watch.rolled_back = True
-            watch.news.set()
+            watch.wake()
 
 
 async def heard(client: Client) -> list[str]:
@@ -58,6 +58,8 @@ async def test_it_ends(idle: bool) -> None:
     await site.account("anna@example.org", "secret")
     server = ImapServer(site, TRUSTED)
     client, other = await session(server, select=True), await session(server, select=False)
+    noticed = await session(server, select=False)
+    await noticed.ask("n1", b"n1 NOTIFY SET (PERSONAL (MessageNew MessageExpunge))\r\n")
     if idle:
         await client.send(b"i1 IDLE\r\n", "whole")
         assert (await client.line() or "").startswith("+ ")
@@ -66,6 +68,8 @@ async def test_it_ends(idle: bool) -> None:
         await client.send(b"s1 UID STORE 1:* +FLAGS (\\Seen)\r\n", "whole")
     lines = await heard(client)
     assert lines[0].startswith("* BYE [UNAVAILABLE]") and not any(line.startswith("s1 ") for line in lines)
+    # Who is told at any time (RFC 5465) remembers how all stood, and waits in no command.
+    assert [line.split("]")[0] for line in await heard(noticed)] == ["* BYE [UNAVAILABLE"]
     # Who has nothing selected remembers nothing.
     await other.ask("n1", b"n1 NOOP\r\n")
     await other.ask("n2", b"n2 SELECT INBOX\r\n")

@@ -25,6 +25,7 @@ from protocols.imap.commands.metadata import get_metadata, set_metadata
 from protocols.imap.commands.multisearch import multisearch
 from protocols.imap.commands.namespace import namespace
 from protocols.imap.commands.noop import check, noop
+from protocols.imap.commands.notify import notify
 from protocols.imap.commands.quota import getquota, getquotaroot, setquota
 from protocols.imap.commands.search import search
 from protocols.imap.commands.select import select
@@ -46,7 +47,8 @@ class Word(msgspec.Struct, frozen=True):
     `expunges`: EXPUNGE may be told with it (RFC 9051 §7.5.1: not while FETCH, STORE or SEARCH are answered, as the client
     counts by sequence numbers then; UID commands are others). `asks`: the site is asked for news when it ends; those that
     only read, and come by the thousand, trust the watch on the mailbox. `names_messages`: by numbers or UIDs, so that the
-    view must be whole. `counts`: by sequence numbers."""
+    view must be whole. `counts`: by sequence numbers. `tells`: what is new is what it asks for or does, and is told also to who
+    wants no events of the selected mailbox (RFC 5465 §3.1)."""
 
     run: Run
     when: When
@@ -54,11 +56,12 @@ class Word(msgspec.Struct, frozen=True):
     asks: bool = True
     names_messages: bool = False
     counts: bool = False
+    tells: bool = False
 
 
 COMMANDS: dict[str, Word] = {
     "CAPABILITY": Word(capability, When.ALWAYS, asks=False),
-    "NOOP": Word(noop, When.ALWAYS),
+    "NOOP": Word(noop, When.ALWAYS, tells=True),
     "LOGOUT": Word(logout, When.ALWAYS),
     "ID": Word(identify, When.ALWAYS, asks=False),
     "STARTTLS": Word(starttls, When.NOT_AUTHENTICATED),
@@ -89,11 +92,12 @@ COMMANDS: dict[str, Word] = {
     "SETMETADATA": Word(set_metadata, When.SIGNED_IN, asks=False),
     "STATUS": Word(status, When.SIGNED_IN, asks=False),
     "IDLE": Word(idle, When.SIGNED_IN),
-    "CHECK": Word(check, When.SELECTED),
+    "NOTIFY": Word(notify, When.SIGNED_IN, tells=True),  # RFC 5465 §3.1: it is a NOOP too
+    "CHECK": Word(check, When.SELECTED, tells=True),
     "CLOSE": Word(close, When.SELECTED),
     "UNSELECT": Word(unselect, When.SELECTED),
-    "EXPUNGE": Word(expunge, When.SELECTED, names_messages=True),
-    "UID EXPUNGE": Word(expunge, When.SELECTED, names_messages=True),
+    "EXPUNGE": Word(expunge, When.SELECTED, names_messages=True, tells=True),
+    "UID EXPUNGE": Word(expunge, When.SELECTED, names_messages=True, tells=True),
     "SEARCH": Word(search, When.SELECTED, expunges=False, asks=False, names_messages=True, counts=True),
     "UID SEARCH": Word(search, When.SELECTED, asks=False, names_messages=True),
     # RFC 5256 §3: as for SEARCH
@@ -107,10 +111,10 @@ COMMANDS: dict[str, Word] = {
     "UID FETCH": Word(fetch, When.SELECTED, asks=False, names_messages=True),
     "STORE": Word(store, When.SELECTED, expunges=False, names_messages=True, counts=True),
     "UID STORE": Word(store, When.SELECTED, names_messages=True),
-    "COPY": Word(copy, When.SELECTED, names_messages=True, counts=True),
-    "UID COPY": Word(copy, When.SELECTED, names_messages=True),
-    "MOVE": Word(copy, When.SELECTED, names_messages=True, counts=True),
-    "UID MOVE": Word(copy, When.SELECTED, names_messages=True),
+    "COPY": Word(copy, When.SELECTED, names_messages=True, counts=True, tells=True),
+    "UID COPY": Word(copy, When.SELECTED, names_messages=True, tells=True),
+    "MOVE": Word(copy, When.SELECTED, names_messages=True, counts=True, tells=True),
+    "UID MOVE": Word(copy, When.SELECTED, names_messages=True, tells=True),
 }
 
 assert set(COMMANDS) == set(ARGUMENTS), f"unlike tables: {set(COMMANDS) ^ set(ARGUMENTS)}"

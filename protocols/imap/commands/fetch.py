@@ -5,6 +5,7 @@ other sessions are answered in between and the client's pace is kept.
 """
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 
 from cluster.domain.mailbox import ranges, rights
@@ -17,7 +18,7 @@ from protocols.imap.errors import refused
 from protocols.imap.model import Fetch, FetchItem, Reply, Request
 from protocols.imap.rendering import FlagWords
 from protocols.imap.state import Talk
-from protocols.imap.view import NOTHING_RECENT, Spans, chunks, total, within
+from protocols.imap.view import NOTHING_RECENT, Spans, chunks, spans_of, total, within
 from protocols.port import Flags, Message
 
 FLAGS_CHUNK = 1000
@@ -85,6 +86,19 @@ async def fetch(talk: Talk, request: Request) -> Reply:
         if talk.full:  # what is left goes out with the reply, and with those of the commands that wait behind
             await talk.flush()
     return work.reply()
+
+
+async def tell_new(talk: Talk, uids: Sequence[int], items: Sequence[FetchItem]) -> None:
+    """FETCH responses that nobody asked for now (RFC 5465 §5.2): \\Seen is not set. Raises SiteUnavailable."""
+    work = _Work(talk, None)
+    work.items = [item for item in items if item.word != "UID"]
+    work.items.insert(0, UID)
+    if talk.condstore and MODSEQ not in work.items:
+        work.items.append(MODSEQ)
+    with_bytes = any(item.section is not None for item in work.items)
+    places = (place for uid in uids if (place := work.view.place(uid)) is not None)
+    for piece in chunks(spans_of(places), BODIES_CHUNK):
+        await _rows(work, piece, with_bytes=with_bytes)
 
 
 def _completed(given: Fetch, with_modseq: bool, uid_only: bool) -> list[FetchItem]:

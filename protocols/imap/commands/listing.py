@@ -38,7 +38,7 @@ async def listing(talk: Talk, request: Request) -> Reply:
         return refused(tree)
     rows = _matching(tree, given)
     for row in rows:
-        talk.say(_line(talk, row, given))
+        talk.say(line(talk, row, given))
         if "MYRIGHTS" in given.returns and row.mailbox is not None:
             # RFC 8440 §3: behind the LIST that it belongs to
             mine = tree.places[row.name].rights if row.name in tree.places else rights.ALL
@@ -182,7 +182,8 @@ def _selected(tree: Tree, name: str, selection: frozenset[str]) -> bool:
     return "SPECIAL-USE" not in selection or bool(tree.mailboxes[name].special_use)
 
 
-def _line(talk: Talk, row: Row, given: List) -> bytes:
+def line(talk: Talk, row: Row, given: List) -> bytes:
+    """The untagged LIST (RFC 9051 §7.3.1), without its star."""
     attributes: list[str] = []
     if row.mailbox is None:
         # RFC 5258 §3: \NonExistent implies \Noselect, and clients of RFC 3501 know only the latter
@@ -192,11 +193,11 @@ def _line(talk: Talk, row: Row, given: List) -> bytes:
         attributes.append("\\Subscribed")
     if row.mailbox is not None and row.mailbox.special_use:
         attributes.append(row.mailbox.special_use)  # RFC 6154 §2: in plain LIST too
-    line = f'LIST ({" ".join(attributes)}) "{SEPARATOR}" '.encode("ascii") + talk.name(row.name)
+    said = f'LIST ({" ".join(attributes)}) "{SEPARATOR}" '.encode("ascii") + talk.name(row.name)
     if row.subscribed_beneath:
         criteria = " ".join(f'"{word}"' for word in sorted(given.selection - {"REMOTE", "RECURSIVEMATCH"}))
-        line += f' ("CHILDINFO" ({criteria}))'.encode("ascii")
-    return line
+        said += f' ("CHILDINFO" ({criteria}))'.encode("ascii")
+    return said
 
 
 class Pattern:

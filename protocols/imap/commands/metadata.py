@@ -116,6 +116,11 @@ def _asked(known: Mapping[str, bytes], given: GetMetadata) -> Iterator[tuple[str
                 yield name, value
 
 
+def names_only(talk: Talk, mailbox: str, entries: Sequence[str]) -> bytes:
+    """RFC 5464 §4.4.2: which have changed, not to what."""
+    return b"METADATA " + talk.name(mailbox) + b" " + b" ".join(writer.astring(name.encode("ascii")) for name in entries)
+
+
 def _say(talk: Talk, mailbox: str, values: Values) -> None:
     pairs = [
         writer.astring(name.encode("ascii")) + b" " + writer.nstring(value, talk.utf8) for name, value in values.items()

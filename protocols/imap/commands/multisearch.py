@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from cluster.domain.mailbox import names, rights
+from cluster.domain.mailbox import names
 from cluster.domain.refusal import Refusal
 from protocols.imap import results
 from protocols.imap.commands.search import HINTS, SEARCHED, failed, say_no_update
@@ -13,9 +13,10 @@ from protocols.imap.finding import find
 from protocols.imap.model import MultiSearch, Reply, Request
 from protocols.imap.progress import Progress
 from protocols.imap.results import Results
+from protocols.imap.sources import Candidate, candidates, fits
 from protocols.imap.state import Talk
 from protocols.imap.view import NOTHING_RECENT, View
-from protocols.port import Mailbox, Named, Status
+from protocols.port import Named, Status
 
 SELECTED = (("SELECTED", ()),)
 ALL = frozenset(("ALL",))
@@ -61,15 +62,6 @@ async def multisearch(talk: Talk, request: Request) -> Reply:
     return SEARCHED
 
 
-class Candidate(msgspec.Struct, frozen=True):
-    """A mailbox that may be searched. `name`: as the client says it."""
-
-    place: Named
-    mailbox: Mailbox
-    name: str
-    subscribed: bool
-
-
 class Chosen(msgspec.Struct, frozen=True):
     place: Named
     status: Status
@@ -98,41 +90,14 @@ async def _view(talk: Talk, one: Chosen) -> View | None:
 
 async def _chosen(talk: Talk, sources: Iterable[tuple[str, tuple[str, ...]]]) -> list[Chosen] | Refusal:
     """The mailboxes named that hold anything, each once, in the order of LIST. Those that are not there are passed over."""
-    candidates = await _candidates(talk, sources)
-    if isinstance(candidates, Refusal):
-        return candidates
+    known = await candidates(talk, sources)
+    if isinstance(known, Refusal):
+        return known
     wanted: set[int] = set()
     for word, given in sources:
         asked = {names.canonical(name) for name in given}
-        wanted.update(one.mailbox.id for one in candidates if _fits(talk, one, word, asked))
-    return await _filled(talk, [one for one in candidates if one.mailbox.id in wanted])
-
-
-async def _candidates(talk: Talk, sources: Iterable[tuple[str, tuple[str, ...]]]) -> list[Candidate] | Refusal:
-    """One's own, and those of others that may be looked up and read, where these could be named."""
-    mailboxes = await talk.site.mailboxes(talk.who())
-    if isinstance(mailboxes, Refusal):
-        return mailboxes
-    found = [Candidate(Named(talk.who(), one.name), one, one.name, one.subscribed) for one in mailboxes]
-    wanted = {name for _, given in sources for name in given}
-    subscribed: set[str] = set()
-    if any(word == "SUBSCRIBED" for word, _ in sources):
-        known = await talk.site.subscriptions(talk.who())
-        if isinstance(known, Refusal):
-            return known
-        subscribed.update(known)
-    in_anothers = talk.view is not None and talk.view.reader and any(word == "SELECTED" for word, _ in sources)
-    if in_anothers or any(map(names.is_elsewhere, wanted | subscribed)):
-        others = await talk.site.others(talk.who())
-        if isinstance(others, Refusal):
-            return others
-        # RFC 7377 §2.2: where one may not read nothing is searched, and nothing is said of it
-        found += [
-            Candidate(place, one, place.shown, place.shown in subscribed)
-            for place, one in others
-            if place.may(rights.LOOKUP + rights.READ)
-        ]
-    return found
+        wanted.update(one.mailbox.id for one in known if _fits(talk, one, word, asked))
+    return await _filled(talk, [one for one in known if one.mailbox.id in wanted])
 
 
 async def _filled(talk: Talk, chosen: list[Candidate]) -> list[Chosen] | Refusal:
@@ -141,9 +106,9 @@ async def _filled(talk: Talk, chosen: list[Candidate]) -> list[Chosen] | Refusal
     for one in chosen:
         by_owner.setdefault((one.place.account, one.place.prefix), []).append(one)
     filled: list[Chosen] = []
-    for candidates in by_owner.values():
-        place = candidates[0].place
-        known = await talk.site.status(place.account, [one.mailbox.id for one in candidates], reader=place.reader)
+    for theirs in by_owner.values():
+        place = theirs[0].place
+        known = await talk.site.status(place.account, [one.mailbox.id for one in theirs], reader=place.reader)
         if isinstance(known, Refusal):
             return known
         filled += [Chosen(place, one) for one in known if one.messages or one.mailbox.id == own]
@@ -151,17 +116,6 @@ async def _filled(talk: Talk, chosen: list[Candidate]) -> list[Chosen] | Refusal
 
 
 def _fits(talk: Talk, one: Candidate, word: str, asked: set[str]) -> bool:
-    """RFC 5465 §6, RFC 7377 §2.2."""
-    match word:
-        case "SELECTED":
-            return talk.view is not None and talk.view.mailbox == one.mailbox.id
-        case "INBOXES":
-            return one.name == names.INBOX  # where mail is delivered
-        case "PERSONAL":
-            return not one.place.reader
-        case "SUBSCRIBED":
-            return one.subscribed
-        case "MAILBOXES":
-            return one.name in asked
-    above = names.superiors(one.name)
-    return one.name in asked or any(name in asked for name in (above[-1:] if word == "SUBTREE-ONE" else above))
+    if word == "SELECTED":
+        return talk.view is not None and talk.view.mailbox == one.mailbox.id
+    return fits(one.name, word, asked, personal=not one.place.reader, subscribed=one.subscribed)

@@ -16,6 +16,7 @@ async def unauthenticate(talk: Talk, request: Request) -> Reply | None:
     if not offered(talk):
         return OFF
     await talk.deselect()
+    await talk.notice(None)
     talk.sign_out()
     talk.put(writer.tagged(request.tag, Reply("OK", "Who is next?")))
     await talk.flush()

@@ -101,7 +101,7 @@ class Notices:
         self._values = dict(await self._annotations(None))
         for one in self._boxes.values():
             if not one.readable:
-                # RFC 5465 §6: it may be seen, and nothing be learnt of what is in it
+                # RFC 5465 §5.9: it may be seen, and nothing be learnt of what is in it
                 self._say_list(one.one, "\\NoAccess")
 
     async def _found(self) -> dict[int, Watched]:
@@ -114,7 +114,7 @@ class Notices:
             if isinstance(known, Refusal):
                 raise SiteUnavailable(known.text)
             self._parents = {superior for one in known for superior in names.superiors(one.name)}
-            wanted = ((one, self._wants(one).events) for one in known)
+            wanted = ((one, self._wants(one)) for one in known)
             found = {
                 one.mailbox.id: Watched(one, events, one.place.may(rights.READ)) for one, events in wanted if events
             }
@@ -132,15 +132,17 @@ class Notices:
                 watching = self._talk.site.watch(owner, None, self._talk.bell)
                 self._watches[owner] = await self._watching.enter_async_context(watching)
 
-    def _wants(self, one: Candidate) -> EventGroup:
-        return self._group(one.name, personal=not one.place.reader, subscribed=one.subscribed)
+    def _wants(self, one: Candidate) -> frozenset[str]:
+        return self._events(one.name, personal=not one.place.reader, subscribed=one.subscribed)
 
-    def _group(self, name: str, *, personal: bool, subscribed: bool) -> EventGroup:
-        """The first that the mailbox fits, so that NONE before a wider filter leaves it out (ops/decisions/notify.md)."""
-        for group, asked in self._groups:
-            if fits(name, group.filter, asked, personal=personal, subscribed=subscribed):
-                return group
-        return NOTHING
+    def _events(self, name: str, *, personal: bool, subscribed: bool) -> frozenset[str]:
+        """RFC 5465 §6: of all the groups that the mailbox fits together."""
+        fitting = (
+            group.events
+            for group, asked in self._groups
+            if fits(name, group.filter, asked, personal=personal, subscribed=subscribed)
+        )
+        return frozenset().union(*fitting)
 
     # -- what happened ---------------------------------------------------------------------------------------------------
     async def tell(self) -> None:
@@ -204,7 +206,7 @@ class Notices:
         by_name = {one.one.name: one.one for one in now.values()}
         for name in sorted((before ^ subscribed) - said):
             personal = not names.is_elsewhere(name)
-            if SUBSCRIPTION in self._group(name, personal=personal, subscribed=True).events:
+            if SUBSCRIPTION in self._events(name, personal=personal, subscribed=True):
                 self._say_list(by_name.get(name), name=name)
         return [box for box in self._messages() if box not in was]
 

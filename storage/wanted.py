@@ -6,7 +6,7 @@ such event on is confirmed as kept, for a copy with missing blobs is no copy.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import structlog
 
@@ -14,7 +14,7 @@ from cluster import codec
 from cluster.domain.mailbox.content import Segment
 from cluster.domain.mailbox.events import MessageAppended
 from cluster.domain.outbox.events import MessageQueued
-from cluster.log.blobs import SMALL_BYTES_MAX
+from cluster.log.blobs import PIECE_BYTES_MAX, SMALL_BYTES_MAX, SMALL_MAX
 from cluster.log.model import Record
 from storage.blobs import Blobs, BlobsUnavailable
 from storage.blobs.peers import Fetcher, Outcome
@@ -26,6 +26,7 @@ from storage.window import Windows
 HERE_KNOWN_MAX = 16_384  # names of blobs that came of late
 TOGETHER_MAX = 512  # fetched, then made durable together
 AT_ONCE_MAX = 8  # leaves ways free for what a session waits for
+PORTIONS_AT_ONCE_MAX = 4  # of small ones; each holds an answer
 RETRY_FIRST_S = 0.5
 RETRY_S_MAX = 300.0
 LOST_AFTER_S = 24 * 3600.0  # that every other site says it has none; until then one may come back from its repair
@@ -146,10 +147,18 @@ class WantedContent:
     async def _small(self, wanted: Sequence[Segment]) -> set[bytes]:
         """Those that came, many in one answer: one by one each costs a way there and back."""
         small = [segment for segment in wanted if segment.size <= SMALL_BYTES_MAX]
-        if self._fetcher is None or len(small) < 2:
+        fetcher = self._fetcher
+        if fetcher is None or len(small) < 2:
             return set()
+
+        ways = asyncio.Semaphore(PORTIONS_AT_ONCE_MAX)
+
+        async def some(portion: Sequence[Segment]) -> set[bytes]:
+            async with ways:
+                return await fetcher.fetch_small(portion)
+
         try:
-            return await self._fetcher.fetch_small(small)
+            return set().union(*await asyncio.gather(*map(some, _portions(small))))
         except BlobsUnavailable as error:
             log.warning("blobs cannot be kept", partition=self._partition, error=str(error))
             return set()
@@ -171,6 +180,20 @@ class WantedContent:
             log.error("content is lost: no site has it", partition=self._partition, hash=wanted.segment.hash.hex())
         again_in_s = min(RETRY_S_MAX, self._retry_first_s * 2.0 ** min(wanted.tries, 30))
         await self._store.failed(wanted.segment.hash, again_in_s, denied=denied, lost=lost)
+
+
+def _portions(small: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Each as much as one answer holds: so the next is on its way while one is stored."""
+    portion: list[Segment] = []
+    room = PIECE_BYTES_MAX
+    for segment in small:
+        if portion and (segment.size > room or len(portion) == SMALL_MAX):
+            yield portion
+            portion, room = [], PIECE_BYTES_MAX
+        portion.append(segment)
+        room -= segment.size
+    if portion:
+        yield portion
 
 
 def _namings(record: Record) -> list[Naming]:

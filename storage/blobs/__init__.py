@@ -101,6 +101,10 @@ class Blobs(Protocol):
         """Clear bytes; None where there is no such blob or its file is torn."""
         ...
 
+    async def sizes(self, hashes: Sequence[bytes]) -> list[int | None]:
+        """The same of each, in order."""
+        ...
+
     async def missing(self, hashes: Sequence[bytes]) -> list[bytes]:
         """Those that are not here (or torn)."""
         ...

@@ -61,8 +61,7 @@ def small_source(blobs: Blobs) -> SmallSource:
 
     async def small(hashes: Sequence[bytes]) -> list[bytes | None]:
         room, wanted = PIECE_BYTES_MAX, list[bytes | None]()
-        for hash in hashes:
-            size = await blobs.size(hash)
+        for hash, size in zip(hashes, await blobs.sizes(hashes), strict=True):
             fits = size is not None and size <= SMALL_BYTES_MAX
             if fits and size > room:  # type: ignore[operator]
                 break

@@ -87,6 +87,9 @@ class ShelvedBlobs:
     async def size(self, hash: bytes) -> int | None:
         return await self._hop(lambda: self.shelf.size(hash))
 
+    async def sizes(self, hashes: Sequence[bytes]) -> list[int | None]:
+        return await self._hop(lambda: [self.shelf.size(hash) for hash in hashes])
+
     async def missing(self, hashes: Sequence[bytes]) -> list[bytes]:
         return await self._hop(lambda: [hash for hash in hashes if self.shelf.size(hash) is None])
 

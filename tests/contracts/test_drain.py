@@ -5,6 +5,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, cast
 
 import msgspec
@@ -149,7 +150,8 @@ class Case:
 
     def start(self) -> None:
         """A process; what the one before had in memory is gone."""
-        views = Views(*(cast(Any, each) for each in (None, None, self.tables, None)))
+        mail = SimpleNamespace(database=None)  # Nobody asks it for mail.
+        views = Views(*(cast(Any, each) for each in (mail, None, self.tables, None)))
         executor = Executor(self.world, "north", self.log, cast(Any, self.tables), views)
         self.own = Handing(executor, cast(Any, self.tables), SPOOL)
         self.drain = Drain(executor, self.own, cast(Any, self.tables), cast(Any, self.log), lambda: True)

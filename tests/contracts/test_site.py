@@ -193,8 +193,10 @@ async def test_addresses_lead_where_the_directory_says(live_site: Live) -> None:
     domain = person.address.partition("@")[2]
     plus = await live_site.site.resolve(f"Anna+news@{domain}")
     assert not isinstance(plus, Refusal) and plus.accounts == (person.id,)
+    # The domain's own administrator: others on these engines may have made one who is everybody's.
+    admin = await live_site.person("root", domain=domain, administrator=True)
     postmaster = await live_site.site.resolve(f"postmaster@{domain}")
-    assert not isinstance(postmaster, Refusal) and postmaster.accounts == (person.id,)
+    assert not isinstance(postmaster, Refusal) and postmaster.accounts == (admin.id,)
     nobody = await live_site.site.resolve(f"nobody@{domain}")
     assert isinstance(nobody, Refusal) and nobody.reason is Reason.NO_SUCH_ADDRESS
     elsewhere = await live_site.site.resolve("somebody@elsewhere.example")

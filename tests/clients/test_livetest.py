@@ -4,6 +4,8 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.clients.place import Person, Place, said
 
 CONFIGURATION = """\
@@ -33,6 +35,7 @@ RESULT = re.compile(r"^(test_\w+) \(\w+\.(?:[\w<>]+\.)*(\w+)\.test_\w+\)(?:\n.*?
 PASSED_MIN = 35  # the suite really ran
 
 
+@pytest.mark.long
 def test_livetest_of_imapclient(imapclient: None, place: Place, person: Person, tmp_path: Path) -> None:
     file = tmp_path / "livetest.ini"
     port = place.config.ports.imaps

@@ -98,6 +98,7 @@ def names(subject: str, numbers: Iterable[int]) -> set[bytes]:
     return {f"{subject} {n}".encode() for n in numbers}
 
 
+@pytest.mark.long
 def test_a_thousand_messages_both_ways(pair: Pair) -> None:
     place, person, near, sync = pair
     place.append(person, [message(n) for n in range(800)])

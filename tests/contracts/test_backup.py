@@ -280,6 +280,7 @@ asyncio.run(restore(Path(sys.argv[1]), Path(sys.argv[2]), lambda step: print("st
 """
 
 
+@pytest.mark.long
 async def test_a_killed_restore_leaves_no_site_and_the_next_one_clears_up(made: Path, engines: Config, tmp_path: Path) -> None:
     fresh = live.init(tmp_path / "fresh", site=engines.site)
     process = await asyncio.create_subprocess_exec(

@@ -11,7 +11,7 @@ from tests.faults.clients import GONE, Imap
 from tests.faults.site import Site
 from tests.faults.test_sites import PASSWORD, message, person, signed_in
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240), pytest.mark.asyncio(loop_scope="module")]
 
 SETTLED_S_MAX = 30.0
 
@@ -98,7 +98,6 @@ async def counted(line: Imap, mailbox: str) -> int:
     return int(row.rpartition(b" ")[2].rstrip(b")\r\n"))
 
 
-@pytest.mark.long
 async def test_a_site_that_gains_a_copy_serves_it_itself_and_carries_again_when_it_is_gone(sites: list[Site]) -> None:
     pune, mumbai, dr = sites
     place = ("cluster", "partition", "move", "mail-apart", "--yes", "--to", "mumbai", "--copies")

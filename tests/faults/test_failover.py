@@ -214,6 +214,7 @@ async def test_losing_members_of_the_backbone_moves_nothing(sites: list[Site]) -
     await log.stop()
 
 
+@pytest.mark.long
 async def test_what_only_the_lost_home_had_comes_back_with_it(sites: list[Site]) -> None:
     """Durability `local`: acknowledged, and on no other site's disk yet when the home was killed."""
     pune, mumbai, dr = sites

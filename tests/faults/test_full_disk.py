@@ -30,6 +30,7 @@ def mounted(folder: Path) -> bool:
     )
 
 
+@pytest.mark.long
 async def test_a_full_disk_puts_mail_off_and_loses_none(tmp_path: Path) -> None:
     site = sites.made(tmp_path / "site")
     anna, ben = site.people

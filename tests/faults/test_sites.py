@@ -224,6 +224,7 @@ async def test_a_killed_worker_of_the_home(sites: list[Site]) -> None:
     await until_alike(clients, 2)
 
 
+@pytest.mark.long
 async def test_a_site_that_was_away_catches_up(sites: list[Site]) -> None:
     pune, mumbai, dr = sites
     dora = await person(pune, "dora")
@@ -240,6 +241,7 @@ async def test_a_site_that_was_away_catches_up(sites: list[Site]) -> None:
     assert [uid for uid, *_ in found.rows] == list(range(1, 21))
 
 
+@pytest.mark.long
 async def test_a_site_that_is_cut_off_reads_on_and_goes_on_when_the_cut_heals(place: Place) -> None:
     pune, mumbai, _ = place.sites
     fay = await person(pune, "fay")

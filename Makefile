@@ -47,7 +47,7 @@ check: $(STAMP)
 	$(VENV)/bin/lint-imports --no-cache
 
 test: check client-packages
-	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 # Without the foreign clients and the killing: for the minute before a commit.
 test-fast: $(STAMP)

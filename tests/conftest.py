@@ -14,11 +14,6 @@ from node.world import SystemWorld
 from tests import live
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that no process is left with it at the end (`--no-loadscope-reorder`)."""
-    items.sort(key=lambda item: not item.path.name.startswith("test_sim"))
-
-
 @pytest.fixture(scope="session")
 def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Config]:
     """nats-server and PostgreSQL of a site whose worker serves nobody: tests put the site together themselves."""

@@ -141,10 +141,14 @@ async def test_tables_of_an_earlier_release_know_what_was_expunged(live_site: Li
     await done(live_site, DeleteMailbox(person.id, "old"))
     await done(live_site, Expunge(person.id, inbox, ((3, 3),), only_deleted=False))
     database = live_site.parts.database
-    asked = "SELECT mailbox, uid, place, moved, taken FROM expunged ORDER BY mailbox, uid"
-    before = [tuple(row) for row in await database.fetch(asked) if row["taken"] == 0]
+    # Of this account alone: what others did on the same engines may have been restored, or be of mailboxes renumbered since.
+    asked = (
+        "SELECT mailbox, uid, place, moved, taken FROM expunged WHERE mailbox IN (SELECT id FROM mailbox WHERE account = $1 "
+        "UNION SELECT id FROM mailbox_deleted WHERE account = $1) ORDER BY mailbox, uid"
+    )
+    before = [tuple(row) for row in await database.fetch(asked, person.id) if row["taken"] == 0]
     await database.run("ALTER TABLE live.expunged DROP COLUMN place, DROP COLUMN moved, DROP COLUMN taken")
     await database.run("DROP INDEX live.mailbox_deleted_account")
     await prepare(live_site.parts.config.database_url)
-    after = {tuple(row) for row in await database.fetch(asked)}
+    after = {tuple(row) for row in await database.fetch(asked, person.id)}
     assert len(before) >= 6 and set(before) <= after

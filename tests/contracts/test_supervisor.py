@@ -230,6 +230,7 @@ def ways() -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("way", ways(), ids=" ".join)
+@pytest.mark.long
 async def test_other_users_can_run_a_site_too(tmp_path: Path, way: tuple[str, ...]) -> None:
     site = make(tmp_path / "site")
     site.way = way

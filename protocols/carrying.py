@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import structlog
 
 from cluster.domain.refusal import Reason, Refusal
-from protocols.wire import Wire, WireClosed
+from protocols.wire import Wire, WireClosed, WireStopping
 
 LINE_BYTES_MAX = 8192  # of what the other site says before the client hears it
 MARGIN_S = 60  # a silent client is ended by the site that serves it; by us only so much later
@@ -42,6 +42,8 @@ class Stream(Protocol):
 
     @property
     def clear(self) -> bool: ...
+
+    def feed(self, data: bytes, /) -> None: ...
 
 
 class Traveller(NamedTuple):
@@ -133,6 +135,47 @@ async def _taken_at(site: str, traveller: Traveller, way: Way, sites: Sites) -> 
     return carried
 
 
+Pump = asyncio.Task[None]  # raises what `pumped` does
+
+
+class Waits(NamedTuple):
+    """In seconds: for either side to take what the other says, and for a client to say something."""
+
+    write_s_max: float
+    idle_s_max: float
+
+
+async def both_ways(
+    near: Wire, carried: Carried, ahead: bytes, waits: Waits, told: Stream, over: Callable[[Pump, Pump], Awaitable[None]]
+) -> None:
+    """Until either side has had enough. `ahead`: what the client has sent already. `over`: called with the way up and the way
+    down when one of both has ended. Raises what that raises."""
+    far = carried.wire
+    far.write(ahead)
+    if carried.ahead:
+        near.write(carried.ahead)
+        told.feed(carried.ahead)
+    up = asyncio.create_task(pumped(near, far, waits.write_s_max, _nothing, waits.idle_s_max + MARGIN_S))
+    down = asyncio.create_task(pumped(far, near, waits.write_s_max, told.feed, None))
+    try:
+        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+        await over(up, down)
+    finally:
+        for task in (up, down):
+            task.cancel()
+        await asyncio.gather(up, down, return_exceptions=True)
+        far.close()
+
+
+async def last_replies(error: BaseException | None, near: Wire, down: Pump, told: Stream) -> None:
+    """The way up ended with `error`: what was asked before this node stops, or before the client said its last, is still
+    answered."""
+    if isinstance(error, WireStopping):
+        await _quiet(down, told, QUIET_S, LAST_WORDS_S_MAX)
+    elif error is None and near.listens:
+        await _quiet(down, told, HALF_CLOSED_QUIET_S, HALF_CLOSED_S_MAX)
+
+
 async def pumped(
     source: Wire, sink: Wire, write_s_max: float, told: Callable[[bytes], None], silence_s_max: float | None
 ) -> None:
@@ -143,11 +186,11 @@ async def pumped(
         await sink.drain(write_s_max)
 
 
-def nothing(_: bytes) -> None:
+def _nothing(_: bytes) -> None:
     """Is made of what passes."""
 
 
-async def quiet(down: "asyncio.Task[None]", told: Stream, quiet_s: float, limit_s: float) -> None:
+async def _quiet(down: Pump, told: Stream, quiet_s: float, limit_s: float) -> None:
     """Returns when the far side has said nothing for so long, between two replies; in time anyway."""
     deadline = asyncio.get_running_loop().time() + limit_s
     while not down.done() and asyncio.get_running_loop().time() < deadline:

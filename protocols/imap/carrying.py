@@ -11,20 +11,7 @@ from collections.abc import Awaitable
 
 import structlog
 
-from protocols.carrying import (
-    HALF_CLOSED_QUIET_S,
-    HALF_CLOSED_S_MAX,
-    LAST_WORDS_S_MAX,
-    MARGIN_S,
-    QUIET_S,
-    Carried,
-    Lines,
-    NotTaken,
-    Traveller,
-    nothing,
-    pumped,
-    quiet,
-)
+from protocols.carrying import Carried, Lines, NotTaken, Pump, Traveller, Waits, both_ways, last_replies
 from protocols.imap.settings import Settings
 from protocols.wire import Wire, WireClosed, WireStopping
 
@@ -97,41 +84,29 @@ class Told:
 
 async def carry(near: Wire, carried: Carried, ahead: bytes, settings: Settings) -> None:
     """Until either side has had enough. `ahead`: what the client has sent already. Raises nothing but cancellation."""
-    far, told = carried.wire, Told()
-    far.write(ahead)
-    if carried.ahead:
-        near.write(carried.ahead)
-        told.feed(carried.ahead)
-    up = asyncio.create_task(pumped(near, far, settings.write_s_max, nothing, settings.idle_s_max + MARGIN_S))
-    down = asyncio.create_task(pumped(far, near, settings.write_s_max, told.feed, None))
-    try:
-        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+    told = Told()
+
+    async def over(up: Pump, down: Pump) -> None:
         bye = await _over(up, down, told, near)
         if bye and told.clear and not told.bye:
             near.write(f"* BYE {bye}\r\n".encode("ascii"))
+
+    try:
+        await both_ways(near, carried, ahead, Waits(settings.write_s_max, settings.idle_s_max), told, over)
     except Exception:
         log.exception("carrying failed")  # Our bug; nothing is said, as it may be in the middle of a literal.
-    finally:
-        for task in (up, down):
-            task.cancel()
-        await asyncio.gather(up, down, return_exceptions=True)
-        far.close()
 
 
-async def _over(up: "asyncio.Task[None]", down: "asyncio.Task[None]", told: Told, near: Wire) -> str:
+async def _over(up: Pump, down: Pump, told: Told, near: Wire) -> str:
     """One of both has ended. What the client is to be told when all is said; empty = nothing."""
     if down.done():
         return await _ended(down, "[UNAVAILABLE] The site with your mail is out of reach; sign in again.")
     error = up.exception()
+    await last_replies(error, near, down, told)
     if isinstance(error, WireStopping):
-        await quiet(down, told, QUIET_S, LAST_WORDS_S_MAX)
         return "[UNAVAILABLE] The server is stopping; come back in a moment."
     if isinstance(error, TimeoutError):
         return "Nothing was heard for too long."  # RFC 9051 §5.4
-    if error is None and near.listens:
-        # What was asked before the end is still answered.
-        await quiet(down, told, HALF_CLOSED_QUIET_S, HALF_CLOSED_S_MAX)
-        return ""
     if isinstance(error, WireClosed) and not near.closed.is_set():
         return await _ended(down, "[UNAVAILABLE] The site with your mail takes nothing any more; sign in again.")
     return ""

@@ -10,22 +10,9 @@ import binascii
 
 import structlog
 
-from protocols.carrying import (
-    HALF_CLOSED_QUIET_S,
-    HALF_CLOSED_S_MAX,
-    LAST_WORDS_S_MAX,
-    MARGIN_S,
-    QUIET_S,
-    Carried,
-    Lines,
-    NotTaken,
-    Traveller,
-    nothing,
-    pumped,
-    quiet,
-)
+from protocols.carrying import Carried, Lines, NotTaken, Pump, Traveller, Waits, both_ways, last_replies
 from protocols.pop3.settings import Settings
-from protocols.wire import Wire, WireStopping
+from protocols.wire import Wire
 
 log = structlog.get_logger("pop3")
 
@@ -62,24 +49,13 @@ class _Heard:
 
 async def carry(near: Wire, carried: Carried, ahead: bytes, settings: Settings) -> None:
     """Until either side has had enough. `ahead`: what the client has sent already. Raises nothing but cancellation."""
-    far, heard = carried.wire, _Heard()
-    far.write(ahead)
-    near.write(carried.ahead)
-    up = asyncio.create_task(pumped(near, far, settings.write_s_max, nothing, settings.idle_s_max + MARGIN_S))
-    down = asyncio.create_task(pumped(far, near, settings.write_s_max, heard.feed, None))
-    try:
-        await asyncio.wait((up, down), return_when=asyncio.FIRST_COMPLETED)
+    heard = _Heard()
+
+    async def over(up: Pump, down: Pump) -> None:
         if up.done():
-            error = up.exception()
-            if isinstance(error, WireStopping):
-                await quiet(down, heard, QUIET_S, LAST_WORDS_S_MAX)
-            elif error is None and near.listens:
-                # What was asked before the end is still answered.
-                await quiet(down, heard, HALF_CLOSED_QUIET_S, HALF_CLOSED_S_MAX)
+            await last_replies(up.exception(), near, down, heard)
+
+    try:
+        await both_ways(near, carried, ahead, Waits(settings.write_s_max, settings.idle_s_max), heard, over)
     except Exception:
         log.exception("carrying failed")
-    finally:
-        for task in (up, down):
-            task.cancel()
-        await asyncio.gather(up, down, return_exceptions=True)
-        far.close()

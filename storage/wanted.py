@@ -6,7 +6,7 @@ such event on is confirmed as kept, for a copy with missing blobs is no copy.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
 import structlog
 
@@ -18,6 +18,7 @@ from cluster.log.blobs import PIECE_BYTES_MAX, SMALL_BYTES_MAX, SMALL_MAX
 from cluster.log.model import Record
 from storage.blobs import Blobs, BlobsUnavailable
 from storage.blobs.peers import Fetcher, Outcome
+from storage.portions import portions
 from storage.postgres.pool import AWAY, Connection, Database
 from storage.postgres.wanted import Wanted, WantedStore
 from storage.postgres.window import Naming
@@ -151,6 +152,8 @@ class WantedContent:
         if fetcher is None or len(small) < 2:
             return set()
 
+        # Each as much as one answer holds: so the next is on its way while one is stored.
+        answers = portions(small, lambda segment: segment.size, PIECE_BYTES_MAX, SMALL_MAX)
         ways = asyncio.Semaphore(PORTIONS_AT_ONCE_MAX)
 
         async def some(portion: Sequence[Segment]) -> set[bytes]:
@@ -158,7 +161,7 @@ class WantedContent:
                 return await fetcher.fetch_small(portion)
 
         try:
-            return set().union(*await asyncio.gather(*map(some, _portions(small))))
+            return set().union(*await asyncio.gather(*map(some, answers)))
         except BlobsUnavailable as error:
             log.warning("blobs cannot be kept", partition=self._partition, error=str(error))
             return set()
@@ -180,20 +183,6 @@ class WantedContent:
             log.error("content is lost: no site has it", partition=self._partition, hash=wanted.segment.hash.hex())
         again_in_s = min(RETRY_S_MAX, self._retry_first_s * 2.0 ** min(wanted.tries, 30))
         await self._store.failed(wanted.segment.hash, again_in_s, denied=denied, lost=lost)
-
-
-def _portions(small: Sequence[Segment]) -> Iterator[list[Segment]]:
-    """Each as much as one answer holds: so the next is on its way while one is stored."""
-    portion: list[Segment] = []
-    room = PIECE_BYTES_MAX
-    for segment in small:
-        if portion and (segment.size > room or len(portion) == SMALL_MAX):
-            yield portion
-            portion, room = [], PIECE_BYTES_MAX
-        portion.append(segment)
-        room -= segment.size
-    if portion:
-        yield portion
 
 
 def _namings(record: Record) -> list[Naming]:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from node.importing.lines import at_zone, dated, with_crlf
 from node.importing.model import KEY_BYTES, Bad, Folder, Item, Known, SourceUnreadable
 from protocols.imap import utf7
+from storage.portions import portions
 
 TIMEOUT_S = 120.0
 LOGOUT_S_MAX = 5.0
@@ -107,7 +108,8 @@ class ImapSource:
                     keys[uid] = key
             wanted = list(keys)
             for start in range(0, len(wanted), LISTED_UIDS):
-                for lines in _batches(self._lines(wanted[start : start + LISTED_UIDS])):
+                listed = self._lines(wanted[start : start + LISTED_UIDS])
+                for lines in portions(listed, lambda line: line.size, FETCHED_BYTES, FETCHED_MESSAGES):
                     yield from self._fetched(folder, lines, keys)
         except (imaplib.IMAP4.error, OSError) as error:
             raise self._unreadable(error) from None
@@ -364,19 +366,6 @@ def _internal(text: bytes) -> tuple[int, int] | None:
         return at_zone(datetime.datetime(year, month, day, hour, minute, min(59, second), tzinfo=tz))
     except ValueError:
         return None
-
-
-def _batches(lines: Sequence[Line]) -> Iterator[list[Line]]:
-    batch: list[Line] = []
-    room = FETCHED_BYTES
-    for line in lines:
-        if batch and (line.size > room or len(batch) == FETCHED_MESSAGES):
-            yield batch
-            batch, room = [], FETCHED_BYTES
-        batch.append(line)
-        room -= line.size
-    if batch:
-        yield batch
 
 
 def _ranges(uids: Sequence[int]) -> str:

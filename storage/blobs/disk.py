@@ -8,13 +8,14 @@ from contextlib import AbstractContextManager
 from itertools import groupby
 from pathlib import Path
 
-from storage.blobs import PIECE_BYTES_MAX, BlobCorrupt, BlobMissing
-from storage.blobs.files import NAME_FILE, READ_THREADS, FileShelf
+from storage.blobs import BlobMissing
+from storage.blobs.files import NAME_FILE, FileShelf
 from storage.blobs.frames import Codec
 from storage.blobs.intake import Sink
-from storage.blobs.shelf import ShelvedBlobs
+from storage.blobs.shelf import ShelvedBlobs, pieces_of
 from storage.blobs.small import SMALL_BYTES_MAX, SmallShelf
 
+READ_THREADS = 4
 SMALL_FILE = "small.sqlite"
 MADE_FILE = "small.made"  # there was a file for small blobs
 
@@ -59,14 +60,7 @@ class DiskShelf:
 
     def pieces(self, hash: bytes, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         data = self._small.find(hash)
-        if data is None:
-            yield from self._files.pieces(hash, start, end)
-            return
-        end = len(data) if end is None else end
-        if not 0 <= start <= end <= len(data):
-            raise BlobCorrupt(f"bytes {start} to {end} of a blob of {len(data)}")
-        for at in range(start, end, PIECE_BYTES_MAX):
-            yield data[at : min(at + PIECE_BYTES_MAX, end)]
+        yield from self._files.pieces(hash, start, end) if data is None else pieces_of(data, start, end)
 
     def size(self, hash: bytes) -> int | None:
         size = self._small.size(hash)

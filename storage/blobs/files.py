@@ -9,18 +9,15 @@ import hashlib
 import itertools
 import os
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 
 from storage.blobs import HASH_BYTES, BlobCorrupt, BlobMissing
 from storage.blobs.frames import Codec, FrameWriter, decode, encode, pieces, shape_at, write_all
-from storage.blobs.shelf import ShelvedBlobs
 
-READ_THREADS = 4
 SYNC_THREADS = 8  # one fsync at a time gave 3,400 files/s, eight at a time 8,000
 # From so many files on the whole filesystem is synced at once: each file lies in a folder of its own, so that they would
 # cost two fsyncs each, and half of a worker's system time.
@@ -35,15 +32,9 @@ _FAN = 1 << 16
 _Stamp = tuple[int, int]  # inode, time of change: tells a file from another of the same name
 
 
-class FileBlobs(ShelvedBlobs):
+class FileShelf:
     """`root` is made where it is not there. Raises OSError."""
 
-    def __init__(self, root: Path, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self.files = FileShelf(root)
-        super().__init__(self.files, READ_THREADS, monotonic)
-
-
-class FileShelf:
     def __init__(self, root: Path) -> None:
         self._root = os.path.abspath(root)
         self._tmp = f"{self._root}/tmp"
@@ -369,14 +360,17 @@ def _syncfs() -> Callable[[int], int] | None:
 
 def _fsync(paths: list[str]) -> None:
     for path in paths:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            continue  # deleted meanwhile, on purpose
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+        with suppress(FileNotFoundError):  # deleted meanwhile, on purpose
+            fsync(path)
+
+
+def fsync(path: str) -> None:
+    """A file or a folder. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _folders(path: str) -> list[str]:

@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 
-from storage.blobs import PIECE_BYTES_MAX, BlobCorrupt, BlobMissing
-from storage.blobs.shelf import ShelvedBlobs
+from storage.blobs import BlobCorrupt, BlobMissing
+from storage.blobs.shelf import ShelvedBlobs, pieces_of
 
 
 class MemoryBlobs(ShelvedBlobs):
@@ -43,14 +43,7 @@ class MemoryShelf:
             raise BlobMissing(hash.hex()) from None
 
     def pieces(self, hash: bytes, start: int = 0, end: int | None = None) -> Iterator[bytes]:
-        data = self.get(hash)
-        end = len(data) if end is None else end
-        if not 0 <= start <= end <= len(data):
-            raise BlobCorrupt(f"bytes {start} to {end} of a blob of {len(data)}")
-        while start < end:
-            cut = min(end, start - start % PIECE_BYTES_MAX + PIECE_BYTES_MAX)
-            yield data[start:cut]
-            start = cut
+        yield from pieces_of(self.get(hash), start, end)
 
     def size(self, hash: bytes) -> int | None:
         data = self._blobs.get(hash)

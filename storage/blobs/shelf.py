@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 from cluster.domain.mailbox.content import Segment
 from cluster.log.model import Blob
-from storage.blobs import BlobCorrupt, BlobMissing, BlobsUnavailable
+from storage.blobs import PIECE_BYTES_MAX, BlobCorrupt, BlobMissing, BlobsUnavailable
 from storage.blobs.intake import ShelfIntake, Sink
+from storage.portions import portions
 
 READ_AHEAD_BYTES = 1 << 20  # that one hop reads for a reader
 READ_AHEAD_SPANS = 64
@@ -80,7 +81,8 @@ class ShelvedBlobs:
         return await self._hop(lambda: [self._get(hash) for hash in hashes]) if hashes else []
 
     async def read(self, segments: Sequence[Segment], start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        for batch in _batches(_spans(segments, start, end)):
+        spans = _spans(segments, start, end)
+        for batch in portions(spans, lambda span: span[2] - span[1], READ_AHEAD_BYTES, READ_AHEAD_SPANS):
             for piece in await self._hop(lambda batch=batch: self._pieces(batch)):  # type: ignore[misc]
                 yield piece
 
@@ -155,6 +157,17 @@ class _Incoming:
             self._sink.discard()
 
 
+def pieces_of(data: bytes, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Of a whole blob in memory, as `Shelf.pieces` gives them. Raises BlobCorrupt for a range outside."""
+    end = len(data) if end is None else end
+    if not 0 <= start <= end <= len(data):
+        raise BlobCorrupt(f"bytes {start} to {end} of a blob of {len(data)}")
+    while start < end:
+        cut = min(end, start - start % PIECE_BYTES_MAX + PIECE_BYTES_MAX)
+        yield data[start:cut]
+        start = cut
+
+
 def _spans(segments: Sequence[Segment], start: int, end: int | None) -> Iterator[Span]:
     """What a slice of the whole needs of each blob, none longer than READ_AHEAD_BYTES and cut at its multiples, so that
     no frame is read twice."""
@@ -168,17 +181,3 @@ def _spans(segments: Sequence[Segment], start: int, end: int | None) -> Iterator
             yield segment.hash, at, cut
             at = cut
         base += segment.size
-
-
-def _batches(spans: Iterator[Span]) -> Iterator[list[Span]]:
-    batch: list[Span] = []
-    size = 0
-    for span in spans:
-        length = span[2] - span[1]
-        if batch and (size + length > READ_AHEAD_BYTES or len(batch) == READ_AHEAD_SPANS):
-            yield batch
-            batch, size = [], 0
-        batch.append(span)
-        size += length
-    if batch:
-        yield batch

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator
 
 from storage.blobs import BlobCorrupt, BlobMissing
+from storage.blobs.files import fsync
 from storage.blobs.frames import Codec, decode, encode, shape_of
 
 SMALL_BYTES_MAX = 64 * 1024  # clear; from about 100 KB on files are as fast
@@ -93,8 +94,8 @@ class SmallShelf:
                 return
             try:
                 # All that was committed lies in the write-ahead log, or was moved from there and synced.
-                _fsync(f"{self._path}-wal")
-                _fsync(os.path.dirname(self._path))
+                fsync(f"{self._path}-wal")
+                fsync(os.path.dirname(self._path))
             except OSError:
                 with self._writing:
                     self._broken |= dirty
@@ -209,14 +210,14 @@ def _make(path: str, tmp: str) -> None:
     finally:
         connection.close()
     os.chmod(fresh, 0o600)
-    _fsync(fresh)
+    fsync(fresh)
     try:
         os.link(fresh, path)
     except FileExistsError:
         pass  # another process was first
     finally:
         os.unlink(fresh)
-    _fsync(os.path.dirname(path))
+    fsync(os.path.dirname(path))
 
 
 def _opened(path: str) -> sqlite3.Connection:
@@ -234,11 +235,3 @@ def _told() -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise OSError(f"the small blobs' file: {error}") from error
-
-
-def _fsync(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -16,10 +16,11 @@ from cluster.domain.mailbox.content import Segment
 from cluster.log.model import Blob, Record
 from storage.blobs import PIECE_BYTES_MAX, BlobCorrupt, BlobMissing, Blobs, BlobsUnavailable
 from storage.blobs.disk import DiskBlobs
-from storage.blobs.files import FileBlobs
 from storage.blobs.intake import UNFINISHED_MAX, UNFINISHED_S_MAX
 from storage.blobs.memory import MemoryBlobs
 from tests.contracts.memory import peak, restart_peak
+from tests.file_blobs import FileBlobs
+from tests.live import REPOSITORY
 
 MIB = 1 << 20
 SIZES = (0, 1, 1000, PIECE_BYTES_MAX - 1, PIECE_BYTES_MAX, PIECE_BYTES_MAX + 1, 3 * PIECE_BYTES_MAX, 3 * MIB + 5)
@@ -352,7 +353,7 @@ import asyncio, hashlib, resource, sys
 from pathlib import Path
 from cluster.log.model import Blob, Record
 from storage.blobs import BlobsUnavailable
-from storage.blobs.files import FileBlobs
+from tests.file_blobs import FileBlobs
 
 async def main(root):
     blobs = FileBlobs(root)
@@ -381,7 +382,8 @@ asyncio.run(main(Path(sys.argv[1])))
 
 def test_a_full_disk_refuses_and_recovers(tmp_path: Path) -> None:
     """A limit on file sizes gives the same errors in the same places as a full disk, and needs no root."""
-    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(tmp_path)], capture_output=True, text=True, timeout=60)
+    script = (sys.executable, "-c", FULL_DISK, str(tmp_path))
+    done = subprocess.run(script, capture_output=True, text=True, timeout=60, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
 
 

@@ -15,8 +15,8 @@ from cluster.domain.mailbox.content import Segment
 from cluster.log.model import Blob
 from storage.blobs import BlobCorrupt, BlobMissing, BlobsUnavailable
 from storage.blobs.disk import DiskBlobs
-from storage.blobs.files import FileBlobs
 from storage.blobs.small import SMALL_BYTES_MAX
+from tests.file_blobs import FileBlobs
 
 
 def blob(data: bytes) -> Blob:

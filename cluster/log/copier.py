@@ -244,8 +244,10 @@ class Copier:
     async def _take(self, stream: Stream, kept: Sequence[Kept]) -> None:
         async with self._storing:
             await self._store(stream, kept)
+        if events := [each for each in kept if _place(stream, each)[0] == "ev"]:
+            self._event = max(self._event, position_of(stream, events[-1]))
+            self._came.add(stream, events)
         self._at = position_of(stream, kept[-1])
-        self._event = max(self._event, _last_event(stream, kept))
         self._moved.set()
         await self._tell(self._home.known)
 
@@ -313,7 +315,6 @@ class Copier:
         if messages:
             await writer.write(messages, last, whole=False)
             self._recent.add(copy.name, last + 1, messages)
-        self._came.add(origin, (each for each in kept if _place(origin, each)[0] == "ev"))
         self._writers[origin.epoch] = writer, last + len(messages), max(end, position_of(origin, kept[-1]))
         self._copied = len(kept), sum(len(each.data) for each in kept)
 
@@ -492,11 +493,6 @@ def _copied(origin: Stream, kept: Kept) -> Message:
     headers[POSITION_HEADER] = str(position_of(origin, kept))
     kind, rest = _place(origin, kept)
     return Message(f"cp.{origin.partition}.{origin.epoch}.{kind}.{rest}", headers, kept.data)
-
-
-def _last_event(origin: Stream, kept: Sequence[Kept]) -> int:
-    """Position of the last event in there, 0 = there is none."""
-    return next((position_of(origin, each) for each in reversed(kept) if _place(origin, each)[0] == "ev"), 0)
 
 
 def _place(origin: Stream, kept: Kept) -> tuple[str, str]:

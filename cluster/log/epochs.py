@@ -1,7 +1,7 @@
 """Beginning a partition and its epochs, and what an appender must know of the past before it takes the first word."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import MutableSequence, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -164,15 +164,20 @@ async def _told(engine: Engine, stream: Stream, end: int) -> list[Told]:
             at = position_of(stream, event)
             if split(at).sequence > end:
                 return told
-            command = command_of(event)
-            if told and told[-1].command == command:
-                told[-1] = told[-1]._replace(last=at)
-            else:
-                told.append(Told(command, at, at))
+            note(told, command_of(event), at)
         if not part.messages:
             raise Unreachable(f"a replica of {stream.name} lags")
         sequence = part.messages[-1].sequence + 1
     return told
+
+
+def note(told: MutableSequence[Told], command: bytes, at: int) -> bool:
+    """The next event, of `command`, is at `at`. Whether the command is a new one."""
+    if told and told[-1].command == command:
+        told[-1] = told[-1]._replace(last=at)
+        return False
+    told.append(Told(command, at, at))
+    return True
 
 
 async def _tail_begins(engine: Engine, stream: Stream, newest: Kept) -> int:

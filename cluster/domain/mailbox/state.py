@@ -244,23 +244,21 @@ def _appended(mail: AccountMail, event: MessageAppended, position: int) -> Folde
 
 
 def _flags_changed(mail: AccountMail, event: FlagsChanged, position: int) -> Folded:
-    box = mail.boxes.get(event.mailbox)
-    if box is None:
-        return mail
-    messages = {
-        uid: flagged(message, event, position) if ranges.contains(event.uids, uid) else message
-        for uid, message in box.messages.items()
-    }
-    return _with_box(mail, msgspec.structs.replace(box, highestmodseq=position, messages=messages))
+    return _messages_changed(mail, event, position, lambda message: flagged(message, event, position))
 
 
 def _seen_changed(mail: AccountMail, event: SeenChanged, position: int) -> Folded:
+    return _messages_changed(mail, event, position, lambda message: _read(message, event, position))
+
+
+def _messages_changed(
+    mail: AccountMail, event: FlagsChanged | SeenChanged, position: int, changed: Callable[[Msg], Msg]
+) -> Folded:
     box = mail.boxes.get(event.mailbox)
     if box is None:
         return mail
     messages = {
-        uid: _read(message, event, position) if ranges.contains(event.uids, uid) else message
-        for uid, message in box.messages.items()
+        uid: changed(message) if ranges.contains(event.uids, uid) else message for uid, message in box.messages.items()
     }
     return _with_box(mail, msgspec.structs.replace(box, highestmodseq=position, messages=messages))
 

@@ -1,28 +1,21 @@
 -- What tables made by an earlier release lack. Run with search_path set to `live`; looks before it locks.
 
-DO $$ BEGIN
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'queued' AND column_name = 'handed'
-    ) THEN
+DO $$
+DECLARE
+    columns text[] := ARRAY(
+        SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = current_schema
+    );
+BEGIN
+    IF 'queued.handed' <> ALL (columns) THEN
         ALTER TABLE queued ADD COLUMN handed integer NOT NULL DEFAULT 0;
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'account' AND column_name = 'pop3_since'
-    ) THEN
+    IF 'account.pop3_since' <> ALL (columns) THEN
         ALTER TABLE account ADD COLUMN pop3_since bigint NOT NULL DEFAULT 0;
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'account' AND column_name = 'file_sent'
-    ) THEN
+    IF 'account.file_sent' <> ALL (columns) THEN
         ALTER TABLE account ADD COLUMN file_sent boolean NOT NULL DEFAULT false;
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'account' AND column_name = 'shared'
-    ) THEN
+    IF 'account.shared' <> ALL (columns) THEN
         ALTER TABLE account ADD COLUMN shared boolean NOT NULL DEFAULT false;
     END IF;
     IF to_regclass('annotation') IS NULL THEN
@@ -57,23 +50,14 @@ DO $$ BEGIN
         );
         CREATE INDEX seen_by_account ON seen_by (mailbox, account, modseq);
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'account' AND column_name = 'quota_soft'
-    ) THEN
+    IF 'account.quota_soft' <> ALL (columns) THEN
         ALTER TABLE account ADD COLUMN quota_storage bigint, ADD COLUMN quota_messages bigint, ADD COLUMN quota_soft smallint[];
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'domain' AND column_name = 'quota_soft'
-    ) THEN
+    IF 'domain.quota_soft' <> ALL (columns) THEN
         ALTER TABLE domain ADD COLUMN quota_storage bigint NOT NULL DEFAULT 0,
             ADD COLUMN quota_messages bigint NOT NULL DEFAULT 0, ADD COLUMN quota_soft smallint[] NOT NULL DEFAULT '{90}';
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'expunged' AND column_name = 'place'
-    ) THEN
+    IF 'expunged.place' <> ALL (columns) THEN
         ALTER TABLE expunged ADD COLUMN place bigint NOT NULL DEFAULT 0, ADD COLUMN moved boolean NOT NULL DEFAULT false,
             ADD COLUMN taken bigint NOT NULL DEFAULT 0;
         -- As the fold gives them: in the order in which they went.
@@ -89,10 +73,7 @@ DO $$ BEGIN
         CREATE INDEX expunged_taken ON expunged (mailbox, taken) WHERE taken > 0;
         CREATE INDEX mailbox_deleted_account ON mailbox_deleted (account);
     END IF;
-    IF NOT EXISTS (
-        SELECT FROM information_schema.columns
-        WHERE table_schema = current_schema AND table_name = 'domain' AND column_name = 'undelete_days'
-    ) THEN
+    IF 'domain.undelete_days' <> ALL (columns) THEN
         ALTER TABLE domain ADD COLUMN undelete_days integer NOT NULL DEFAULT 14;
     END IF;
 END $$;

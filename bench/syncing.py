@@ -13,7 +13,7 @@ from bench.figures import Value, append
 from bench.mailing import Measured, Server, compared, letter, servers
 from bench.place import PASSWORD
 from tests.faults.site import Site
-from tests.mbsync import configuration
+from tests.mbsync import ACCOUNT, configuration
 
 LARGE = int(os.environ.get("BENCH_RESYNC_MESSAGES", "100000"))
 FIRST = int(os.environ.get("BENCH_SYNC_MESSAGES", "50000"))
@@ -21,17 +21,7 @@ DIFFERENT, APPENDS_A_COMMAND = 1000, 50
 CHANGES = 10
 ROUNDS = 20
 MBSYNC_S_MAX = 3600
-
-ACCOUNT = """\
-IMAPAccount site
-Host localhost
-Port {port}
-User {user}
-Pass "{password}"
-SSLType IMAPS
-CertificateFile {ca}
-Timeout 600
-"""
+IMAP_S_MAX = 600
 
 
 async def resync(site: Site) -> list[Value]:
@@ -107,7 +97,7 @@ async def _mbsync(server: Server, ca: Path) -> int:
     with tempfile.TemporaryDirectory(prefix="mbsync-") as folder:
         home = Path(folder)
         (home / "near").mkdir()
-        account = ACCOUNT.format(port=server.imaps, user=server.people[0], password=PASSWORD, ca=ca)
+        account = f"{ACCOUNT}Timeout {IMAP_S_MAX}\n".format(port=server.imaps, user=server.people[0], password=PASSWORD, ca=ca)
         text = configuration(account).replace("Patterns *", "Patterns INBOX").format(near=home / "near")
         (home / "mbsyncrc").write_text(text)
         process = await asyncio.create_subprocess_exec("mbsync", "-q", "-c", str(home / "mbsyncrc"), "-a")

@@ -1,17 +1,14 @@
 """Fixtures that more than one folder of tests uses."""
 
-import datetime
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 
 import pytest
 
-from node import certs
 from node.assembly import assembled
 from node.config import Config
 from node.world import SystemWorld
-from tests import live
+from tests import certificates, live
 
 
 @pytest.fixture(scope="session")
@@ -33,12 +30,4 @@ async def live_site(engines: Config) -> AsyncIterator[live.Live]:
 @pytest.fixture(scope="session")
 def contexts(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """(server's, client's)."""
-    folder: Path = tmp_path_factory.mktemp("tls")
-    now = datetime.datetime.now(datetime.UTC)
-    authority, authority_key = certs.make_authority("test", now)
-    chain, key = certs.issue(authority, authority_key, ("localhost",), now)
-    (folder / "chain.pem").write_bytes(chain)
-    (folder / "key.pem").write_bytes(key)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "chain.pem", folder / "key.pem")
-    return server, ssl.create_default_context(cadata=authority.decode())
+    return certificates.contexts(tmp_path_factory.mktemp("tls"), "localhost")

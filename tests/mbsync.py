@@ -1,5 +1,15 @@
 """What mbsync (isync) is told to keep the same, whatever the account: all mailboxes of it and a Maildir, both ways."""
 
+ACCOUNT = """\
+IMAPAccount site
+Host localhost
+Port {port}
+User {user}
+Pass "{password}"
+SSLType IMAPS
+CertificateFile {ca}
+"""
+
 ALL_BOTH_WAYS = """\
 IMAPStore far
 Account site

@@ -8,20 +8,10 @@ from typing import Any, NamedTuple
 import pytest
 
 from tests.clients.place import Person, Place, said
-from tests.mbsync import configuration
+from tests.mbsync import ACCOUNT, configuration
 
 MESSAGES = 1000
 STANDARD = ("Archive", "Drafts", "INBOX", "Junk", "Sent", "Trash")
-
-ACCOUNT = """\
-IMAPAccount site
-Host localhost
-Port {port}
-User {user}
-Pass "{password}"
-SSLType IMAPS
-CertificateFile {ca}
-"""
 
 
 class Maildir:

@@ -2,10 +2,8 @@
 
 import asyncio
 import contextlib
-import datetime
 import email
 import email.policy
-import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,12 +19,12 @@ from cluster.domain.outbox import retry
 from cluster.domain.outbox.commands import QueueMessage
 from cluster.domain.outbox.events import SENT_COPY
 from cluster.domain.refusal import Reason, Refusal
-from node import certs
 from protocols.port import Recipient, SiteUnavailable
 from protocols.smtp.client import Smarthost, Tls
 from protocols.smtp.parser import Parser
 from protocols.smtp.relay import Relay, RelaySettings
 from protocols.stuffing import Stuffing
+from tests import certificates
 from tests.contracts.smtp_site import NOW, Memo, SmallSite
 
 MESSAGE = b"Received: from x\r\nFrom: alice@example.org\r\nSubject: hi\r\n\r\n.dots\r\n..\r\nlast"
@@ -376,14 +374,7 @@ async def test_a_message_over_the_smarthosts_size_is_not_sent() -> None:
 @pytest.mark.parametrize("way", [Tls.REQUIRED, Tls.OPPORTUNISTIC, Tls.NONE])
 async def test_signed_in_under_tls(way: Tls, tmp_path: Path) -> None:
     """RFC 3207, RFC 4954: the authority is checked where TLS is required."""
-    now = datetime.datetime.now(datetime.UTC)
-    authority, authority_key = certs.make_authority("north", now)
-    chain, key = certs.issue(authority, authority_key, ("127.0.0.1",), now)
-    (tmp_path / "chain.pem").write_bytes(chain)
-    (tmp_path / "key.pem").write_bytes(key)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "chain.pem", tmp_path / "key.pem")
-    trusted = ssl.create_default_context(cadata=authority.decode())
+    context, trusted = certificates.contexts(tmp_path, "127.0.0.1")
     host = Host()
     async with smarthost(host, tls_context=context, auth_require_tls=way is not Tls.NONE) as where:
         chosen = None if way is Tls.OPPORTUNISTIC else trusted

@@ -21,6 +21,7 @@ from node import certs
 from protocols.port import Account, Recipient, ScramKeys
 from protocols.smtp.model import Role
 from protocols.smtp.server import Server, Settings, listen
+from tests import certificates
 from tests.contracts.smtp_site import Memo, MemoryIngest, SmallSite
 
 S_MAX = 10.0
@@ -44,15 +45,7 @@ class Tls(NamedTuple):
 @pytest.fixture(scope="module")
 def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     """A server's certificate for the loopback, and a client that trusts its authority only."""
-    folder = tmp_path_factory.mktemp("tls")
-    now = datetime.datetime.now(datetime.UTC)
-    authority, authority_key = certs.make_authority("north", now)
-    chain, key = certs.issue(authority, authority_key, ("127.0.0.1",), now)
-    (folder / "chain.pem").write_bytes(chain)
-    (folder / "key.pem").write_bytes(key)
-    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    server.load_cert_chain(folder / "chain.pem", folder / "key.pem")
-    return Tls(server, ssl.create_default_context(cadata=authority.decode()))
+    return Tls(*certificates.contexts(tmp_path_factory.mktemp("tls"), "127.0.0.1"))
 
 
 class Line:

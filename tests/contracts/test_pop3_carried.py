@@ -16,9 +16,9 @@ from cluster.domain.refusal import Refusal
 from node.carrying import LANGUAGES, Sites
 from node.config import Config
 from node.roster import note
+from protocols import carrying
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings as ImapSettings
-from protocols.pop3 import carrying
 from protocols.pop3.server import Pop3Server
 from tests.contracts.test_carrying_between_sites import HOST, keyed, roster_of, showing
 from tests.contracts.test_pop3_server import ANNA, PASSWORD, SHORT, TRUSTED, Peer, connected, with_anna

@@ -153,6 +153,12 @@ async def test_a_window_is_put_on_a_whole_copy_and_taken_off(place: Place, their
         assert await copy.settled() == {place.partition: 7}
         copy.here[place.partition] = Window(60, home=False)
         await copy.until([True, True], old, young)
+
+        async def noted() -> bool:
+            # What came is in the store a moment before it is noted how long it stays.
+            return not await place.site.rows("SELECT 1 FROM wanted_blob")
+
+        await eventually(noted)
         copy.here[place.partition] = Window(7, home=False)
         await copy.until([False, True], old, young)
         copy.here[place.partition] = Window(0, home=False)

@@ -130,6 +130,7 @@ async def goes_on(config: Config, before: Before, lost: int) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 async def test_a_lost_site_is_restored_and_goes_on_in_a_new_epoch(tmp_path: Path) -> None:
     config = serving_nobody(live.init(tmp_path / "site", site="lost"))
     target = tmp_path / "backup"

@@ -166,6 +166,7 @@ async def test_a_second_start_is_refused_with_the_pid(started: Maker, tmp_path: 
     assert await site.end() == 0
 
 
+@pytest.mark.long
 async def test_a_killed_supervisor_blocks_no_later_start(started: Maker, tmp_path: Path) -> None:
     # The path is too long for a socket, so that the short folder is shown too.
     site = await started(tmp_path / ("a-long-name-" * 6) / ("b" * 60))
@@ -179,6 +180,7 @@ async def test_a_killed_supervisor_blocks_no_later_start(started: Maker, tmp_pat
     assert await site.end() == 0
 
 
+@pytest.mark.long
 async def test_leftovers_are_ended_and_strangers_are_not(started: Maker, tmp_path: Path) -> None:
     site = make(tmp_path / "site")
     run = site.directory / "run"

@@ -59,6 +59,7 @@ async def one_round(site: Site, seed: int, story: Story) -> None:
 
 
 @pytest.mark.timeout(7200)
+@pytest.mark.long
 async def test_every_promise_holds_over_every_kill(tmp_path: Path) -> None:
     site = sites.made(tmp_path / "site")
     story = Story()

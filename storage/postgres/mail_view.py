@@ -15,6 +15,8 @@ from cluster.domain.mailbox.names import FILED
 from cluster.domain.mailbox.state import Entry, MessagesState, Tree
 from cluster.domain.quota import Usage
 from storage.alike import LOOKED_AT_MAX, message_id, message_ids
+from storage.postgres.kept_uids import KEPT_UIDS_MIN, SINCE, UNKNOWN, KeptUids, made
+from storage.postgres.kept_uids import UIDS as UIDS_KEPT
 from storage.postgres.pool import Database
 from storage.postgres.shared_view import as_read_by, changes_by, selected_by, unseen_by
 from storage.postgres.walking import RANGES
@@ -26,9 +28,6 @@ ROWS_A_BATCH = 1000
 FLAGS_AT_ONCE = 5_000
 CONTENT_ROWS_A_BATCH = 200  # descriptions are some KB each
 COUNTED = "m.uidnext, m.modseq, m.messages, m.unseen, m.deleted, m.bytes"
-KEPT_UIDS_MAX = 4_000_000  # 4 bytes each
-KEPT_MAILBOXES_MAX = 5_000
-KEPT_UIDS_MIN = 256  # of a mailbox: fewer are read as soon
 SUBSCRIBED = "EXISTS (SELECT 1 FROM subscription s WHERE s.account = m.account AND s.name = m.name)"
 MAILBOX = f"m.id, m.name, m.uidvalidity, m.special_use, {SUBSCRIBED}"
 
@@ -57,21 +56,10 @@ class Row(NamedTuple):
         )
 
 
-class Kept(NamedTuple):
-    """What was read of a mailbox when it stood at `modseq`. A mailbox comes to that only once, with what was in it then."""
-
-    mailbox: int
-    uidvalidity: int
-    modseq: int
-    uids: Uids
-    first_unseen: int
-
-
 class MailView:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, kept_uids_min: int = KEPT_UIDS_MIN) -> None:
         self.database = database
-        self._kept: dict[tuple[int, str], Kept] = {}  # by account and name, the last used last
-        self._kept_uids = 0
+        self._kept = KeptUids(kept_uids_min)
 
     async def mailboxes(self, account: int) -> list[Mailbox]:
         rows = await self.database.fetch(
@@ -105,16 +93,21 @@ class MailView:
         return [Row(*row[:-1]).status(row[-1]) for row in rows]
 
     async def select(self, account: int, name: str, *, recent: bool, reader: int = 0) -> Selected | None:
-        """One statement, one state of the tables. Its UIDs are those that were read before, if nothing has changed since."""
+        """One statement, one state of the tables. Its UIDs are those that were read before, with what came and went since."""
         if NUL in name:
             return None
         if reader:
             return await self._select_as(reader, account, name)
-        kept = self._kept.get((account, name))
-        known = (kept.mailbox, kept.uidvalidity, kept.modseq) if kept is not None else (0, 0, 0)
-        row = await self.database.row(SELECTED, account, name, *known)
+        before = self._kept.of(account, name)
+        row = await self.database.row(SELECTED, account, name, *(before.known if before is not None else UNKNOWN))
         if row is None:
             return None
+        kept = before.now(row) if before is not None else made(row)
+        if kept is None:
+            row = await self.database.row(SELECTED, account, name, *UNKNOWN)
+            if row is None:
+                return None
+            kept = made(row)
         mailbox = Row(*row[:11])
         if recent and row["recent_from"] < mailbox.uidnext:
             await self.database.run(
@@ -122,35 +115,20 @@ class MailView:
                 mailbox.id,
                 mailbox.uidnext,
             )
-        if kept is None or not row["known"]:
-            like = kept.uids if kept is not None else None
-            uids = Uids(array("I", row["uids"] or ()), like)
-            kept = Kept(mailbox.id, mailbox.uidvalidity, mailbox.modseq, uids, row["first_unseen"] or 0)
-        self._keep((account, name), kept)
+        self._kept.keep(account, name, kept)
         status = mailbox.status(row["recent_from"])
         return Selected(status, kept.uids.copy(), tuple(row["keywords"]), kept.first_unseen)
 
     async def _select_as(self, reader: int, account: int, name: str) -> Selected | None:
         """As somebody else than the owner: what that one has read is not in what is kept."""
-        row = await self.database.row(selected_by(SELECTED, reader), account, name, 0, 0, 0)
+        row = await self.database.row(selected_by(SELECTED, reader), account, name, *UNKNOWN)
         if row is None:
             return None
         uids = Uids(array("I", row["uids"] or ()))
         return Selected(Row(*row[:11]).status(row["recent_from"]), uids, tuple(row["keywords"]), row["first_unseen"] or 0)
 
     def forget(self) -> None:
-        self._kept.clear()
-        self._kept_uids = 0
-
-    def _keep(self, key: tuple[int, str], kept: "Kept") -> None:
-        """As the last used."""
-        if len(kept.uids) < KEPT_UIDS_MIN:
-            return
-        before = self._kept.pop(key, None)
-        self._kept_uids += len(kept.uids) - (len(before.uids) if before is not None else 0)
-        self._kept[key] = kept
-        while self._kept_uids > KEPT_UIDS_MAX or len(self._kept) > KEPT_MAILBOXES_MAX:
-            self._kept_uids -= len(self._kept.pop(next(iter(self._kept))).uids)
+        self._kept.forget()
 
     async def flags(self, account: int, mailbox: int, uids: Ranges, since: int, reader: int = 0) -> list[Flags]:
         firsts, lasts = columns(uids)
@@ -386,12 +364,10 @@ def message_of(row: Any) -> Message:
 
 
 SELECTED = f"""
-SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) AS recent_from, m.keywords, k.known,
-    CASE WHEN NOT k.known THEN (SELECT array_agg(f.uid ORDER BY f.uid) FROM flag f WHERE f.mailbox = m.id) END AS uids,
+SELECT {MAILBOX}, {COUNTED}, coalesce(r.uid, 1) AS recent_from, m.keywords, k.known, k.grown, {UIDS_KEPT},
     CASE WHEN NOT k.known AND m.unseen > 0 THEN
         (SELECT min(f.uid) FROM flag f WHERE f.mailbox = m.id AND f.flags & {SEEN} = 0) END AS first_unseen
-FROM mailbox m LEFT JOIN recent r ON r.mailbox = m.id
-    CROSS JOIN LATERAL (SELECT m.id = $3 AND m.uidvalidity = $4 AND m.modseq = $5 AS known) k
+FROM mailbox m LEFT JOIN recent r ON r.mailbox = m.id CROSS JOIN LATERAL {SINCE} k
 WHERE m.account = $1 AND m.name = $2
 """
 

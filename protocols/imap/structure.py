@@ -8,13 +8,16 @@ from protocols.imap.writer import literal, nstring, quoted, string
 
 def envelope(value: Envelope, utf8: bool = False) -> bytes:
     # RFC 9051 §7.5.2: Sender and Reply-To are From where the header lacks them
-    sender = value.sender or value.from_
-    reply_to = value.reply_to or value.from_
-    people = (value.from_, sender, reply_to, value.to, value.cc, value.bcc)
-    return b"(%b %b %b %b %b)" % (
+    from_ = _addresses(value.from_, utf8)
+    return b"(%b %b %b %b %b %b %b %b %b %b)" % (
         nstring(value.date, utf8),
         nstring(value.subject, utf8),
-        b" ".join([_addresses(one, utf8) for one in people]),
+        from_,
+        _addresses(value.sender, utf8) if value.sender else from_,
+        _addresses(value.reply_to, utf8) if value.reply_to else from_,
+        _addresses(value.to, utf8),
+        _addresses(value.cc, utf8),
+        _addresses(value.bcc, utf8),
         nstring(value.in_reply_to, utf8),
         nstring(value.message_id, utf8),
     )
@@ -28,8 +31,12 @@ def _addresses(found: Sequence[Address], utf8: bool) -> bytes:
 
 def _address(one: Address, utf8: bool) -> bytes:
     # RFC 9051 §7.5.2: (name adl mailbox host)
-    words = (one.name, one.adl, one.mailbox, one.host)
-    return b"(" + b" ".join([nstring(word, utf8) for word in words]) + b")"
+    return b"(%b %b %b %b)" % (
+        nstring(one.name, utf8),
+        nstring(one.adl, utf8),
+        nstring(one.mailbox, utf8),
+        nstring(one.host, utf8),
+    )
 
 
 def structure(part: Part, extended: bool, utf8: bool = False) -> bytes:

@@ -11,6 +11,8 @@ QUOTED_BYTES_MAX = 1024  # longer strings are literals: old clients have small b
 
 _QUOTABLE = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x7f]*")
 _QUOTABLE_UTF8 = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\xff]*")
+# What needs no escape either: nearly every word of an ENVELOPE, so that one look is enough.
+_PLAIN = re.compile(rb"[\x01-\x09\x0b\x0c\x0e-\x21\x23-\x5b\x5d-\x7f]{0,%d}" % QUOTED_BYTES_MAX)
 _ATOM = re.compile(rb'[^\x00-\x20(){%*"\\\x7f-\xff]+')
 _SPECIAL = re.compile(rb'(["\\])')
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e]")
@@ -20,6 +22,8 @@ _BITS: tuple[tuple[int, str], ...] = tuple((bit, name) for name, bit in SYSTEM_F
 
 def string(value: bytes, utf8: bool = False) -> bytes:
     """RFC 9051 §9 string. `utf8`: 8-bit characters may be quoted, if they are UTF-8 (RFC 9051 §4.3)."""
+    if _PLAIN.fullmatch(value):
+        return b'"%b"' % value
     if len(value) <= QUOTED_BYTES_MAX:
         if _QUOTABLE.fullmatch(value):
             return quoted(value)

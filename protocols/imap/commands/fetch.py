@@ -196,8 +196,7 @@ async def _rows(work: _Work, piece: Spans, *, with_bytes: bool) -> None:
         if with_bytes:
             await _with_bytes(work, here)
         else:
-            for row in here:
-                await _line(work, row, rendering.description(row.description) if described else None, None)
+            talk.put(b"".join([_plain_line(work, row, described) for row in here]))
         if talk.full:
             await talk.flush()
         await asyncio.sleep(0)
@@ -216,7 +215,16 @@ async def _with_bytes(work: _Work, rows: list[Message]) -> None:
                 await work.talk.flush()
 
 
-async def _line(work: _Work, row: Message, described: mime.Description | None, data: bytes | None) -> None:
+def _plain_line(work: _Work, row: Message, described: bool) -> bytes:
+    """One FETCH response of items that need no bytes of the message."""
+    talk, place = work.talk, work.view.place(row.uid)
+    assert place is not None
+    about = rendering.description(row.description) if described else None
+    items = [rendering.item(item, row, about, work.flags, talk.utf8) for item in work.items]
+    return b"* %b (%b)\r\n" % (talk.row(place, row.uid).encode("ascii"), b" ".join(items))
+
+
+async def _line(work: _Work, row: Message, described: mime.Description, data: bytes | None) -> None:
     """One FETCH response; nothing of it if a part of it cannot be had."""
     talk, place = work.talk, work.view.place(row.uid)
     assert place is not None
@@ -234,7 +242,6 @@ async def _line(work: _Work, row: Message, described: mime.Description | None, d
             if item.section is None:
                 talk.put(rendering.item(item, row, described, work.flags, talk.utf8))
             else:
-                assert described is not None
                 await bodies.write(talk, row, data, item, described)
         talk.put(b")\r\n")
     except bodies.Unavailable:

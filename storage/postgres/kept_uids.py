@@ -69,27 +69,34 @@ def _made(row: Any, uids: Uids) -> Kept:
 
 
 class KeptUids:
-    """By account and name, bounded; those that were not used for long go first. `uids_min`: of a mailbox with fewer none are kept."""
+    """By account, name and reader (0 = the owner; others have first-unseen messages of their own), bounded; those that were not
+    used for long go first. `uids_min`: of a mailbox with fewer none are kept."""
 
     def __init__(self, uids_min: int = KEPT_UIDS_MIN) -> None:
         self._uids_min = uids_min
-        self._kept: dict[tuple[int, str], Kept] = {}  # the last used last
+        self._kept: dict[tuple[int, str, int], Kept] = {}  # the last used last
         self._count = 0
 
-    def of(self, account: int, name: str) -> Kept | None:
-        return self._kept.get((account, name))
+    def of(self, account: int, name: str, reader: int) -> Kept | None:
+        return self._kept.get((account, name, reader))
+
+    def like(self, account: int, name: str) -> Uids | None:
+        """What the owner saw last: another's list is probably the same, and need not be there twice."""
+        kept = self._kept.get((account, name, 0))
+        return kept.uids if kept is not None else None
 
     def forget(self) -> None:
         self._kept.clear()
         self._count = 0
 
-    def keep(self, account: int, name: str, kept: Kept) -> None:
+    def keep(self, account: int, name: str, reader: int, kept: Kept) -> None:
         """As the last used."""
-        before = self._kept.pop((account, name), None)
+        key = account, name, reader
+        before = self._kept.pop(key, None)
         self._count -= len(before.uids) if before is not None else 0
         if len(kept.uids) < self._uids_min:
             return
         self._count += len(kept.uids)
-        self._kept[account, name] = kept
+        self._kept[key] = kept
         while self._count > KEPT_UIDS_MAX or len(self._kept) > KEPT_MAILBOXES_MAX:
             self._count -= len(self._kept.pop(next(iter(self._kept))).uids)

@@ -21,7 +21,6 @@ from storage.postgres.pool import Database
 from storage.postgres.shared_view import as_read_by, changes_by, selected_by, unseen_by
 from storage.postgres.walking import RANGES
 from storage.shapes import Changes, Flags, Having, Mailbox, Message, Selected, Status
-from storage.uids import Uids
 
 NUL = "\0"  # which the database's text cannot hold: no mailbox has it in its name (modified UTF-7 can spell it)
 ROWS_A_BATCH = 1000
@@ -96,36 +95,27 @@ class MailView:
         """One statement, one state of the tables. Its UIDs are those that were read before, with what came and went since."""
         if NUL in name:
             return None
-        if reader:
-            return await self._select_as(reader, account, name)
-        before = self._kept.of(account, name)
-        row = await self.database.row(SELECTED, account, name, *(before.known if before is not None else UNKNOWN))
+        query = selected_by(SELECTED, reader) if reader else SELECTED
+        before = self._kept.of(account, name, reader)
+        row = await self.database.row(query, account, name, *(before.known if before is not None else UNKNOWN))
         if row is None:
             return None
-        kept = before.now(row) if before is not None else made(row)
+        kept = before.now(row) if before is not None else made(row, self._kept.like(account, name))
         if kept is None:
-            row = await self.database.row(SELECTED, account, name, *UNKNOWN)
+            row = await self.database.row(query, account, name, *UNKNOWN)
             if row is None:
                 return None
             kept = made(row)
         mailbox = Row(*row[:11])
-        if recent and row["recent_from"] < mailbox.uidnext:
+        if recent and not reader and row["recent_from"] < mailbox.uidnext:
             await self.database.run(
                 "INSERT INTO recent AS r VALUES ($1, $2) ON CONFLICT (mailbox) DO UPDATE SET uid = greatest(r.uid, $2)",
                 mailbox.id,
                 mailbox.uidnext,
             )
-        self._kept.keep(account, name, kept)
+        self._kept.keep(account, name, reader, kept)
         status = mailbox.status(row["recent_from"])
         return Selected(status, kept.uids.copy(), tuple(row["keywords"]), kept.first_unseen)
-
-    async def _select_as(self, reader: int, account: int, name: str) -> Selected | None:
-        """As somebody else than the owner: what that one has read is not in what is kept."""
-        row = await self.database.row(selected_by(SELECTED, reader), account, name, *UNKNOWN)
-        if row is None:
-            return None
-        uids = Uids(array("I", row["uids"] or ()))
-        return Selected(Row(*row[:11]).status(row["recent_from"]), uids, tuple(row["keywords"]), row["first_unseen"] or 0)
 
     def forget(self) -> None:
         self._kept.forget()

@@ -79,7 +79,8 @@ async def _alike(views: Views, model: Model, cuts: list[int], asked: Ranges, sin
     half = len(model.records) // 2
     await folded(fold, model.records[:half], cuts)
     for account, box in model.boxes():
-        await views.mail.select(account, box.name, recent=False)
+        for reader in (0, *READERS):
+            await views.mail.select(account, box.name, recent=False, reader=reader)
     await folded(fold, model.records[half:], cuts)
     for account in (*ACCOUNTS, NOBODY):
         await _tree(views.mail, model, account)

@@ -8,6 +8,10 @@ from typing import Any
 
 import structlog.testing
 
+from cluster.domain.actor import Actor
+from cluster.domain.mailbox import rights
+from cluster.domain.mailbox.commands import SetRights
+from cluster.domain.mailbox.events import FlagMode
 from protocols.imap.server import ImapServer
 from protocols.imap.settings import Settings as ImapSettings
 from protocols.pop3.server import Pop3Server
@@ -15,12 +19,13 @@ from protocols.pop3.settings import Settings as Pop3Settings
 from protocols.smtp.model import Role
 from protocols.smtp.server import Server as SmtpServer
 from protocols.smtp.settings import Settings as SmtpSettings
+from storage.shapes import Done
 from tests.contracts.smtp_site import SmallSite
 from tests.memory_site import MemorySite
 from tests.transcripts.pop3.play import append
 from tests.transcripts.wire import MemoryTransport
 
-ADDRESS, PASSWORD = "anna@example.org", "secret"
+ADDRESS, PASSWORD, OTHER = "anna@example.org", "secret", "bert@example.org"
 SESSION_S_MAX = 20.0
 NEAR = (ipaddress.ip_network("127.0.0.0/8"),)
 MESSAGES = (
@@ -91,8 +96,14 @@ def _talked(talk: Callable[[], Coroutine[Any, Any, bytes]]) -> bytes:
 
 
 async def _site() -> MemorySite:
+    """With a mailbox of somebody else's too, for the ways of ACL (RFC 4314), NAMESPACE and NOTIFY through what is shared."""
     site = MemorySite()
     account = await site.account(ADDRESS, PASSWORD)
+    other = await site.account(OTHER, PASSWORD)
+    actor = Actor("fuzz")
+    given = SetRights(other.id, "INBOX", str(account.id), FlagMode.REPLACE, rights.ALL)
+    assert isinstance(await site.execute(actor, given), Done)
+    await append(site, other.id, MESSAGES[0])
     for message in MESSAGES:
         await append(site, account.id, message)
     return site
